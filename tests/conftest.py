@@ -1,0 +1,36 @@
+"""Strict settings of every test run, and the fixtures that find the reference data.
+
+Everything here is set through the environment, before anything imports jax: child processes that a
+test starts inherit it, and tests that need no jax do not pay for importing it.
+"""
+
+import os
+import pathlib
+
+import pytest
+
+DEVICES = 8
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={DEVICES}"]
+).strip()
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of reference data and vectors: $SBS_SHARED, else ``shared`` beside the checkout."""
+    folder = pathlib.Path(os.environ.get("SBS_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference data: {folder} is missing (set SBS_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def release_dir(shared: pathlib.Path) -> pathlib.Path:
+    """The original's released archive, unpacked."""
+    return shared / "data" / "release"

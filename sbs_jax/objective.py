@@ -1,0 +1,62 @@
+"""The paper's equation as pure functions: logits and a batch to per-task sums and counts.
+
+    loss = alpha * mean over label tokens + (1 - alpha) * mean over rationale tokens
+
+(Hsieh et al. 2023, equation 3, and the released code: each task is the mean over its own target
+tokens.) Means are over the whole batch, however it is packed, sharded or cut into micro-batches:
+everything stays a sum and a count until `combine`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# Position t of every per-task vector belongs to task id t + 1; id 0 is padding.
+TASKS = ("label", "rationale")
+
+
+def coefficients(tasks: tuple[str, ...], alpha: float) -> Float[Array, " tasks"]:
+    """Weight of each task's mean: (alpha, 1 - alpha), or 1 for the only task there is.
+
+    A single task is not scaled by alpha, as in the original: with clipping, scale matters.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
+    if len(tasks) == 1:
+        return jnp.array([1.0 if name in tasks else 0.0 for name in TASKS], jnp.float32)
+    return jnp.array([alpha, 1.0 - alpha], jnp.float32)
+
+
+def _task_masks(batch: dict[str, Int[Array, "B _"]]) -> Float[Array, "tasks B Q"]:
+    ids = jnp.arange(1, len(TASKS) + 1)
+    mine = batch["decoder_task_ids"][None] == ids[:, None, None]
+    return (mine & (batch["decoder_loss_weights"][None] > 0)).astype(jnp.float32)
+
+
+def task_counts(batch: dict[str, Int[Array, "B _"]]) -> Float[Array, " tasks"]:
+    """Target tokens of each task in the batch."""
+    return jnp.sum(_task_masks(batch), axis=(1, 2))
+
+
+def task_sums(
+    logits: Float[Array, "B Q V"], batch: dict[str, Int[Array, "B _"]]
+) -> tuple[Float[Array, " tasks"], Float[Array, " tasks"]]:
+    """Per task: summed cross-entropy in nats and correctly predicted target tokens."""
+    targets = batch["decoder_target_tokens"]
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    cross_entropy = jax.nn.logsumexp(logits, axis=-1) - chosen
+    hits = (chosen >= jnp.max(logits, axis=-1)).astype(jnp.float32)
+    masks = _task_masks(batch)
+    return (
+        jnp.sum(masks * cross_entropy[None], axis=(1, 2)),
+        jnp.sum(masks * hits[None], axis=(1, 2)),
+    )
+
+
+def combine(
+    loss_sums: Float[Array, " tasks"],
+    counts: Float[Array, " tasks"],
+    weights: Float[Array, " tasks"],
+) -> Float[Array, ""]:
+    """The scalar to minimise; a task without tokens in the batch contributes nothing."""
+    return jnp.sum(weights * loss_sums / jnp.maximum(counts, 1.0))

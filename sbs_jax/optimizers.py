@@ -1,0 +1,134 @@
+"""Optimizer presets and learning-rate schedules under the names T5X uses."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+Schedule = Callable[[Array | int], Array]
+
+_FACTORS = (
+    "constant",
+    "linear_warmup",
+    "linear_decay",
+    "rsqrt_decay",
+    "rsqrt_normalized_decay",
+    "decay_every",
+    "cosine_decay",
+)
+
+
+def create_learning_rate_scheduler(
+    factors: str = "linear_decay",
+    base_learning_rate: float = 5e-5,
+    warmup_steps: int = 0,
+    total_steps: int | None = None,
+    decay_factor: float | None = None,
+    end_factor: float = 0.0,
+    steps_per_decay: int = 20_000,
+    steps_per_cycle: int = 100_000,
+) -> Schedule:
+    """A schedule from T5X's factor string, e.g. ``"constant * linear_warmup * rsqrt_decay"``.
+
+    Names and meaning follow ``t5x.utils.create_learning_rate_scheduler``, with two differences:
+    `warmup_steps` may be 0, and ``linear_decay`` without a `decay_factor` (T5X's slope per step)
+    runs to `end_factor` at `total_steps`. The default is the paper's: linear to 0, no warm-up.
+
+    Raises:
+        ValueError: for an unknown factor, or linear_decay with neither slope nor total_steps.
+    """
+    names = [name.strip() for name in factors.split("*")]
+    for name in names:
+        if name not in _FACTORS:
+            raise ValueError(f"unknown learning-rate factor {name!r}; known: {', '.join(_FACTORS)}")
+    slope = 0.5 if decay_factor is None else decay_factor
+    if "linear_decay" in names and decay_factor is None:
+        if total_steps is None:
+            raise ValueError("linear_decay needs total_steps or decay_factor")
+        slope = (1.0 - end_factor) / max(total_steps - warmup_steps, 1)
+
+    def factor(name: str, step: Float[Array, ""]) -> Float[Array, ""]:
+        warm = jnp.minimum(1.0, step / warmup_steps) if warmup_steps else jnp.float32(1.0)
+        after = jnp.maximum(step, max(warmup_steps, 1))
+        match name:
+            case "constant":
+                return jnp.float32(base_learning_rate)
+            case "linear_warmup":
+                return warm
+            case "linear_decay":
+                return base_learning_rate * jnp.minimum(warm, 1.0 + slope * (warmup_steps - step))
+            case "rsqrt_decay":
+                return 1.0 / jnp.sqrt(after)
+            case "rsqrt_normalized_decay":
+                return jnp.sqrt(max(warmup_steps, 1) / after)
+            case "decay_every":
+                return slope ** (step // steps_per_decay)
+            case "cosine_decay":
+                progress = jnp.maximum(0.0, (step - warmup_steps) / steps_per_cycle)
+                return 0.5 * (1.0 + jnp.cos(jnp.pi * (progress % 1.0)))
+
+    def schedule(step: Array | int) -> Array:
+        step = jnp.asarray(step, jnp.float32)
+        rate = jnp.float32(1.0)
+        for name in names:
+            rate = rate * factor(name, step)
+        return jnp.maximum(rate, 0.0)
+
+    return schedule
+
+
+def scale_by_adam_hf(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam as transformers' ``adamw_hf`` (the original's optimizer): eps is not bias-corrected.
+
+    update = sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps). `optax.scale_by_adam` corrects v
+    before adding eps and has no such mode; after 20 steps weights differ by 1% of their movement.
+    """
+    adam = optax.scale_by_adam(b1, b2, eps)
+
+    def update(grads: optax.Updates, state: optax.ScaleByAdamState, params=None):
+        del params
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
+        count = optax.safe_increment(state.count)
+        scale = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(adam.init, update)
+
+
+def create_optimizer(
+    preset: str,
+    learning_rate: Schedule,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = 1.0,
+) -> optax.GradientTransformation:
+    """An optimizer by name, clipping the global gradient norm first.
+
+    Args:
+        preset: ``adamw`` (optax, torch's formula), ``adamw_hf`` (the original's) or ``adafactor``
+            (T5X's fine-tuning habit; ignores b1, b2 and eps).
+        weight_decay: decoupled, scaled by the learning rate, on every parameter.
+
+    Raises:
+        ValueError: for an unknown preset.
+    """
+    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    by_rate = optax.scale_by_learning_rate(learning_rate)
+    match preset:
+        case "adamw":
+            steps = [optax.scale_by_adam(b1, b2, eps), *decay, by_rate]
+        case "adamw_hf":
+            steps = [scale_by_adam_hf(b1, b2, eps), *decay, by_rate]
+        case "adafactor":
+            steps = [optax.adafactor(learning_rate, weight_decay_rate=weight_decay or None)]
+        case _:
+            raise ValueError(f"unknown optimizer {preset!r}; known: adamw, adamw_hf, adafactor")
+    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    return optax.chain(*clip, *steps)

@@ -1,0 +1,153 @@
+"""Mesh, logical axis rules and shardings: where every parameter and activation lives.
+
+The mesh has three axes on every backend, CPU included: ``data`` (batch rows), ``fsdp`` (batch rows
+and one dimension of every parameter and optimizer slot) and ``model`` (heads, mlp, vocabulary).
+Logical axis names are T5X's; rules map them to mesh axes and can be replaced from gin.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sbs_jax.errors import UserError
+
+AxisRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
+
+# A mesh axis is used once per array: an activation's "embed" stays whole where "batch" took fsdp.
+DEFAULT_RULES: AxisRules = (
+    ("batch", ("data", "fsdp")),
+    ("vocab", "model"),
+    ("mlp", "model"),
+    ("heads", "model"),
+    ("joined_kv", "model"),
+    ("embed", "fsdp"),
+    ("kv", None),
+    ("length", None),
+    ("relpos_buckets", None),
+)
+
+# Logical axes of every parameter of `model`, by the end of its name; T5X's assignment.
+PARAM_AXES = {
+    "token_embedder/embedding": ("vocab", "embed"),
+    "relpos_bias/rel_embedding": ("heads", "relpos_buckets"),
+    "logits_dense/kernel": ("embed", "vocab"),
+    "query/kernel": ("embed", "joined_kv"),
+    "key/kernel": ("embed", "joined_kv"),
+    "value/kernel": ("embed", "joined_kv"),
+    "out/kernel": ("joined_kv", "embed"),
+    "wi/kernel": ("embed", "mlp"),
+    "wi_0/kernel": ("embed", "mlp"),
+    "wi_1/kernel": ("embed", "mlp"),
+    "wo/kernel": ("mlp", "embed"),
+    "scale": ("embed",),
+}
+
+
+def _logical_axes(path: tuple) -> tuple[str, ...]:
+    keys = [key.key for key in path]
+    for suffix in ("/".join(keys[-2:]), keys[-1]):
+        if suffix in PARAM_AXES:
+            return PARAM_AXES[suffix]
+    raise KeyError(f"parameter {'/'.join(keys)} has no entry in partitioning.PARAM_AXES")
+
+
+class Partitioner:
+    """Lays a train state and its batches over the devices.
+
+    Args:
+        num_partitions: size of the model axis (T5X's name).
+        fsdp: size of the fsdp axis; the data axis takes the remaining devices.
+        rules: logical axis name to mesh axis or axes.
+        devices: default all devices of all processes.
+
+    Raises:
+        UserError: if the device count is no multiple of num_partitions * fsdp.
+    """
+
+    def __init__(
+        self,
+        num_partitions: int = 1,
+        fsdp: int = 1,
+        rules: AxisRules = DEFAULT_RULES,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        devices = jax.devices() if devices is None else devices
+        if len(devices) % (num_partitions * fsdp):
+            raise UserError(
+                f"num_partitions={num_partitions} x fsdp={fsdp} does not divide the "
+                f"{len(devices)} devices; choose sizes whose product does"
+            )
+        grid = np.asarray(devices).reshape(-1, fsdp, num_partitions)
+        self.mesh = Mesh(grid, ("data", "fsdp", "model"))
+        self.rules = tuple(rules)
+
+    @property
+    def batch_shards(self) -> int:
+        """Batch rows must be a multiple of this."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
+        return NamedSharding(self.mesh, spec)
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return self._sharding(PartitionSpec())
+
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        """Rows over data and fsdp; for arrays of shape [rows, length]."""
+        return self._sharding(PartitionSpec(("data", "fsdp")))
+
+    def param_shardings(self, params: dict) -> dict:
+        """A NamedSharding for every parameter (arrays or ShapeDtypeStructs)."""
+
+        def shard(path: tuple, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+            spec = nn.logical_to_mesh_axes(_logical_axes(path), self.rules)
+            return self._sharding(self._divisible(spec, leaf.shape))
+
+        return jax.tree_util.tree_map_with_path(shard, params)
+
+    def _divisible(self, spec: PartitionSpec, shape: tuple[int, ...]) -> PartitionSpec:
+        """Leaves a dimension whole where the mesh axis does not divide it (6 heads on 4)."""
+
+        def keep(axis: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
+            names = (axis,) if isinstance(axis, str) else axis or ()
+            return axis if size % np.prod([self.mesh.shape[n] for n in names], dtype=int) == 0 else None
+
+        return PartitionSpec(*(keep(axis, size) for axis, size in zip(spec, shape, strict=True)))
+
+    def optimizer_shardings(
+        self, optimizer: optax.GradientTransformation, params: dict, opt_state: optax.OptState
+    ) -> optax.OptState:
+        """Slots of a parameter's shape live where it lives; counters and factored slots are whole."""
+
+        def shard(slot: jax.Array, param: jax.Array, sharding: NamedSharding) -> NamedSharding:
+            return sharding if slot.shape == param.shape else self.replicated
+
+        return optax.tree.map_params(
+            optimizer,
+            shard,
+            opt_state,
+            params,
+            self.param_shardings(params),
+            transform_non_params=lambda _: self.replicated,
+        )
+
+    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This host's rows of a batch to the devices, as one global array per feature."""
+        sharding = self.batch_sharding
+        return {
+            name: jax.make_array_from_process_local_data(sharding, rows)
+            for name, rows in batch.items()
+        }
+
+    @contextlib.contextmanager
+    def activations(self) -> Iterator[None]:
+        """Inside, the model's logical constraints mean this mesh."""
+        with self.mesh, nn.logical_axis_rules(self.rules):
+            yield

@@ -23,7 +23,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder of reference data and vectors: $SBS_SHARED, else ``shared`` beside the checkout."""
+    """Reference data and vectors: the folder $SBS_SHARED, else ``shared`` beside the checkout."""
     folder = pathlib.Path(os.environ.get("SBS_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no reference data: {folder} is missing (set SBS_SHARED)")

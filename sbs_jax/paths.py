@@ -38,7 +38,7 @@ def cache_home() -> pathlib.Path:
 
 
 def data_dir(flag: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Where ``sbs data`` writes DATASET/SPLIT.jsonl: ``flag``, else $SBS_DATA_DIR, else the cache."""
+    """Where ``sbs data`` writes DATASET/SPLIT.jsonl: flag, else $SBS_DATA_DIR, else cache."""
     chosen = flag or os.environ.get(DATA_DIR_VARIABLE)
     return pathlib.Path(chosen).expanduser() if chosen else cache_home() / "data"
 

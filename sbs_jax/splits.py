@@ -1,0 +1,65 @@
+"""Which rows of a file make up a split: plain numpy, so that a split is the same everywhere."""
+
+import math
+
+import numpy as np
+
+from sbs_jax.errors import UserError
+
+
+def train_test_rows(n: int, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits n rows at random into (train, test), as the original did.
+
+    The rule of `Dataset.train_test_split` in Hugging Face datasets 2.7.1: ceil(test_size * n) test
+    rows, the first ones of numpy's default generator's permutation.
+
+    Returns:
+        Two int64 arrays [n_train], [n_test] in shuffled order.
+
+    Raises:
+        UserError: test_size is not within 0..1, or a side would be empty.
+    """
+    if not 0.0 < test_size < 1.0:
+        raise UserError(f"test_size={test_size}: must lie between 0 and 1")
+    n_test = _test_count(n, test_size)
+    if n - n_test < 1:
+        raise UserError(
+            f"{n} rows cannot be split at test_size={test_size}: no training row would be left; "
+            "use more rows"
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    return order[n_test:], order[:n_test]
+
+
+def subsample_rows(n: int, fraction: float, run: int) -> np.ndarray:
+    """Draws a fraction of n rows as the original's ``--subsample FRACTION --run RUN``.
+
+    All rows in order for fraction 1; else the train side of `train_test_rows` with
+    test_size = 1.0 - fraction (that very float) and seed = run: int64 [n_kept], shuffled.
+    Raises UserError where the fraction is not in (0, 1] or keeps no row.
+    """
+    _check(fraction)
+    if fraction == 1.0:
+        return np.arange(n)
+    return train_test_rows(n, 1.0 - fraction, run)[0]
+
+
+def first_rows(n: int, fraction: float, run: int) -> np.ndarray:
+    """Takes the beginning of the file: as many rows as `subsample_rows`, whatever the run.
+
+    For a file whose order is a design (the demo's rounds of one question per noun).
+    """
+    _check(fraction)
+    kept = n if fraction == 1.0 else n - _test_count(n, 1.0 - fraction)
+    if kept < 1:
+        raise UserError(f"fraction={fraction} of {n} rows keeps none; use more")
+    return np.arange(kept)
+
+
+def _test_count(n: int, test_size: float) -> int:
+    return math.ceil(test_size * n)
+
+
+def _check(fraction: float) -> None:
+    if not 0.0 < fraction <= 1.0:
+        raise UserError(f"fraction={fraction}: must be above 0 and at most 1")

@@ -1,0 +1,155 @@
+"""``sbs VERB``: finds the verb's module, parses its flags, and ends every mistake with one line.
+
+A verb is one module of ``sbs_jax.commands`` that holds
+
+* a docstring: the summary line, then examples; ``--help`` prints it above the flags;
+* ``FLAGS = flags.FlagValues()``, its own flags (``flag_values=FLAGS`` in each definition), so that
+  no two modules can collide and nothing depends on absl's global flags;
+* ``ARGUMENTS``, optional: its positional arguments, e.g. ``"SRC DST"``, ``"[NAME]"``, ``"X..."``;
+* ``main(argv) -> int | None``: gets the positional arguments; None means success.
+
+Only the module of the verb is imported, and such a module imports frameworks inside functions, so
+``--help`` answers at once. Exit status: 0 success, 2 a mistake of the user (UserError or a wrong
+flag), 130 interrupted; a traceback is a bug of ours.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+
+from absl import flags
+
+from sbs_jax import __version__
+from sbs_jax.errors import UserError
+from sbs_jax.suggest import nearest
+
+_VERBS = {
+    "demo": "the whole pipeline, offline, on the embedded dataset",
+    "tasks": "list tasks and mixtures; show examples of one",
+    "data": "prepare the released archive; print sizes and the teacher's accuracy",
+    "annotate": "stage 1: ask a teacher for a rationale and a label of every input",
+    "train": "stage 2: train a student from a gin file",
+    "evaluate": "score a checkpoint against gold labels and the teacher",
+    "predict": "label (and explain) new inputs",
+    "convert": "checkpoints between Hugging Face, T5X and our format",
+    "export": "a deployable student with its tokenizer",
+    "study": "grids of runs: methods, data fractions, seeds",
+    "report": "tables, figures and one HTML page from finished runs",
+}
+_HELP_FLAGS = ("-h", "-help", "--help", "--helpfull")
+_USAGE_ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
+
+
+def _module(verb: str) -> str:
+    return f"sbs_jax.commands.{verb}"
+
+
+# verb -> (module, one-line help), for the verbs this installation has.
+VERBS = {
+    verb: (_module(verb), summary)
+    for verb, summary in _VERBS.items()
+    if importlib.util.find_spec(_module(verb))
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs ``sbs`` with ``argv`` (default: the command line) and returns the exit status."""
+    args = sys.argv[1:] if argv is None else argv
+    try:
+        status = _run(args)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"sbs: error: {_first_line(error)}", file=sys.stderr)
+        return _USAGE_ERROR
+    except KeyboardInterrupt:
+        print("sbs: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; Python must not complain when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in (*_HELP_FLAGS, "help"):
+        print(_overview())
+        return 0
+    if args[0] == "--version":
+        print(f"sbs_jax {__version__}")
+        return 0
+    verb, *rest = args
+    if verb not in VERBS:
+        raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (sbs --help lists them)")
+    module = importlib.import_module(VERBS[verb][0])
+    if any(arg in _HELP_FLAGS for arg in rest):
+        print(_help(verb, module))
+        return 0
+    arguments = _parse(verb, module, rest)
+    # Libraries that read absl's global flags get the defaults instead of an error.
+    flags.FLAGS.mark_as_parsed()
+    return module.main(arguments) or 0
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items())
+    return (
+        "Distilling Step-by-Step in JAX: small students trained on a teacher's rationales.\n\n"
+        f"Usage: sbs VERB [flags]\n\nVerbs:\n{verbs}\n\n"
+        "sbs VERB --help shows a verb's flags and examples."
+    )
+
+
+def _help(verb: str, module: ModuleType) -> str:
+    summary, _, examples = (module.__doc__ or "").strip().partition("\n")
+    # module_help starts with the module's name on a line of its own.
+    _, _, described = module.FLAGS.module_help(module.__name__).strip().partition("\n")
+    usage = f"Usage: sbs {verb} [flags] {_arguments(module)}".rstrip()
+    return f"{summary}\n\n{usage}\n\n{examples.strip()}\n\nFlags:\n{described}"
+
+
+def _arguments(module: ModuleType) -> str:
+    return getattr(module, "ARGUMENTS", "")
+
+
+def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
+    """Sets the module's flags from ``args`` and returns the positional arguments."""
+    known = module.FLAGS
+    if "gin_bindings" in known:
+        from sbs_jax.gin_launch import rewrite_flags
+
+        args = rewrite_flags(args)
+    known.unparse_flags()
+    for name in known:
+        known[name].unparse()
+    known.set_gnu_getopt()
+    try:
+        positional = known([f"sbs {verb}", *args])[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = nearest(f"--{error.flagname}", [f"--{name}" for name in known])
+        raise UserError(f"--{error.flagname}: sbs {verb} has no such flag{hint}") from None
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_first_line(error)) from None
+    except flags.Error as error:
+        missing = [f"--{name}" for name in known if known[name].value is None]
+        required = [name for name in missing if f"Flag {name} must have a value" in str(error)]
+        detail = f"{', '.join(required)} is required" if required else _first_line(error)
+        raise UserError(f"{detail} (sbs {verb} --help)") from None
+    _check_count(verb, _arguments(module), positional)
+    return positional
+
+
+def _check_count(verb: str, arguments: str, given: list[str]) -> None:
+    expected = arguments.split()
+    least = sum(not name.startswith("[") for name in expected)
+    most = float("inf") if arguments.endswith(("...", "...]")) else len(expected)
+    if len(given) < least:
+        raise UserError(f"sbs {verb} needs {arguments} (sbs {verb} --help)")
+    if len(given) > most:
+        raise UserError(f"{given[int(most)]!r}: unexpected argument (sbs {verb} --help)")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,128 @@
+"""Train a student from a gin file: stage 2 of Distilling Step-by-Step.
+
+The same command with the same MODEL_DIR continues a run. Values that are strings keep their quotes:
+
+  sbs train --gin_file=experiments/cqa_step_by_step.gin --gin.MODEL_DIR='"runs/cqa"'
+  sbs train --gin_file=my.gin --gin.MODEL_DIR='"runs/a"' --gin.ALPHA=0.7 --gin.TRAIN_STEPS=300
+  sbs train --gin_file=my.gin --gin.MODEL_DIR='"runs/a"' --dry_run
+
+--gin.NAME=VALUE sets a macro or a binding after all files were read. Gin files are looked for in
+the working directory, in --gin_search_paths and among the packaged ones.
+"""
+
+import os
+
+from absl import flags
+
+from sbs_jax import paths
+from sbs_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+
+# T5X's flags under T5X's names; tests/test_cli.py holds the list.
+flags.DEFINE_multi_string(
+    "gin_file",
+    None,
+    "A gin file to read; may be given several times, later ones win.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_multi_string(
+    "gin_bindings",
+    [],
+    "'NAME = VALUE', as --gin.NAME=VALUE; may be given several times.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "gin_search_paths",
+    [],
+    "Folders to look for gin files in, before the packaged ones.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "The folder `sbs data` wrote; default: $SBS_DATA_DIR, else ~/.cache/sbs_jax/data.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("tfds_data_dir", None, "T5X's name of --data_dir.", flag_values=FLAGS)
+flags.DEFINE_list(
+    "seqio_additional_cache_dirs",
+    [],
+    "For T5X command lines; without effect, as this engine prepares its own tokens.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "alsologtostderr",
+    False,
+    "For T5X command lines; without effect, as progress always goes to stderr.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "dry_run",
+    False,
+    "Print the resolved configuration and stop: no training, no framework imported.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "multiprocess_gpu",
+    False,
+    "One of several processes: connect to the others through --coordinator_address.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "IP:port of process 0; implies --multiprocess_gpu.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("process_count", None, "Number of processes.", flag_values=FLAGS)
+flags.DEFINE_integer("process_index", None, "Index of this process.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "initialization_timeout",
+    None,
+    "Seconds to wait for the other processes; default: jax's.",
+    flag_values=FLAGS,
+)
+
+
+def main(argv: list[str]) -> int | None:
+    """Parses gin, then trains (or prints the configuration)."""
+    from sbs_jax import gin_launch
+
+    if not FLAGS.gin_file:
+        raise UserError("--gin_file is required (sbs train --help)")
+    data_dir = _data_dir()
+    found = gin_launch.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
+    config = gin_launch.build("configs.TrainConfig", found)
+    if FLAGS.dry_run:
+        print(gin_launch.describe(found))
+        return
+    if data_dir:
+        paths.set_data_dir(os.path.abspath(data_dir))
+    if FLAGS.multiprocess_gpu or FLAGS.coordinator_address:
+        _connect()
+    import gin
+
+    from sbs_jax import trainer
+
+    trainer.train(config, gin.operative_config_str())
+
+
+def _data_dir() -> str | None:
+    both = {FLAGS.data_dir, FLAGS.tfds_data_dir} - {None}
+    if len(both) > 1:
+        raise UserError("--data_dir and --tfds_data_dir are one flag; give one of them")
+    return both.pop() if both else None
+
+
+def _connect() -> None:
+    """Joins the other processes of the run; every one of them is started with these flags."""
+    import jax
+
+    timeout = FLAGS.initialization_timeout
+    jax.distributed.initialize(
+        FLAGS.coordinator_address,
+        FLAGS.process_count,
+        FLAGS.process_index,
+        **({} if timeout is None else {"initialization_timeout": timeout}),
+    )

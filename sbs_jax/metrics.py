@@ -3,12 +3,15 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, get_args
 
 from sbs_jax import equations
 
-Metric = Literal["text", "equation"]
+Name = Literal["text", "equation"]
+METRICS = get_args(Name)
+# A name, or a dataset's own rule: (prediction, gold) -> right or wrong.
+Metric = Name | Callable[[str, str], bool]
 
 _Z95 = 1.959963984540054  # the 97.5% quantile of the normal distribution
 
@@ -69,8 +72,10 @@ def is_correct(metric: Metric, prediction: str, gold: str) -> bool:
 
     ``text``: the same string, every space and capital included (the original's metrics.py).
     ``equation``: both have a value and it is the same (see `equations.equal`).
-    Raises ValueError for another metric.
+    A function decides itself. Raises ValueError for another metric.
     """
+    if callable(metric):
+        return bool(metric(prediction, gold))
     if metric == "text":
         return prediction == gold
     if metric == "equation":

@@ -1,0 +1,283 @@
+"""The registry: what datasets there are, and the tasks and mixtures each one gives.
+
+`add_dataset` is the one call a new dataset needs. A dataset D gives the tasks and mixtures
+D_VIEW and D_METHOD for every name in `views`, here and (unless deferred) in SeqIO's registry.
+"""
+
+import dataclasses
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbs_jax import paths, sources, splits
+from sbs_jax.errors import UserError
+from sbs_jax.metrics import METRICS, Metric
+from sbs_jax.records import Record
+from sbs_jax.sources import Source
+from sbs_jax.suggest import nearest
+from sbs_jax.views import METHODS, VIEWS, Method, View, whole_output
+
+Subsample = Callable[[int, float, int], np.ndarray]
+
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+# The original carves its validation rows with this seed, whatever the run.
+_CARVE_SEED = 0
+_RELEASE_HINT = "run: sbs data --release PATH_OR_URL --data_dir {root}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One dataset: its files, what is right, and which rows make up a split.
+
+    Attributes:
+        source: the train, validation and test files, or what stands for them.
+        metric: "text", "equation", or a function (prediction, gold) -> right or wrong.
+        carve_validation: share of the training rows that becomes the validation split; None
+            where there is a validation file.
+        subsample: (n, fraction, run) -> rows kept of the training file (see `splits`).
+        vocabulary: default spec for `vocabularies.load`.
+        augmentation: a further dataset, all of whose training records follow this one's; neither
+            subsampled nor in the validation split.
+    """
+
+    name: str
+    source: Source
+    metric: Metric = "text"
+    carve_validation: float | None = None
+    subsample: Subsample = splits.subsample_rows
+    description: str = ""
+    vocabulary: str = "t5"
+    augmentation: "Dataset | None" = None
+
+    def read(self, file_split: str) -> Iterator[Record]:
+        """Streams a file's records in order. Raises UserError where data are missing or broken."""
+        yield from self.source.read(file_split)
+        if file_split == TRAIN and self.augmentation:
+            for record in self.augmentation.read(TRAIN):
+                yield dataclasses.replace(record, id=f"{self.augmentation.name}/{record.id}")
+
+    def count(self, file_split: str) -> int:
+        """How many records `read` gives; UserError for none."""
+        own = self.source.count(file_split)
+        if not own:
+            raise UserError(f"{self.name}/{file_split}: the split is empty; prepare it again")
+        if file_split == TRAIN and self.augmentation:
+            return own + self.augmentation.count(TRAIN)
+        return own
+
+    def fingerprint(self, file_split: str) -> str:
+        """Changes when any record of the file does."""
+        own = self.source.fingerprint(file_split)
+        if file_split == TRAIN and self.augmentation:
+            return f"{own}+{self.augmentation.fingerprint(TRAIN)}"
+        return own
+
+    def rows(self, split: str, fraction: float = 1.0, run: int = 0) -> tuple[str, np.ndarray]:
+        """Which rows of which file make up a split.
+
+        As the original: a fraction of the training file is drawn first (seed: run), then the
+        validation rows are carved from what was drawn. Fraction and run of a validation split
+        must therefore be those of the training split it goes with.
+
+        Returns:
+            (name of the file's split, int64 row numbers)
+        """
+        if split not in SPLITS:
+            raise UserError(f"{split}: no such split{nearest(split, SPLITS)}; use one of {SPLITS}")
+        if split == TEST or (split == VALIDATION and self.carve_validation is None):
+            return split, np.arange(self.count(split))
+        total = self.count(TRAIN)
+        own = self.source.count(TRAIN)
+        rows = self.subsample(own, fraction, run)
+        if self.carve_validation is not None:
+            train, validation = splits.train_test_rows(
+                len(rows), self.carve_validation, _CARVE_SEED
+            )
+            if split == VALIDATION:
+                return TRAIN, rows[validation]
+            rows = rows[train]
+        return TRAIN, np.concatenate([rows, np.arange(own, total)])
+
+    def task_names(self) -> list[str]:
+        """D_VIEW for every view."""
+        return [f"{self.name}_{view}" for view in VIEWS]
+
+    def mixture_names(self) -> list[str]:
+        """D_METHOD for every method: what one trains on."""
+        return [f"{self.name}_{method}" for method in METHODS]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """A task or mixture by name: the dataset, and what is trained and asked.
+
+    Attributes:
+        views: trained on; a question brings its row of each.
+        method: also says how answers are asked for and read.
+    """
+
+    name: str
+    dataset: Dataset
+    method: Method
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return tuple(VIEWS[name] for name in self.method.views)
+
+    @property
+    def eval_view(self) -> View:
+        return VIEWS[self.method.eval_view]
+
+
+_registry: dict[str, Dataset] = {}
+_seqio_deferred = False
+
+
+def add_dataset(
+    name: str,
+    *,
+    records: sources.Read | str | os.PathLike[str] | None = None,
+    source: Any = None,
+    format: Callable[[Any], Record] | None = None,
+    annotations: str | None = None,
+    metric: str | Callable[[str, str], bool] = "text",
+    carve_validation: float | None = None,
+    subsample: Subsample = splits.subsample_rows,
+    augment_with: str | None = None,
+    description: str = "",
+    vocabulary: str = "t5",
+) -> Dataset:
+    """Registers a dataset with all its tasks and mixtures, here and in SeqIO.
+
+    Args:
+        name: letters, digits and underscores.
+        records: a folder of train.jsonl, validation.jsonl and test.jsonl, or a function from
+            split name to Records. With neither this nor `source`, DATA_DIR/name is read.
+        source, format: a seqio.DataSource, and what makes a Record of one of its examples (a
+            dict of numpy values).
+        annotations: for files: the name of a JSONL of teacher outputs (id, rationale, label).
+        metric: "text" (same string), "equation" (same value), or a function (prediction, gold).
+        carve_validation: e.g. 0.1: that share of the training rows is the validation split.
+        subsample: which training rows a data fraction keeps.
+        augment_with: name of a dataset whose training records are added to this one's.
+        vocabulary: default for `sbs tasks` and for SeqIO.
+
+    Raises:
+        UserError: a name that is taken or not a name, or arguments that exclude each other.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise UserError(f"add_dataset({name!r}): use letters, digits and underscores")
+    if name in _registry:
+        raise UserError(f"add_dataset({name!r}): there is such a dataset; choose another name")
+    if not callable(metric) and metric not in METRICS:
+        raise UserError(
+            f"add_dataset({name!r}): metric {metric!r} is neither a function nor one of "
+            f"{', '.join(METRICS)}"
+        )
+    dataset = Dataset(
+        name=name,
+        source=_source(name, records, source, format, annotations),
+        metric=metric,
+        carve_validation=carve_validation,
+        subsample=subsample,
+        description=description,
+        vocabulary=vocabulary,
+        augmentation=get(augment_with) if augment_with else None,
+    )
+    _registry[name] = dataset
+    if not _seqio_deferred:
+        _seqio_tasks().register(dataset)
+    return dataset
+
+
+def _source(
+    name: str,
+    records: sources.Read | str | os.PathLike[str] | None,
+    source: Any,
+    format: Callable[[Any], Record] | None,
+    annotations: str | None,
+) -> Source:
+    if (source is None) != (format is None) or (source is not None and records is not None):
+        raise UserError(f"add_dataset({name!r}): give records, or source together with format")
+    if source is not None:
+        return sources.from_seqio(name, source, format)
+    if callable(records):
+        return sources.Function(name, records)
+    if records is None:
+        return sources.JsonlFolder(
+            name, lambda: paths.data_dir() / name, _RELEASE_HINT, annotations
+        )
+    folder = Path(records)
+    hint = "put it there, or give add_dataset the folder that holds it"
+    return sources.JsonlFolder(name, lambda: folder, hint, annotations)
+
+
+def defer_seqio() -> None:
+    """From now on datasets are not registered in SeqIO, which imports TensorFlow.
+
+    Our own launchers call this before anything imports ``sbs_jax.tasks``. `seqio_tasks.register`
+    can still be called for a dataset at any time.
+    """
+    global _seqio_deferred
+    _seqio_deferred = True
+
+
+def _seqio_tasks() -> Any:
+    # Named, not imported: it stands above this module, and loads TensorFlow.
+    try:
+        return importlib.import_module("sbs_jax.seqio_tasks")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"SeqIO tasks: {error.name} is not installed; install seqio and tensorflow-text, or "
+            "call sbs_jax.datasets.defer_seqio() before the tasks are imported"
+        ) from None
+
+
+def names() -> list[str]:
+    """The registered datasets, in the order they were added."""
+    return list(_registry)
+
+
+def get(name: str) -> Dataset:
+    """Raises UserError for an unknown dataset, with the nearest known name."""
+    if name not in _registry:
+        raise UserError(
+            f"{name}: no such dataset{nearest(name, _registry)}; `sbs tasks` lists them"
+        )
+    return _registry[name]
+
+
+def resolve(name: str) -> Selection:
+    """The task or mixture called `name`, e.g. ``cqa_step_by_step`` or ``cqa_rationale``.
+
+    Raises:
+        UserError: unknown, with the nearest known name.
+    """
+    for dataset in _registry.values():
+        kind = name.removeprefix(f"{dataset.name}_")
+        if kind != name and kind in METHODS:
+            return Selection(name, dataset, METHODS[kind])
+        if kind != name and kind in VIEWS:
+            return Selection(name, dataset, _only(VIEWS[kind]))
+    known = {n for d in _registry.values() for n in (*d.task_names(), *d.mixture_names())}
+    raise UserError(
+        f"{name}: no such task or mixture{nearest(name, known)}; `sbs tasks` lists them"
+    )
+
+
+def _only(view: View) -> Method:
+    """Training on one view of a mixture alone: the limits alpha = 1 and alpha = 0."""
+    explains = view.name == "rationale"
+    return Method(
+        name=view.name,
+        views=(view.name,),
+        eval_view="label",
+        rationale_view="rationale" if explains else None,
+        answer=whole_output,
+        description=f"the {view.name} task of step_by_step alone",
+    )

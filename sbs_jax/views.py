@@ -1,0 +1,176 @@
+"""From a record to the text of one task, and the methods that are made of tasks.
+
+A view turns a record into (inputs, targets). What one trains on is a method: one or two views.
+
+Blank teacher output: the released data hold " " where a completion held no readable answer, and
+nothing where there was no completion. In a view that needs a blank field the record has no row; it
+keeps its rows in the other views. (The original trains on the label " " instead.) The rows left out
+are counted (`tokens.TokenTable.missing`) and printed.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from sbs_jax.records import Record
+
+LABEL, RATIONALE = 1, 2  # task ids in a batch; 0 is padding
+
+# In single_task the answer stands between this phrase and the end, as in the teacher's completions.
+ANSWER_PHRASE = " So the answer is "
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefixes:
+    """What is put before the input to tell the tasks apart; the released code has
+    ``predict: `` and ``explain: ``."""
+
+    label: str = "[label] "
+    rationale: str = "[rationale] "
+
+
+RELEASED_PREFIXES = Prefixes("predict: ", "explain: ")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One task: what is asked of a record, and the answer to it.
+
+    Attributes:
+        task_id: `LABEL` or `RATIONALE`: the mean loss its target tokens belong to.
+        prefix: the field of `Prefixes` put before the input; None for none.
+        inputs: the question, without prefix.
+        targets: the answer; None where the record has no row in this task.
+    """
+
+    name: str
+    task_id: int
+    prefix: str | None
+    inputs: Callable[[Record], str]
+    targets: Callable[[Record], str | None]
+
+    def texts(self, record: Record, prefixes: Prefixes) -> tuple[str, str | None]:
+        """(prefixed inputs, targets); None for blank targets."""
+        prefix = getattr(prefixes, self.prefix) if self.prefix else ""
+        return prefix + self.inputs(record), present(self.targets(record))
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What one trains on, and how its answers are read.
+
+    Attributes:
+        views: names of the views trained on; every question brings its row of each.
+        eval_view: the view whose inputs are asked when the student is scored.
+        rationale_view: the view that asks the student to explain itself; None if it cannot.
+        answer: the label in the student's output.
+    """
+
+    name: str
+    views: tuple[str, ...]
+    eval_view: str
+    rationale_view: str | None
+    answer: Callable[[str], str]
+    description: str
+
+
+def _question(record: Record) -> str:
+    return record.input
+
+
+def _gold_label(record: Record) -> str:
+    return record.label
+
+
+def _llm_label(record: Record) -> str | None:
+    return record.llm_label
+
+
+def _rationale(record: Record) -> str | None:
+    return record.rationale
+
+
+def _rationale_then_label(record: Record) -> str | None:
+    rationale = present(record.rationale)
+    return rationale and f"{rationale}{ANSWER_PHRASE}{record.label}"
+
+
+def _question_and_rationale(record: Record) -> str:
+    rationale = present(record.rationale)
+    return f"{record.input}\n{rationale}" if rationale else record.input
+
+
+def _label_if_explained(record: Record) -> str | None:
+    return record.label if present(record.rationale) else None
+
+
+def present(text: str | None) -> str | None:
+    """The text, or None where it is missing or blank."""
+    return text if text is not None and text.strip() else None
+
+
+def whole_output(output: str) -> str:
+    """The answer where the output is nothing but the label."""
+    return output
+
+
+def after_phrase(output: str) -> str:
+    """The label part of a single_task output; "" where the phrase is missing.
+
+    "Four wheels. So the answer is car" -> "car". The last phrase counts: a rationale may hold one.
+    """
+    _, phrase, label = f" {output}".rpartition(ANSWER_PHRASE)
+    return label if phrase else ""
+
+
+VIEWS: dict[str, View] = {
+    view.name: view
+    for view in (
+        View("label", LABEL, "label", _question, _gold_label),
+        View("llm_label", LABEL, "label", _question, _llm_label),
+        View("rationale", RATIONALE, "rationale", _question, _rationale),
+        View("finetune", LABEL, None, _question, _gold_label),
+        View("distill", LABEL, None, _question, _llm_label),
+        View("single_task", LABEL, None, _question, _rationale_then_label),
+        View("pinto", LABEL, None, _question_and_rationale, _label_if_explained),
+    )
+}
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("finetune", ("finetune",), "finetune", None, whole_output, "input -> gold label"),
+        Method("distill", ("distill",), "finetune", None, whole_output, "input -> teacher's label"),
+        Method(
+            "step_by_step",
+            ("label", "rationale"),
+            "label",
+            "rationale",
+            whole_output,
+            "gold label and teacher's rationale, two tasks told apart by prefixes (the paper)",
+        ),
+        Method(
+            "step_by_step_llm",
+            ("llm_label", "rationale"),
+            "label",
+            "rationale",
+            whole_output,
+            "teacher's label and teacher's rationale, two tasks told apart by prefixes",
+        ),
+        Method(
+            "single_task",
+            ("single_task",),
+            "single_task",
+            None,
+            after_phrase,
+            "input -> teacher's rationale, then gold label; the label part is scored",
+        ),
+        Method(
+            "pinto",
+            ("pinto",),
+            "pinto",
+            None,
+            whole_output,
+            "input and teacher's rationale -> gold label, in training and test",
+        ),
+    )
+}

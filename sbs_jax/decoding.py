@@ -57,12 +57,8 @@ def greedy(
         return index + 1, tokens, caches, ended | (tokens == EOS_ID), output
 
     with partitioner.activations():
-        encoded = model.apply(
-            variables, encoder_input_tokens, segments, method=Transformer.encode
-        )
-        caches = model.apply(
-            variables, encoded, max_decode_length, method=Transformer.init_cache
-        )
+        encoded = model.apply(variables, encoder_input_tokens, segments, method=Transformer.encode)
+        caches = model.apply(variables, encoded, max_decode_length, method=Transformer.init_cache)
         start = (
             jnp.zeros((), jnp.int32),
             jnp.full((rows,), PAD_ID, jnp.int32),

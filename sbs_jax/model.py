@@ -5,7 +5,7 @@ logits from the embedding). Shapes use these letters: B batch, L length, D emb_d
 K head_dim, V vocab_size. Attention never mixes segments: packed rows mean the same as padded ones.
 
 Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names and initialisers as in T5X
-``examples/t5/network.py``; checked against Hugging Face T5 by the trajectories in tests/test_parity.py.
+``examples/t5/network.py``; checked against Hugging Face's T5 by tests/test_parity.py.
 """
 
 import jax
@@ -349,9 +349,7 @@ class LogitsDense(nn.Module):
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (cfg.emb_dim, cfg.vocab_size), jnp.float32)
         dtype = cfg.dtype
-        return jnp.dot(
-            x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32
-        )
+        return jnp.dot(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
 
 class TokenEmbedder(nn.Module):
@@ -440,9 +438,7 @@ class Transformer(nn.Module):
         return self._logits(x)[:, 0], caches
 
 
-def _same_segment(
-    queries: Int[Array, "B Q"], keys: Int[Array, "B L"]
-) -> Bool[Array, "B 1 Q L"]:
+def _same_segment(queries: Int[Array, "B Q"], keys: Int[Array, "B L"]) -> Bool[Array, "B 1 Q L"]:
     """Segment 0 is padding; padding sees padding, which no loss reads."""
     return (queries[:, :, None] == keys[:, None, :])[:, None]
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from sbs_jax.configs import OptimizerConfig
+
 Schedule = Callable[[Array | int], Array]
 
 _FACTORS = (
@@ -132,3 +134,27 @@ def create_optimizer(
             raise ValueError(f"unknown optimizer {preset!r}; known: adamw, adamw_hf, adafactor")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     return optax.chain(*clip, *steps)
+
+
+def learning_rate_of(config: OptimizerConfig, train_steps: int) -> Schedule:
+    """The schedule a run's configuration describes."""
+    return create_learning_rate_scheduler(
+        config.factors,
+        config.learning_rate,
+        config.warmup_steps,
+        total_steps=train_steps,
+        end_factor=config.end_factor,
+    )
+
+
+def optimizer_of(config: OptimizerConfig, learning_rate: Schedule) -> optax.GradientTransformation:
+    """The optimizer a run's configuration describes."""
+    return create_optimizer(
+        config.preset,
+        learning_rate,
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )

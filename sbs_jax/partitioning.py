@@ -6,16 +6,19 @@ Logical axis names are T5X's; rules map them to mesh axes and can be replaced fr
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sbs_jax.errors import UserError
 
+_Leaf = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 AxisRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
 # A mesh axis is used once per array: an activation's "embed" stays whole where "batch" took fsdp.
@@ -106,7 +109,7 @@ class Partitioner:
     def param_shardings(self, params: dict) -> dict:
         """A NamedSharding for every parameter (arrays or ShapeDtypeStructs)."""
 
-        def shard(path: tuple, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        def shard(path: tuple, leaf: _Leaf) -> NamedSharding:
             spec = nn.logical_to_mesh_axes(_logical_axes(path), self.rules)
             return self._sharding(self._divisible(spec, leaf.shape))
 
@@ -117,16 +120,17 @@ class Partitioner:
 
         def keep(axis: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
             names = (axis,) if isinstance(axis, str) else axis or ()
-            return axis if size % np.prod([self.mesh.shape[n] for n in names], dtype=int) == 0 else None
+            parts = math.prod(self.mesh.shape[name] for name in names)
+            return axis if size % parts == 0 else None
 
         return PartitionSpec(*(keep(axis, size) for axis, size in zip(spec, shape, strict=True)))
 
     def optimizer_shardings(
         self, optimizer: optax.GradientTransformation, params: dict, opt_state: optax.OptState
     ) -> optax.OptState:
-        """Slots of a parameter's shape live where it lives; counters and factored slots are whole."""
+        """Slots of a parameter's shape live where it lives; all other slots are whole."""
 
-        def shard(slot: jax.Array, param: jax.Array, sharding: NamedSharding) -> NamedSharding:
+        def shard(slot: _Leaf, param: _Leaf, sharding: NamedSharding) -> NamedSharding:
             return sharding if slot.shape == param.shape else self.replicated
 
         return optax.tree.map_params(
@@ -146,8 +150,19 @@ class Partitioner:
             for name, rows in batch.items()
         }
 
+    def put_rows(self, rows: np.ndarray) -> jax.Array:
+        """Rows that every host holds whole, sharded like a batch."""
+        return jax.make_array_from_callback(rows.shape, self.batch_sharding, rows.__getitem__)
+
+    def fetch(self, array: jax.Array) -> np.ndarray:
+        """A sharded array whole, on every host."""
+        if jax.process_count() == 1:
+            return np.asarray(array)
+        return multihost_utils.process_allgather(array, tiled=True)
+
     @contextlib.contextmanager
     def activations(self) -> Iterator[None]:
         """Inside, the model's logical constraints mean this mesh."""
-        with self.mesh, nn.logical_axis_rules(self.rules):
+        mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+        with mesh, nn.logical_axis_rules(self.rules):
             yield

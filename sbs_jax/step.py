@@ -5,6 +5,7 @@ micro-batches: each task's normaliser is its token count in the whole batch (see
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -27,9 +28,15 @@ PER_MICROBATCH = "per_microbatch"  # the original's gradient accumulation: mean 
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a checkpoint holds: updates done so far, float32 parameters, optimizer slots."""
+    """What a checkpoint holds. The leaves are arrays, or their shapes or shardings.
 
-    step: Int[Array, ""]
+    Attributes:
+        step: updates done so far, an int32 scalar.
+        params: nested dict with T5X's names, float32.
+        opt_state: the optimizer's slots.
+    """
+
+    step: Any
     params: dict
     opt_state: optax.OptState
 

@@ -6,10 +6,12 @@ embedding is ``shared.weight``. Source: transformers' T5 module names, checked b
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from sbs_jax.configs import T5Config
+from sbs_jax.errors import UserError
 
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
 _SUBLAYERS = {
@@ -78,3 +80,17 @@ def infer_config(params: dict, **overrides: object) -> T5Config:
         "logits_via_embedding": "logits_dense" not in decoder,
     }
     return T5Config(**{**sizes, **overrides})
+
+
+def load_params(path: Path) -> dict:
+    """The float32 parameter tree of a safetensors file with Hugging Face's T5 names."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+        # The two copies of shared.weight that some files carry besides it.
+        own = {name: t for name, t in tensors.items() if not name.endswith("embed_tokens.weight")}
+        return from_state_dict({name: t.astype(np.float32) for name, t in own.items()})
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: not a T5 checkpoint ({error.args[0]})") from None

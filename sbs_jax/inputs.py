@@ -1,0 +1,122 @@
+"""From a run's configuration to its training batches and the splits it is scored on."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from sbs_jax import datasets, metrics, paths, tokens, views, vocabularies
+from sbs_jax.batches import Batches
+from sbs_jax.configs import TrainConfig
+from sbs_jax.datasets import Selection
+from sbs_jax.errors import UserError
+from sbs_jax.evaluate import Split
+from sbs_jax.logs import say
+from sbs_jax.metrics import Accuracy
+from sbs_jax.records import Record
+from sbs_jax.tokens import TokenTable
+from sbs_jax.views import View
+from sbs_jax.vocabularies import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a run's tokens come from: dataset, vocabulary, prefixes and lengths."""
+
+    selection: Selection
+    vocabulary: Vocabulary
+    prefixes: views.Prefixes
+    lengths: Mapping[str, int]
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Source":
+        """Raises UserError for an unknown task, or a vocabulary larger than the model's."""
+        vocabulary = vocabularies.load(config.vocabulary)
+        if vocabulary.size > config.model.vocab_size:
+            raise UserError(
+                f"VOCABULARY = {config.vocabulary!r} needs {vocabulary.size} embedding rows, the "
+                f"model has vocab_size = {config.model.vocab_size}; set VOCAB_SIZE or the model"
+            )
+        return cls(
+            selection=datasets.resolve(config.mixture_or_task_name),
+            vocabulary=vocabulary,
+            prefixes=views.Prefixes(config.label_prefix, config.rationale_prefix),
+            lengths=config.task_feature_lengths,
+        )
+
+    def table(self, file_split: str, view: View) -> TokenTable:
+        """The file's tokens for one view, prepared now or taken from the cache."""
+        return tokens.prepare(
+            self.selection.dataset,
+            file_split,
+            view,
+            self.vocabulary,
+            self.lengths,
+            self.prefixes,
+            paths.cache_dir(),
+        )
+
+    def split(self, name: str, limit: int | None, with_rationales: bool) -> Split:
+        """A split to be scored: its records and the tokens of its questions."""
+        dataset, method = self.selection.dataset, self.selection.method
+        file_split, rows = dataset.rows(name)
+        rows = rows[:limit]
+        by_row = _records(self.selection, file_split, rows)
+        rationale = views.VIEWS[method.rationale_view] if method.rationale_view else None
+        return Split(
+            name=name,
+            records=[by_row[row] for row in rows.tolist()],
+            rows=rows,
+            label_table=self.table(file_split, views.VIEWS[method.eval_view]),
+            rationale_table=(
+                self.table(file_split, rationale) if with_rationales and rationale else None
+            ),
+        )
+
+
+def _records(selection: Selection, file_split: str, rows: np.ndarray) -> dict[int, Record]:
+    """The records at `rows` of a file that is read once, streaming."""
+    wanted = set(rows.tolist())
+    return {
+        row: record
+        for row, record in enumerate(selection.dataset.read(file_split))
+        if row in wanted
+    }
+
+
+def training_batches(source: Source, config: TrainConfig, rows_multiple: int) -> Batches:
+    """The run's batches, a function of (random_seed, step) alone.
+
+    Args:
+        rows_multiple: rows of a batch are rounded up to this (batch shards x micro-batches).
+    """
+    selection = source.selection
+    file_split, rows = selection.dataset.rows(
+        "train", fraction=config.data_fraction, run=config.random_seed
+    )
+    tables = [(view.task_id, source.table(file_split, view)) for view in selection.views]
+    for view, (_, table) in zip(selection.views, tables, strict=True):
+        missing = int(np.sum(table.target_lengths[rows] == 0))
+        if missing:
+            say(f"{selection.dataset.name}/train: {missing} of {len(rows)} have no {view.name}")
+    return Batches(
+        tables,
+        rows,
+        batch_size=config.batch_size,
+        steps=config.train_steps,
+        seed=config.random_seed,
+        pack=config.pack,
+        multiple_of=rows_multiple,
+    )
+
+
+def majority_baseline(source: Source, config: TrainConfig, split: Split) -> Accuracy | None:
+    """What always answering the most frequent training label scores; None for equations."""
+    dataset = source.selection.dataset
+    if dataset.metric != "text":
+        return None
+    file_split, rows = dataset.rows("train", fraction=config.data_fraction, run=config.random_seed)
+    train = _records(source.selection, file_split, rows)
+    return metrics.majority_baseline(
+        [record.label for record in train.values()], [record.label for record in split.records]
+    )

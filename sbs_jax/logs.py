@@ -1,0 +1,78 @@
+"""What a run tells while it trains: metrics.jsonl, TensorBoard events and a progress line."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class MetricsLog:
+    """Appends one JSON object per logged step, the same scalars to TensorBoard, a line to stderr.
+
+    A run that continues from `start_step` first drops the lines of later steps: those updates are
+    done again, and a step stands in the file once.
+    """
+
+    def __init__(self, model_dir: Path, start_step: int, train_steps: int) -> None:
+        from tensorboardX import SummaryWriter  # seconds of protobuf imports; only a run needs it
+
+        self.path = model_dir / "metrics.jsonl"
+        self._drop_after(start_step)
+        self._events = SummaryWriter(str(model_dir / "train"), purge_step=start_step + 1)
+        self._train_steps = train_steps
+        self._start = (start_step, time.monotonic())
+
+    def _drop_after(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                logged = json.loads(line)["step"]
+            except (ValueError, KeyError):
+                continue  # the torn last line of a killed run
+            if logged <= step:
+                kept.append(line + "\n")
+        partial = self.path.with_suffix(".tmp")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(self.path)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One object of metrics.jsonl and one point per TensorBoard curve."""
+        rounded = {name: float(f"{value:.9g}") for name, value in scalars.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **rounded}) + "\n")
+        for name, value in rounded.items():
+            self._events.add_scalar(name, value, step)
+
+    def progress(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One line: step, losses per task, speed and the time left at the speed so far."""
+        first, began = self._start
+        pace = (time.monotonic() - began) / max(step - first, 1)
+        losses = "  ".join(
+            f"{name.removesuffix('/loss')} {value:.4f}"
+            for name, value in scalars.items()
+            if name.endswith("loss")
+        )
+        say(
+            f"step {step}/{self._train_steps}  {losses}  "
+            f"{scalars['examples_per_second']:.1f} examples/s  "
+            f"ETA {duration(pace * (self._train_steps - step))}"
+        )
+
+    def close(self) -> None:
+        self._events.close()
+
+
+def say(message: str) -> None:
+    """A line for the person who waits."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 0:01:30."""
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

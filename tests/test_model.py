@@ -1,0 +1,162 @@
+"""The student: names, sizes, masks and the equivalence of its three ways to run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbs_jax import model
+from sbs_jax.configs import T5Config
+from sbs_jax.model import Transformer
+
+TINY = T5Config(
+    vocab_size=96,
+    emb_dim=16,
+    num_heads=2,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    head_dim=8,
+    mlp_dim=32,
+)
+TIED = T5Config(**{**vars(TINY), "mlp_activations": ("relu",), "logits_via_embedding": True})
+
+
+def batch_of(rows: list[tuple[list[int], list[int]]], width: int = 8) -> dict:
+    """One sequence a row, padded to `width`."""
+
+    def padded(sequences: list[list[int]]) -> jax.Array:
+        return jnp.array([ids + [0] * (width - len(ids)) for ids in sequences], jnp.int32)
+
+    encoder = padded([inputs for inputs, _ in rows])
+    decoder = padded([targets for _, targets in rows])
+    return {
+        "encoder_input_tokens": encoder,
+        "encoder_segment_ids": (encoder > 0).astype(jnp.int32),
+        "decoder_input_tokens": jnp.pad(decoder, ((0, 0), (1, 0)))[:, :-1],
+        "decoder_target_tokens": decoder,
+        "decoder_segment_ids": (decoder > 0).astype(jnp.int32),
+    }
+
+
+BATCH = batch_of([([7, 8, 9, 1], [5, 6, 7, 1]), ([4, 1], [9, 1])])
+
+
+def names(config: T5Config) -> set[str]:
+    params = model.init_params(config, jax.random.key(0))
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {"/".join(key.key for key in path) for path, _ in leaves}
+
+
+def test_parameter_names_are_t5x_names():
+    found = names(TINY)
+    assert {
+        "token_embedder/embedding",
+        "encoder/relpos_bias/rel_embedding",
+        "encoder/layers_1/attention/query/kernel",
+        "encoder/layers_0/pre_attention_layer_norm/scale",
+        "encoder/layers_0/mlp/wi_1/kernel",
+        "encoder/encoder_norm/scale",
+        "decoder/layers_0/self_attention/out/kernel",
+        "decoder/layers_1/encoder_decoder_attention/value/kernel",
+        "decoder/layers_0/pre_cross_attention_layer_norm/scale",
+        "decoder/decoder_norm/scale",
+        "decoder/logits_dense/kernel",
+    } <= found
+    # 3 shared + per encoder layer 4 + 3 + 2 + per decoder layer 8 + 3 + 3, two norms, two biases.
+    assert len(found) == 2 + 2 + 2 + 2 * 9 + 2 * 14
+    assert {"encoder/layers_0/mlp/wi/kernel"} <= names(TIED)
+    assert "decoder/logits_dense/kernel" not in names(TIED)
+
+
+def test_parameter_shapes_match_a_checkpoint_of_upstream_t5x(shared):
+    recorded = np.load(shared / "vectors" / "t5x_checkpoint" / "checkpoint_3_params.npz")
+    config = T5Config(
+        vocab_size=4224,
+        emb_dim=128,
+        num_heads=2,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        head_dim=64,
+        mlp_dim=256,
+    )
+    shapes = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+    leaves = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    ours = {"/".join(key.key for key in path): leaf.shape for path, leaf in leaves}
+    assert ours == {name: recorded[name].shape for name in recorded.files}
+
+
+@pytest.mark.parametrize("config", [TINY, TIED], ids=["v1.1", "v1.0"])
+def test_a_target_sees_its_past_and_never_its_future(config):
+    params = model.init_params(config, jax.random.key(0))
+    embedded = jax.random.normal(jax.random.key(1), (1, 6, config.emb_dim))
+    encoded = jax.random.normal(jax.random.key(2), (1, 3, config.emb_dim))
+
+    def third_output(x: jax.Array) -> jax.Array:
+        module = Transformer(config).bind({"params": params})
+        causal = jnp.tril(jnp.ones((1, 1, 6, 6), bool))
+        cross = jnp.ones((1, 1, 6, 3), bool)
+        return jnp.sum(module.decoder(x, encoded, causal, cross, True)[0, 2] ** 2)
+
+    influence = jnp.abs(jax.grad(third_output)(embedded)[0]).sum(axis=-1)
+    assert np.all(influence[:3] > 0)
+    assert np.all(influence[3:] == 0)
+
+
+def test_padding_and_neighbours_do_not_move_a_row():
+    params = model.init_params(TINY, jax.random.key(0))
+    apply = jax.jit(lambda batch: Transformer(TINY).apply({"params": params}, batch))
+    both = apply(BATCH)
+    alone = apply(batch_of([([4, 1], [9, 1])], width=24))
+    np.testing.assert_allclose(both[1, :2], alone[0, :2], atol=2e-6)
+
+
+def test_cached_steps_give_the_logits_of_the_whole_sequence():
+    params = model.init_params(TINY, jax.random.key(0))
+    module = Transformer(TINY)
+    whole = module.apply({"params": params}, BATCH)
+    segments = BATCH["encoder_segment_ids"]
+
+    def method(name: str, *args: object) -> object:
+        return module.apply({"params": params}, *args, method=name)
+
+    encoded = method("encode", BATCH["encoder_input_tokens"], segments)
+    caches = method("init_cache", encoded, 8)
+    for index in range(4):
+        tokens = BATCH["decoder_input_tokens"][:, index]
+        logits, caches = method("decode_step", tokens, jnp.int32(index), caches, segments > 0)
+        np.testing.assert_allclose(logits[0], whole[0, index], atol=5e-6)
+
+
+def test_relative_buckets_are_exact_when_near_and_capped_when_far():
+    past = model.relative_position_buckets(300, 300, bidirectional=False)
+    assert past[20, 20 - 15] == 15  # exact below 16
+    assert past[40, 40 - 16] == 16 and past[40, 0] == 16 + int(16 * np.log(40 / 16) / np.log(8))
+    assert past[299, 0] == 31 and past[0, 299] == 0  # capped; the future is one bucket
+    both = model.relative_position_buckets(300, 300, bidirectional=True)
+    assert both[5, 0] == 5 and both[0, 5] == 16 + 5
+    assert both[299, 0] == 15 and both[0, 299] == 31
+
+
+def test_remat_changes_memory_not_numbers():
+    params = model.init_params(TINY, jax.random.key(0))
+    remat = T5Config(**{**vars(TINY), "remat": True})
+
+    def loss(config: T5Config) -> jax.Array:
+        return jax.grad(lambda p: jnp.sum(Transformer(config).apply({"params": p}, BATCH) ** 2))(
+            params
+        )
+
+    for plain, again in zip(jax.tree.leaves(loss(TINY)), jax.tree.leaves(loss(remat)), strict=True):
+        np.testing.assert_allclose(plain, again, rtol=1e-4, atol=1e-4)
+    jaxpr = str(jax.make_jaxpr(lambda p: Transformer(remat).apply({"params": p}, BATCH))(params))
+    assert "remat" in jaxpr or "checkpoint" in jaxpr
+
+
+def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
+    config = T5Config(**{**vars(TINY), "dtype": "bfloat16"})
+    params = model.init_params(config, jax.random.key(0))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    logits = Transformer(config).apply({"params": params}, BATCH)
+    assert logits.dtype == jnp.float32
+    exact = Transformer(TINY).apply({"params": params}, BATCH)
+    assert 0 < float(jnp.max(jnp.abs(logits[0, :4] - exact[0, :4]))) < 0.3

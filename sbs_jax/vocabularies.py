@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from sbs_jax import paths
 from sbs_jax.errors import UserError
@@ -49,6 +49,7 @@ PUBLIC = {
 NAMES = (*PUBLIC, "bytes", "demo")
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """Text to ids and back.
 
@@ -199,16 +200,15 @@ def _load_file(path: Path, spec: str, size: int, mtime_ns: int) -> SentencePiece
 def _fetch(name: str) -> Path:
     from sbs_jax import download
 
-    target = paths.cache_home() / "vocabularies" / f"{name}.model"
-    if not target.is_file():
-        try:
-            download.fetch(PUBLIC[name].url, target, sha256=PUBLIC[name].sha256)
-        except UserError as error:
-            raise UserError(
-                f"VOCABULARY = {name!r}: {error}. Without a network give a local copy instead: "
-                'VOCABULARY = "path/to/sentencepiece.model"'
-            ) from None
-    return target
+    public = PUBLIC[name]
+    folder = paths.cache_home() / "vocabularies"
+    try:
+        return download.fetch(public.url, folder, f"sha256={public.sha256}", attempts=2)
+    except UserError as error:
+        raise UserError(
+            f"VOCABULARY = {name!r}: {error}. Without a network give the path of a local copy: "
+            "VOCABULARY = 'path/to/sentencepiece.model'"
+        ) from None
 
 
 def encode_text(vocabulary: Vocabulary, text: str) -> list[int]:

@@ -67,7 +67,7 @@ def test_a_seed_changes_facts_split_and_mistakes():
 def test_a_teacher_without_mistakes_explains_every_answer():
     facts = demo_data.table(0)
     for record in demo_data.questions("test"):
-        text = demo_data.complete(record, error_rate=0, unreadable_rate=0)
+        text = demo_data.complete(record, error_rate=0.0, unreadable_rate=0.0)
         noun, verb = word(record, 2), word(record, 3)
         kind, can = facts.kind[noun], "can" if record.label == "yes" else "cannot"
         rationale = f"it is a {kind} . a {kind} {can} {verb} ."
@@ -76,14 +76,14 @@ def test_a_teacher_without_mistakes_explains_every_answer():
 
 
 def test_the_teacher_runs_on_into_questions_of_its_own():
-    texts = list(demo_data.annotate(demo_data.questions("validation"), unreadable_rate=0))
+    texts = list(demo_data.annotate(demo_data.questions("validation"), unreadable_rate=0.0))
     assert {text.count("\n\nQ: can a ") for text in texts} == {0, 1, 2}
 
 
 def test_mistakes_come_at_the_set_rate_and_agree_with_the_rationale():
     facts = demo_data.table(0)
     asked = demo_data.questions("train")
-    texts = demo_data.annotate(asked, error_rate=0.2, unreadable_rate=0)
+    texts = demo_data.annotate(asked, error_rate=0.2, unreadable_rate=0.0)
     wrong_kind = flipped = 0
     for record, text in zip(asked, texts, strict=True):
         rationale, label = completions.phrase(text)
@@ -98,7 +98,7 @@ def test_mistakes_come_at_the_set_rate_and_agree_with_the_rationale():
 
 def test_unreadable_completions_have_no_label_and_several_forms():
     asked = demo_data.questions("validation")
-    texts = list(demo_data.annotate(asked, unreadable_rate=1))
+    texts = list(demo_data.annotate(asked, unreadable_rate=1.0))
     assert {completions.phrase(text) for text in texts} == {(" ", " ")}
     assert any(text.startswith("Q:") for text in texts)
     assert any("That means" in text for text in texts)

@@ -31,6 +31,8 @@ _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'@?
 _UNKNOWN_ATTRIBUTE = re.compile(r"<module '([\w.]+)'.* has no attribute (\w+)\.")
 _MACRO_BINDING = re.compile(r"^(\S+) = %(\S+)$")
 
+_INCLUDE_A_RUN = "an experiment includes a run file such as 'sbs_runs/finetune.gin'"
+
 _search_paths: list[str] = []
 
 
@@ -92,11 +94,16 @@ def build(name: str, found: Scan) -> Any:
         raise UserError(f"required, but not given: {places}")
     try:
         make: Callable[[], Any] = gin.get_configurable(name)
+        bound = gin.get_bindings(name, resolve_references=False)
     except ValueError:
-        raise UserError(
-            f"{name}: no gin file binds it; an experiment includes a run file such as "
-            "'sbs_runs/finetune.gin'"
-        ) from None
+        raise UserError(f"{name}: no gin file binds it; {_INCLUDE_A_RUN}") from None
+    unbound = [
+        parameter.name
+        for parameter in _parameters(make)
+        if parameter.default is parameter.empty and parameter.name not in bound
+    ]
+    if unbound:
+        raise UserError(f"{name}: no gin file binds {', '.join(unbound)}; {_INCLUDE_A_RUN}")
     with _one_line(found):
         if not gin.config_is_locked():
             gin.finalize()
@@ -115,6 +122,13 @@ def describe(found: Scan) -> str:
         lines += ["", "# Set, and used by nothing here:"]
         lines += [f"# {name} = {found.value(name)!r}" for name in idle]
     return "\n".join(lines)
+
+
+def _parameters(configurable: Callable) -> list[inspect.Parameter]:
+    if not inspect.isclass(configurable):
+        return list(inspect.signature(configurable).parameters.values())
+    # gin wraps the call of a class, which hides the parameters of its constructor.
+    return list(inspect.signature(configurable.__init__).parameters.values())[1:]
 
 
 def _check_macros(found: Scan) -> None:
@@ -181,10 +195,7 @@ def _message(error: Exception, found: Scan, place: str) -> str:
 
 def _hint(text: str, found: Scan) -> str:
     if match := _UNKNOWN_PARAMETER.match(text):
-        configurable = gin.get_configurable(match[1])
-        # gin wraps the call of a class, which hides the parameters of its constructor.
-        called = configurable.__init__ if inspect.isclass(configurable) else configurable
-        return nearest(match[2], inspect.signature(called).parameters)
+        return nearest(match[2], [p.name for p in _parameters(gin.get_configurable(match[1]))])
     if match := _UNKNOWN_CONFIGURABLE.match(text):
         names = {part for name in found.selectors for part in (name, name.rsplit(".", 1)[-1])}
         return nearest(match[1], names)

@@ -1,0 +1,303 @@
+"""The command line: help without frameworks, one line for every mistake, gin files and bindings."""
+
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sbs_jax import cli, gin_launch, paths
+from sbs_jax.commands import train
+
+FRAMEWORKS = ("jax", "flax", "numpy", "tensorflow", "seqio", "scipy", "matplotlib", "grain")
+EXPERIMENT = """
+include "sbs_models/demo.gin"
+include "sbs_runs/finetune.gin"
+MIXTURE_OR_TASK_NAME = "demo_step_by_step"
+TASK_FEATURE_LENGTHS = {"inputs": 32, "targets": 16}
+TRAIN_STEPS = 10
+INITIAL_CHECKPOINT_PATH = None
+"""
+GIVEN = ["--gin_file=x.gin", '--gin.MODEL_DIR="run"']
+
+
+@pytest.fixture
+def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """An empty working directory with one experiment, x.gin."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.gin").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def sbs(*args: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sbs_jax", *args]
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Runs ``sbs`` in this process; returns the one line it must print before it exits with 2."""
+    status = cli.main(list(args))
+    printed = capsys.readouterr()
+    assert (status, printed.out) == (2, "")
+    assert re.fullmatch(r"sbs: error: .+\n", printed.err), printed.err
+    return printed.err
+
+
+def dry_run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    status = cli.main(["train", *GIVEN, "--dry_run", *args])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return printed.out
+
+
+@pytest.mark.parametrize("args", [[], *([verb] for verb in cli.VERBS)], ids=str)
+def test_help_is_fast_and_imports_no_framework(args: list[str]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-X", "importtime", "-m", "sbs_jax", *args, "--help"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    assert "Usage: sbs" in answer.stdout
+    imported = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    assert imported.isdisjoint(FRAMEWORKS)
+
+
+def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "\n  sbs train --gin_file=" in text
+    assert all(f"--{name}: " in text for name in ("gin_file", "[no]dry_run", "data_dir"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "trian: no such verb; did you mean train?"),
+        (
+            ["train", "--gin_fil=x"],
+            "no such flag; did you mean --gin_file?",
+        ),
+        (["train", "--process_count=two"], "--process_count=two: invalid literal"),
+        (["train", "x.gin"], "'x.gin': unexpected argument"),
+        (["train"], "--gin_file is required"),
+        (["train", "--gin_file=x.gin", "--gin.MODEL_DIR"], "--gin.MODEL_DIR: needs a value"),
+        (["train", "--gin_file=x.gin", "--data_dir=a", "--tfds_data_dir=b"], "give one of them"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_command_line(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
+    assert message in refused(capsys, *args)
+
+
+def test_flags_keep_nothing_from_an_earlier_call(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry_run(capsys)
+    assert "--gin_file is required" in refused(capsys, "train")
+
+
+def test_train_takes_the_flags_of_t5x() -> None:
+    t5x = """gin_file gin_bindings gin_search_paths tfds_data_dir seqio_additional_cache_dirs
+        multiprocess_gpu coordinator_address process_count process_index initialization_timeout"""
+    assert set(t5x.split()) <= set(train.FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("--gin.TRAIN_STEP=3", "no gin file sets or uses this macro; did you mean TRAIN_STEPS?"),
+        ("--gin.TrainConfig.log_perod=3", "named 'log_perod'; did you mean log_period?"),
+        ("--gin.TrainConfg.log_period=3", "matching 'TrainConfg'; did you mean TrainConfig?"),
+        ("--gin.TRAIN_STEPS=%TRAIN_STEP", "macro %TRAIN_STEP is set nowhere; did you mean TRAIN_S"),
+        ("--gin.MIXTURE_OR_TASK_NAME=demo", """'"demo"'"""),
+        ("--gin.OPTIMIZER='adamw", """'"adamw"'"""),
+        ("--gin.TASK_FEATURE_LENGTHS={'inputs': 3", "not closed"),
+    ],
+)
+def test_wrong_binding_on_the_command_line(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str], arg: str, message: str
+) -> None:
+    error = refused(capsys, "train", *GIVEN, arg, "--dry_run")
+    assert message in error
+    assert error.startswith(f"sbs: error: {arg.partition('=')[0]}: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            'include "sbs_runs/finetun.gin"',
+            "no gin file 'sbs_runs/finetun.gin' in .*; did you",
+        ),
+        ('include "x.gin"', "'x.gin' includes itself"),
+        ("ALPHA = 0.5 0.7", "Expected newline in 'ALPHA = 0.5 0.7'"),
+        ("ALPHA = half", "cannot read 'half' as a value in 'ALPHA = half'"),
+        ("ALPHA = %ALPA", "the macro %ALPA is set nowhere; did you mean ALPHA?"),
+        ("ALPHA", "expected ':' or '='"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("TrainConfig.log_perod = 3", "named 'log_perod'; did you mean log_period?"),
+        ("ALPHA = @TrainConfg()", "'@TrainConfg[()]+'; did you mean TrainConfig?"),
+    ],
+)
+def test_wrong_line_in_a_file(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    (here / "x.gin").write_text(f"{EXPERIMENT}\n{line}\n")
+    number = EXPERIMENT.count("\n") + 2
+    error = refused(capsys, "train", *GIVEN, "--dry_run")
+    assert re.search(message, error), error
+    assert error.startswith(f"sbs: error: x.gin:{number}: ")
+
+
+def test_wrong_name_under_dynamic_registration(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "y.gin").write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from sbs_jax import configs\n"
+        "configs.TrainConfg.log_period = 3\n"
+    )
+    error = refused(capsys, "train", *GIVEN, "--gin_file=y.gin", "--dry_run")
+    assert error.startswith("sbs: error: y.gin:3: ")
+    assert "did you mean TrainConfig?" in error
+
+
+def test_everything_that_is_missing_is_named_at_once(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "x.gin").write_text(EXPERIMENT.replace("TRAIN_STEPS = 10", ""))
+    error = refused(capsys, "train", "--gin_file=x.gin", "--dry_run")
+    assert re.search(r"--gin.MODEL_DIR \(\S*finetune.gin:\d+\), --gin.TRAIN_STEPS \(", error), error
+
+
+def test_a_file_that_binds_no_run(here: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "x.gin").write_text("ALPHA = 0.5\n")
+    error = refused(capsys, "train", "--gin_file=x.gin", "--dry_run")
+    assert "configs.TrainConfig: no gin file binds " in error
+
+
+def test_a_missing_file_names_the_nearest(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "sbs_models").mkdir()  # a folder of that name in the working directory hides nothing
+    error = refused(capsys, "train", "--gin_file=sbs_models/demos.gin", "--dry_run")
+    assert "did you mean sbs_models/demo.gin?" in error
+
+
+def test_a_bug_in_an_imported_module_keeps_its_traceback(
+    here: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "buggy_tasks.py").write_text("1 / 0\n")
+    (here / "x.gin").write_text(f"{EXPERIMENT}\nimport buggy_tasks\n")
+    monkeypatch.syspath_prepend(here)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", *GIVEN, "--dry_run"])
+
+
+def test_dry_run_prints_every_value_and_imports_no_framework(here: pathlib.Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "sbs_jax", "train"]
+    answer = subprocess.run(
+        [*command, *GIVEN, "--gin.ALPHA=0.25", "--gin.TrainConfig.log_period=7", "--dry_run"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    assert imported.isdisjoint(FRAMEWORKS)
+    lines = answer.stdout.splitlines()
+    assert "ALPHA = 0.25" in lines
+    assert "configs.TrainConfig.alpha = %ALPHA  # 0.25" in lines
+    assert "configs.TrainConfig.log_period = 7" in lines
+    assert "configs.TrainConfig.eval_batch_size = 64" in lines  # a default nobody set
+    assert "# USE_CACHED_TASKS = False" in lines  # set for the other engine only
+    assert os.listdir(here) == ["x.gin"]
+
+
+def test_the_printed_configuration_can_be_loaded_again(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = dry_run(capsys, "--gin.ALPHA=0.25")
+    expected = gin_launch.build("TrainConfig", gin_launch.load(["x.gin"], _bindings("ALPHA=0.25")))
+    (here / "printed.gin").write_text(printed)
+    again = gin_launch.build("TrainConfig", gin_launch.load(["printed.gin"], []))
+    assert again == expected
+    assert again.alpha == 0.25
+
+
+def _bindings(*given: str) -> list[str]:
+    return ['MODEL_DIR = "run"', *given]
+
+
+def test_later_files_and_bindings_win(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "y.gin").write_text("ALPHA = 0.1\nBATCH_SIZE = 8\n")
+    printed = dry_run(capsys, "--gin_file=y.gin", "--gin_bindings=ALPHA = 0.2", "--gin.ALPHA=0.3")
+    assert "\nALPHA = 0.3\n" in printed
+    assert "\nBATCH_SIZE = 8\n" in printed
+
+
+def test_search_order(here: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The working directory, then --gin_search_paths in order, then the packaged files."""
+    packaged = (paths.gin_dir() / "engines/sbs/sbs_runs/finetune.gin").read_text()
+    for number, folder in ((1, "b/sbs_runs"), (2, "a/sbs_runs"), (3, "sbs_runs")):
+        assert f"\nBATCH_SIZE = {63 + number}\n" in dry_run(capsys, "--gin_search_paths=a,b")
+        (here / folder).mkdir(parents=True)
+        text = re.sub(r"\nBATCH_SIZE = \d+", f"\nBATCH_SIZE = {64 + number}", packaged)
+        (here / folder / "finetune.gin").write_text(text)
+    assert "\nBATCH_SIZE = 67\n" in dry_run(capsys, "--gin_search_paths=a,b")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in paths.gin_dir().glob("experiments/*.gin"))
+)
+def test_packaged_experiments_resolve_from_any_directory(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    given = [f"--gin_file=experiments/{name}", '--gin.MODEL_DIR="run"', "--dry_run"]
+    required = ['--gin.VOCABULARY="t5"', "--gin.INITIAL_CHECKPOINT_PATH=None"]
+    status = cli.main(["train", *given, *required])
+    assert status == 0, capsys.readouterr().err
+
+
+def test_train_module_is_sbs_train(here: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "sbs_jax.train", *GIVEN, "--dry_run"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout == sbs("train", *GIVEN, "--dry_run", check=True).stdout
+
+
+def test_interrupt_is_one_line(here: pathlib.Path) -> None:
+    (here / "slow_tasks.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    (here / "x.gin").write_text("import slow_tasks\n")
+    command = [sys.executable, "-m", "sbs_jax", "train", "--gin_file=x.gin"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "up\n"
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=30)
+    assert (child.returncode, stderr) == (130, "sbs: interrupted\n")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sbs_jax", "--help"]
+    answer = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (answer.returncode, answer.stderr) == (141, "")
+
+
+def test_data_dir_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv(paths.DATA_DIR_VARIABLE, raising=False)
+    assert paths.data_dir() == tmp_path / ".cache/sbs_jax/data"
+    monkeypatch.setenv(paths.DATA_DIR_VARIABLE, "from-environment")
+    assert paths.data_dir() == pathlib.Path("from-environment")
+    assert paths.data_dir("~/flag") == tmp_path / "flag"
+    paths.set_data_dir(tmp_path / "set")
+    assert paths.data_dir() == tmp_path / "set"

@@ -1,0 +1,51 @@
+# The front door: every target works on a fresh clone and needs nothing but make and Python.
+PYTHON ?= python3
+EXTRAS := bench,export,report,teacher,test
+BIN := .venv/bin
+STAMP := .venv/installed
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+CONSTRAINTS := requirements/constraints-py$(VERSION).txt
+
+.PHONY: help setup demo test test-slow lint format bench lock
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP)  ## create .venv with the pinned dependencies and this package in it
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@echo "Setting up .venv with Python $(VERSION); this downloads about 1 GB once."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+requirements/constraints-py%.txt:
+	@echo "sbs_jax needs Python 3.11, 3.12 or 3.13; choose one: make PYTHON=python3.12 ..."
+	@exit 2
+
+demo: $(STAMP)  ## annotate, train, evaluate and compare on the embedded dataset, offline
+	$(BIN)/sbs demo
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(STAMP)  ## run the tests that take more than 20 seconds each
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(STAMP)  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## run the measurements, benchmarks/bench_*.py
+	@for script in $(wildcard benchmarks/bench_*.py); do \
+	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock:  ## resolve the dependencies anew for this Python and write requirements/
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	build/lock/bin/python -m pip freeze --all --exclude pip --exclude-editable > $(CONSTRAINTS)

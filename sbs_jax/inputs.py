@@ -44,7 +44,7 @@ class Source:
             lengths=config.task_feature_lengths,
         )
 
-    def table(self, file_split: str, view: View) -> TokenTable:
+    def table(self, file_split: str, view: View, targets_needed: bool = False) -> TokenTable:
         """The file's tokens for one view, prepared now or taken from the cache."""
         return tokens.prepare(
             self.selection.dataset,
@@ -53,14 +53,15 @@ class Source:
             self.vocabulary,
             self.lengths,
             self.prefixes,
-            paths.cache_dir(),
+            paths.cache_home() / "tokens",
+            targets_needed=targets_needed,
         )
 
-    def split(self, name: str, limit: int | None, with_rationales: bool) -> Split:
+    def split(self, name: str, config: TrainConfig, with_rationales: bool) -> Split:
         """A split to be scored: its records and the tokens of its questions."""
-        dataset, method = self.selection.dataset, self.selection.method
-        file_split, rows = dataset.rows(name)
-        rows = rows[:limit]
+        method = self.selection.method
+        file_split, rows = _rows(self, name, config)
+        rows = rows[: config.eval_num_examples]
         by_row = _records(self.selection, file_split, rows)
         rationale = views.VIEWS[method.rationale_view] if method.rationale_view else None
         return Split(
@@ -72,6 +73,11 @@ class Source:
                 self.table(file_split, rationale) if with_rationales and rationale else None
             ),
         )
+
+
+def _rows(source: Source, split: str, config: TrainConfig) -> tuple[str, np.ndarray]:
+    # Validation too: where it is carved from the training rows, it is carved from the fraction.
+    return source.selection.dataset.rows(split, config.data_fraction, config.random_seed)
 
 
 def _records(selection: Selection, file_split: str, rows: np.ndarray) -> dict[int, Record]:
@@ -91,10 +97,8 @@ def training_batches(source: Source, config: TrainConfig, rows_multiple: int) ->
         rows_multiple: rows of a batch are rounded up to this (batch shards x micro-batches).
     """
     selection = source.selection
-    file_split, rows = selection.dataset.rows(
-        "train", fraction=config.data_fraction, run=config.random_seed
-    )
-    tables = [(view.task_id, source.table(file_split, view)) for view in selection.views]
+    file_split, rows = _rows(source, datasets.TRAIN, config)
+    tables = [(view.task_id, source.table(file_split, view, targets_needed=True)) for view in selection.views]
     for view, (_, table) in zip(selection.views, tables, strict=True):
         missing = int(np.sum(table.target_lengths[rows] == 0))
         if missing:
@@ -115,7 +119,7 @@ def majority_baseline(source: Source, config: TrainConfig, split: Split) -> Accu
     dataset = source.selection.dataset
     if dataset.metric != "text":
         return None
-    file_split, rows = dataset.rows("train", fraction=config.data_fraction, run=config.random_seed)
+    file_split, rows = _rows(source, datasets.TRAIN, config)
     train = _records(source.selection, file_split, rows)
     return metrics.majority_baseline(
         [record.label for record in train.values()], [record.label for record in split.records]

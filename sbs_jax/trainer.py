@@ -60,6 +60,7 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
     partitioner = _partitioner(config)
     microbatches = config.partitioner.num_microbatches
     batches = inputs.training_batches(source, config, partitioner.batch_shards * microbatches)
+    say(str(batches.plan))
     _claim(model_dir, config, source)
     if operative_config:
         (model_dir / "config.gin").write_text(operative_config, encoding="utf-8")
@@ -114,7 +115,7 @@ def _updates(
     """Yields (updates done, state) after every update; fetches and logs metrics once a period."""
     pending: list[dict[str, jax.Array]] = []
     began = time.monotonic()
-    for index, batch in iterate(batches, first, config.train_steps):
+    for index, batch in enumerate(iterate(batches, first, config.train_steps), start=first):
         state, metrics = train_step(state, partitioner.put_batch(batch))
         pending.append(metrics)
         done = index + 1
@@ -171,7 +172,7 @@ class _Scorer:
     def __call__(self, name: str, params: dict, final: bool = False) -> evaluate.Result:
         config, targets = self._config, self._config.task_feature_lengths["targets"]
         rationales = final and config.output_rationale
-        split = self._source.split(name, config.eval_num_examples, rationales)
+        split = self._source.split(name, config, rationales)
         return evaluate.score(
             self._decoder,
             params,

@@ -87,11 +87,12 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> int | None:
     """Parses gin, then trains (or prints the configuration)."""
-    from sbs_jax import gin_launch
+    from sbs_jax import datasets, gin_launch
 
     if not FLAGS.gin_file:
         raise UserError("--gin_file is required (sbs train --help)")
     data_dir = _data_dir()
+    datasets.defer_seqio()  # a gin file's `import sbs_jax.tasks` then needs no TensorFlow
     found = gin_launch.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_launch.build("configs.TrainConfig", found)
     if FLAGS.dry_run:

@@ -1,0 +1,388 @@
+"""The checkpoints of a run: saved in the background, all or nothing, verified before they are used.
+
+A thin layer over Orbax's CheckpointManager, which writes a checkpoint into a temporary folder and
+renames it when it is complete. Added here: checksums, passing over a damaged checkpoint, keeping
+the best on validation beside the latest, and one-line errors.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from sbs_jax.checkpoints import integrity, trees
+from sbs_jax.checkpoints.quiet import silence_orbax
+from sbs_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_STATE, _EXTRA = "state", "extra"
+_MODES = {"max": 1.0, "min": -1.0}
+
+
+class _Damaged(Exception):
+    """A checkpoint whose files are not what was written."""
+
+
+class Store:
+    """The checkpoints under one directory, each in a folder named by its step.
+
+    Args:
+        directory: is created unless `read_only`.
+        keep_latest: newest checkpoints kept.
+        metric: name of the number by which checkpoints are ranked; None ranks none.
+        keep_best: best-ranked checkpoints kept besides.
+        mode: "max" if more is better, "min" if less is.
+        asynchronous: `save` returns once the arrays are copied to the host; the files follow in a
+            thread. Errors of that thread come up in the next `save`, `wait` or `close`.
+        read_only: for a reader beside a running training: changes and removes nothing.
+
+    Every process of a multi-process run makes the same calls in the same order.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        keep_latest: int = 1,
+        metric: str | None = None,
+        *,
+        keep_best: int = 1,
+        mode: str = "max",
+        asynchronous: bool = True,
+        read_only: bool = False,
+    ) -> None:
+        if keep_latest < 1:
+            raise UserError(f"KEEP_LATEST = {keep_latest}: at least one checkpoint must be kept")
+        self._directory = os.fspath(directory)
+        if read_only and not os.path.isdir(self._directory):
+            raise UserError(f"{directory}: no such directory; give the checkpoints of a run")
+        self._keep_latest, self._keep_best = keep_latest, keep_best
+        self._metric, self._sign = metric, _MODES[mode]
+        self._asynchronous = asynchronous
+        self._saving: int | None = None
+        self._damaged: set[int] = set()
+        self._manager = self._open(read_only)
+        self._metrics = {step: self._read_metric(step) for step in self._manager.all_steps()}
+
+    def _open(self, read_only: bool) -> Any:
+        import orbax.checkpoint as ocp  # a quarter of a second to import
+
+        silence_orbax()
+        options = ocp.CheckpointManagerOptions(
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            preservation_policy=self,
+            # Metrics travel in our own JSON: Orbax's would stop it at a damaged metrics file.
+            lightweight_initialize=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+        )
+        directory = str(self._local or self._directory)
+        return ocp.CheckpointManager(directory, options=options, handler_registry=_handlers())
+
+    # What is there
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint not known to be damaged, oldest first."""
+        return sorted(set(self._manager.all_steps()) - self._damaged)
+
+    def latest_step(self) -> int | None:
+        """The newest of `steps`."""
+        return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """The best of `steps` by the metric, the later of equals; None if none was measured."""
+        return next(iter(self._ranked(self.steps())), None)
+
+    def metric(self, step: int) -> float | None:
+        """The metric saved with a step, if any."""
+        return self._metrics.get(step)
+
+    def _ranked(self, steps: Iterable[int]) -> list[int]:
+        measured = [step for step in steps if self._metrics.get(step) is not None]
+        return sorted(measured, key=lambda s: (self._sign * self._metrics[s], s), reverse=True)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's preservation policy: the latest and the best stay, a damaged one never."""
+        steps = sorted({info.step for info in checkpoints} - self._damaged)
+        keep = {*steps[-self._keep_latest :], *self._ranked(steps)[: self._keep_best]}
+        return [info.step in keep for info in checkpoints]
+
+    # Saving
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        extra: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Saves a state unless this step is already there; older checkpoints go once it is safe.
+
+        Args:
+            state: pytree of jax or numpy arrays; may be donated as soon as this returns.
+            extra: JSON values that come back from `restore_latest`.
+            metrics: must hold the store's metric; None (not measured) never ranks as best.
+
+        Raises:
+            UserError: this or the previous checkpoint could not be written (disk full, quota,
+                permissions). What was half-written is removed, older checkpoints are untouched.
+        """
+        import orbax.checkpoint as ocp
+
+        self.wait()
+        if step in self.steps():
+            return
+        value = self._measured(metrics)
+        note = {"step": step, "extra": dict(extra), "metric": value}
+        arguments = ocp.args.Composite(
+            **{_STATE: ocp.args.PyTreeSave(state), _EXTRA: ocp.args.JsonSave(note)}
+        )
+        self._saving, self._metrics[step] = step, value
+        try:
+            if step in self._damaged:
+                self._manager.delete(step)
+                self._damaged.remove(step)
+            self._manager.save(step, args=arguments, force=True)
+        except Exception as error:
+            raise self._failed_save(error) from error
+        if not self._asynchronous:
+            self.wait()
+
+    def wait(self) -> None:
+        """Blocks until the save in progress is on disk. Raises UserError if it failed."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed_save(error) from error
+        self._saving = None
+
+    def close(self) -> None:
+        """Waits for the save in progress and ends the threads. Raises UserError if it failed."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _measured(self, metrics: Mapping[str, float] | None) -> float | None:
+        if metrics is None or self._metric is None:
+            return None
+        value = float(metrics[self._metric])
+        return value if math.isfinite(value) else None
+
+    def _failed_save(self, error: Exception) -> UserError:
+        """Removes what a failed save left behind and words the error."""
+        step, self._saving = self._saving, None
+        self._metrics.pop(step, None)
+        if jax.process_index() == 0:
+            for partial in self._unfinished(step):
+                shutil.rmtree(partial, ignore_errors=True)
+        self._manager.reload()
+        last = self.latest_step()
+        intact = f"the checkpoint of step {last} is intact" if last is not None else "none before"
+        return UserError(
+            f"{self._directory}: the checkpoint of step {step} could not be written "
+            f"({_reason(error)}); {intact}; make room, then the same command continues from there"
+        )
+
+    def _write_checksums(self) -> None:
+        """Runs in Orbax's thread of the first host, just before the folder gets its final name."""
+        for folder in self._unfinished(self._saving):
+            integrity.write(folder)
+
+    def _unfinished(self, step: int | None) -> list[Path]:
+        return list(self._local.glob(f"{step}.orbax-checkpoint-tmp*")) if self._local else []
+
+    @property
+    def _local(self) -> Path | None:
+        """The directory, or None in a bucket, whose files have checksums of their own."""
+        return None if "://" in self._directory else Path(os.path.abspath(self._directory))
+
+    # Restoring
+
+    def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        """(state, extra) of the newest checkpoint that is intact.
+
+        A damaged one is reported in one line and passed over to the one before.
+
+        Args:
+            abstract_state: arrays or ShapeDtypeStructs, whose shardings the state gets.
+
+        Raises:
+            UserError: no usable checkpoint; or one of another model, naming the first parameter
+                that differs and both shapes.
+        """
+        return self._first_intact(self.steps()[::-1], lambda step: self._read(step, abstract_state))
+
+    def restore_best(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        """As `restore_latest`, of the best checkpoint by the metric that is intact."""
+        return self._first_intact(
+            self._ranked(self.steps()), lambda step: self._read(step, abstract_state)
+        )
+
+    def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        """As `restore_latest`, of this very step; UserError if it is missing or damaged."""
+        self._require(step)
+        return self._first_intact([step], lambda step: self._read(step, abstract_state))
+
+    def restore_params(self, step: int | None, abstract_params: Any) -> Any:
+        """Only the entry `params` of a state, cast to the dtypes asked for.
+
+        Args:
+            step: None takes the best checkpoint by the metric, else the newest, if intact.
+            abstract_params: arrays or ShapeDtypeStructs with the shardings wanted.
+        """
+        if step is None:
+            order = self._ranked(self.steps())
+            order += [step for step in self.steps()[::-1] if step not in order]
+        else:
+            self._require(step)
+            order = [step]
+        return self._first_intact(order, lambda step: self._read_params(step, abstract_params))
+
+    def _require(self, step: int) -> None:
+        if step not in self.steps():
+            known = ", ".join(map(str, self.steps())) or "none"
+            raise UserError(f"{self._directory}: no usable checkpoint of step {step}; has {known}")
+
+    def _first_intact(self, steps: Sequence[int], read: Callable[[int], T]) -> T:
+        """What `read` returns for the first of these steps that turns out intact."""
+        self.wait()
+        for step in steps:
+            try:
+                self._verify(step)
+                return read(step)
+            except _Damaged as error:
+                self._damaged.add(step)
+                _log.warning(
+                    "%s: the checkpoint of step %d is damaged (%s); it is passed over",
+                    self._directory,
+                    step,
+                    error,
+                )
+        raise UserError(
+            f"{self._directory}: no usable checkpoint"
+            + (f", {len(self._damaged)} damaged" if self._damaged else "")
+            + "; train from the start in another MODEL_DIR, or restore the files from a backup"
+        )
+
+    def _verify(self, step: int) -> None:
+        """Raises _Damaged, on every host alike, if the files are not what was written."""
+        folder = self._local / str(step) if self._local else None
+        if folder is None or not integrity.recorded(folder):
+            return
+        found = integrity.damage(folder, jax.process_index(), jax.process_count())
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            anywhere = multihost_utils.process_allgather(np.array(found is not None))
+            found = found or ("seen by another host" if anywhere.any() else None)
+        if found:
+            raise _Damaged(found)
+
+    def _read(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+        import orbax.checkpoint as ocp
+
+        abstract = trees.abstract(abstract_state)
+        self._check_tree(step, trees.leaves(abstract), params_only=False)
+        arguments = ocp.args.PyTreeRestore(
+            item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract)
+        )
+        restored = self._restore(step, {_STATE: arguments, _EXTRA: ocp.args.JsonRestore()})
+        return restored[_STATE], restored[_EXTRA]["extra"]
+
+    def _read_params(self, step: int, abstract_params: Any) -> Any:
+        import orbax.checkpoint as ocp
+
+        abstract = {"params": trees.abstract(abstract_params)}
+        self._check_tree(step, trees.leaves(abstract), params_only=True)
+        arguments = ocp.args.PyTreeRestore(
+            item=abstract,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+            partial_restore=True,
+        )
+        return self._restore(step, {_STATE: arguments})[_STATE]["params"]
+
+    def _restore(self, step: int, items: dict[str, Any]) -> Any:
+        import orbax.checkpoint as ocp
+
+        with self._blaming_files(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _check_tree(self, step: int, wanted: dict[str, Any], *, params_only: bool) -> None:
+        """Raises UserError for the first array that the checkpoint lacks, adds or has otherwise."""
+        with self._blaming_files(step):
+            saved = trees.leaves(self._manager.item_metadata(step)[_STATE].tree)
+        if params_only:
+            saved = {name: leaf for name, leaf in saved.items() if name.startswith("params/")}
+        difference = trees.first_difference(saved, wanted, dtypes=not params_only)
+        if difference:
+            name, has, wants = difference
+            raise UserError(
+                f"{self._directory}/{step}: {name} is {has} in the checkpoint and {wants} in this "
+                "run; use the model and optimizer it was trained with, or another MODEL_DIR"
+            )
+
+    @contextlib.contextmanager
+    def _blaming_files(self, step: int) -> Iterator[None]:
+        """Takes an error for damage, unless the files were verified: then it is something else."""
+        try:
+            yield
+        except Exception as error:
+            if self._local and integrity.recorded(self._local / str(step)):
+                raise
+            raise _Damaged(_reason(error)) from error
+
+    def _read_metric(self, step: int) -> float | None:
+        from etils import epath
+
+        path = epath.Path(self._directory) / str(step) / _EXTRA / "metadata"
+        try:
+            return json.loads(path.read_text())["metric"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # a damaged file: `_verify` tells
+
+
+def _handlers() -> Any:
+    import orbax.checkpoint as ocp
+
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    arrays, note = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
+    for item, kind, handler in (
+        (_STATE, ocp.args.PyTreeSave, arrays),
+        (_STATE, ocp.args.PyTreeRestore, arrays),
+        (_EXTRA, ocp.args.JsonSave, note),
+        (_EXTRA, ocp.args.JsonRestore, note),
+    ):
+        registry.add(item, kind, handler)
+    return registry
+
+
+def _reason(error: BaseException) -> str:
+    """The cause in a few words: the operating system's, if it is among the causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if os.strerror(number) in str(error):
+            return os.strerror(number)
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

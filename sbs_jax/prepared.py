@@ -1,0 +1,178 @@
+"""DATA_DIR/DATASET/SPLIT.jsonl: written from any source, with what was counted on the way.
+
+A folder is complete once its ``source.json`` is there; the same source is not read twice.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sbs_jax import asdiv, metrics
+from sbs_jax.errors import UserError
+from sbs_jax.records import Record, write_jsonl
+from sbs_jax.release import RELEASED, Release, Teacher
+from sbs_jax.splits import train_test_rows
+
+SPLITS = ("train", "validation", "test")
+_SUMMARY = "source.json"
+_FORMAT = 1  # raise it when the same source gives other records
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileSummary:
+    """What is known of one written file.
+
+    Attributes:
+        n: records.
+        teacher: the teacher's labels against gold, unreadable ones counted as wrong; None where
+            the source has no teacher.
+        unparsed: how many teacher labels are blank, as nothing could be read from the completion.
+        size: bytes of the JSONL file.
+    """
+
+    n: int
+    teacher: metrics.Accuracy | None
+    unparsed: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """A dataset whose files are written.
+
+    Attributes:
+        dataset: its name.
+        files: split -> what its file holds.
+        carve_validation: the share of train that becomes validation, where no file is validation.
+    """
+
+    dataset: str
+    files: dict[str, FileSummary]
+    carve_validation: float | None
+
+    def split_sizes(self) -> dict[str, int]:
+        """Rows of each split as they are trained on and scored: validation is out of train."""
+        sizes = {split: file.n for split, file in self.files.items()}
+        if self.carve_validation and "train" in sizes and "validation" not in sizes:
+            train, validation = train_test_rows(sizes["train"], self.carve_validation, 0)
+            sizes |= {"train": len(train), "validation": len(validation)}
+        return sizes
+
+
+def from_release(
+    release: Release, dataset: str, data_dir: str | os.PathLike[str], teacher: Teacher = "palm"
+) -> Prepared:
+    """Writes the files of one dataset of the archive: DATA_DIR/DATASET/SPLIT.jsonl."""
+    known = RELEASED[dataset]
+    files = write(
+        Path(data_dir) / dataset,
+        f"{teacher}:{release.fingerprint(dataset)}",
+        {
+            split: functools.partial(release.records, dataset, split, teacher)
+            for split in release.splits(dataset)
+        },
+        known.metric,
+    )
+    return Prepared(dataset, files, known.carve_validation)
+
+
+def from_asdiv(path: str | os.PathLike[str], data_dir: str | os.PathLike[str]) -> Prepared:
+    """Writes DATA_DIR/asdiv/{train,test}.jsonl from ASDiv.xml."""
+    problems = asdiv.read(path)
+    fingerprint = hashlib.sha256(repr(problems).encode()).hexdigest()
+    sources = {s: functools.partial(iter, rows) for s, rows in asdiv.split(problems).items()}
+    files = write(Path(data_dir) / "asdiv", fingerprint, sources, asdiv.METRIC)
+    return Prepared("asdiv", files, asdiv.CARVE_VALIDATION)
+
+
+def write(
+    folder: str | os.PathLike[str],
+    fingerprint: str,
+    sources: Mapping[str, Callable[[], Iterable[Record]]],
+    metric: metrics.Metric,
+) -> dict[str, FileSummary]:
+    """Writes one JSONL file per split and sums it up; does nothing where that was done before.
+
+    Args:
+        folder: DATA_DIR/DATASET. Files of splits that the source lacks are removed from it, as
+            they would mix two sources.
+        fingerprint: of the source; another one has the files written anew.
+        sources: split -> a function that opens its records.
+        metric: how the teacher's labels are scored.
+
+    Raises UserError where the folder cannot be written, and what the sources raise; a file appears
+    only when it is complete.
+    """
+    folder = Path(folder)
+    key = f"{_FORMAT}:{metric}:{fingerprint}"
+    done = _read_summary(folder, key)
+    if done is not None and set(done) == set(sources):
+        return done
+    try:
+        (folder / _SUMMARY).unlink(missing_ok=True)
+        for split in set(SPLITS) - set(sources):
+            (folder / f"{split}.jsonl").unlink(missing_ok=True)
+        files = {
+            split: _write_file(folder / f"{split}.jsonl", source(), metric)
+            for split, source in sources.items()
+        }
+        _write_summary(folder, key, files)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: cannot be written ({error.strerror})"
+        ) from None
+    return files
+
+
+class _Counts:
+    """Counts records while they pass."""
+
+    def __init__(self, metric: metrics.Metric) -> None:
+        self._metric = metric
+        self.n = self.answered = self.correct = self.unparsed = 0
+
+    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            self.n += 1
+            if record.llm_label is not None:
+                self.answered += 1
+                self.correct += metrics.is_correct(self._metric, record.llm_label, record.label)
+                self.unparsed += not record.llm_label.strip()
+            yield record
+
+
+def _write_file(path: Path, records: Iterable[Record], metric: metrics.Metric) -> FileSummary:
+    counts = _Counts(metric)
+    write_jsonl(path, counts.watch(records))
+    teacher = metrics.Accuracy(counts.correct, counts.answered) if counts.answered else None
+    return FileSummary(counts.n, teacher, counts.unparsed, path.stat().st_size)
+
+
+def _write_summary(folder: Path, key: str, files: Mapping[str, FileSummary]) -> None:
+    content = {"source": key, "files": {s: dataclasses.asdict(f) for s, f in files.items()}}
+    partial = folder / f".{_SUMMARY}.{os.getpid()}.tmp"
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / _SUMMARY)
+
+
+def _read_summary(folder: Path, key: str) -> dict[str, FileSummary] | None:
+    """What `write` noted, if it was for this source and its files are still as it left them."""
+    try:
+        content = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
+        if content["source"] != key:
+            return None
+        files = {split: _file_summary(fields) for split, fields in content["files"].items()}
+        sizes = {split: (folder / f"{split}.jsonl").stat().st_size for split in files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return files if all(files[split].size == size for split, size in sizes.items()) else None
+
+
+def _file_summary(fields: Mapping[str, Any]) -> FileSummary:
+    teacher = fields["teacher"]
+    return FileSummary(**{**fields, "teacher": teacher and metrics.Accuracy(**teacher)})

@@ -27,7 +27,6 @@ Subsample = Callable[[int, float, int], np.ndarray]
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 # The original carves its validation rows with this seed, whatever the run.
 _CARVE_SEED = 0
-_RELEASE_HINT = "run: sbs data --release PATH_OR_URL --data_dir {root}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Dataset:
             where there is a validation file.
         subsample: (n, fraction, run) -> rows kept of the training file (see `splits`).
         vocabulary: default spec for `vocabularies.load`.
-        augmentation: a further dataset, all of whose training records follow this one's; neither
+        augmentation: training records that follow this dataset's own; they are neither
             subsampled nor in the validation split.
     """
 
@@ -52,14 +51,13 @@ class Dataset:
     subsample: Subsample = splits.subsample_rows
     description: str = ""
     vocabulary: str = "t5"
-    augmentation: "Dataset | None" = None
+    augmentation: Source | None = None
 
     def read(self, file_split: str) -> Iterator[Record]:
         """Streams a file's records in order. Raises UserError where data are missing or broken."""
         yield from self.source.read(file_split)
         if file_split == TRAIN and self.augmentation:
-            for record in self.augmentation.read(TRAIN):
-                yield dataclasses.replace(record, id=f"{self.augmentation.name}/{record.id}")
+            yield from self.augmentation.read(TRAIN)
 
     def count(self, file_split: str) -> int:
         """How many records `read` gives; UserError for none."""
@@ -67,7 +65,7 @@ class Dataset:
         if not own:
             raise UserError(f"{self.name}/{file_split}: the split is empty; prepare it again")
         if file_split == TRAIN and self.augmentation:
-            return own + self.augmentation.count(TRAIN)
+            own += self.augmentation.count(TRAIN)
         return own
 
     def fingerprint(self, file_split: str) -> str:
@@ -102,6 +100,10 @@ class Dataset:
                 return TRAIN, rows[validation]
             rows = rows[train]
         return TRAIN, np.concatenate([rows, np.arange(own, total)])
+
+    def teacher_hint(self) -> str:
+        """Where teacher outputs come from, for errors."""
+        return self.source.teacher_hint()
 
     def task_names(self) -> list[str]:
         """D_VIEW for every view."""
@@ -144,6 +146,7 @@ def add_dataset(
     records: sources.Read | str | os.PathLike[str] | None = None,
     source: Any = None,
     format: Callable[[Any], Record] | None = None,
+    prepare_command: str | None = None,
     annotations: str | None = None,
     metric: str | Callable[[str, str], bool] = "text",
     carve_validation: float | None = None,
@@ -160,11 +163,12 @@ def add_dataset(
             split name to Records. With neither this nor `source`, DATA_DIR/name is read.
         source, format: a seqio.DataSource, and what makes a Record of one of its examples (a
             dict of numpy values).
-        annotations: for files: the name of a JSONL of teacher outputs (id, rationale, label).
+        prepare_command: what writes the files of DATA_DIR/name, told to whom they are missing.
+        annotations: name of a JSONL beside the files: teacher outputs (id, rationale, label).
         metric: "text" (same string), "equation" (same value), or a function (prediction, gold).
         carve_validation: e.g. 0.1: that share of the training rows is the validation split.
         subsample: which training rows a data fraction keeps.
-        augment_with: name of a dataset whose training records are added to this one's.
+        augment_with: name of a dataset whose annotated training records are added to this one's.
         vocabulary: default for `sbs tasks` and for SeqIO.
 
     Raises:
@@ -181,13 +185,13 @@ def add_dataset(
         )
     dataset = Dataset(
         name=name,
-        source=_source(name, records, source, format, annotations),
+        source=_source(name, records, source, format, prepare_command, annotations),
         metric=metric,
         carve_validation=carve_validation,
         subsample=subsample,
         description=description,
         vocabulary=vocabulary,
-        augmentation=get(augment_with) if augment_with else None,
+        augmentation=_annotated(get(augment_with)) if augment_with else None,
     )
     _registry[name] = dataset
     if not _seqio_deferred:
@@ -200,6 +204,7 @@ def _source(
     records: sources.Read | str | os.PathLike[str] | None,
     source: Any,
     format: Callable[[Any], Record] | None,
+    prepare_command: str | None,
     annotations: str | None,
 ) -> Source:
     if (source is None) != (format is None) or (source is not None and records is not None):
@@ -208,13 +213,29 @@ def _source(
         return sources.from_seqio(name, source, format)
     if callable(records):
         return sources.Function(name, records)
+    hint = f"run: {prepare_command} --data_dir {{root}}" if prepare_command else "put it there"
     if records is None:
-        return sources.JsonlFolder(
-            name, lambda: paths.data_dir() / name, _RELEASE_HINT, annotations
-        )
+        return sources.JsonlFolder(name, lambda: paths.data_dir() / name, hint, annotations)
     folder = Path(records)
-    hint = "put it there, or give add_dataset the folder that holds it"
     return sources.JsonlFolder(name, lambda: folder, hint, annotations)
+
+
+def _annotated(dataset: Dataset) -> Source:
+    """The records that a teacher has answered, under ids no other dataset has."""
+
+    def read(split: str) -> Iterator[Record]:
+        count = 0
+        for record in dataset.read(split):
+            if record.rationale is not None or record.llm_label is not None:
+                count += 1
+                yield dataclasses.replace(record, id=f"{dataset.name}/{record.id}")
+        if not count:
+            raise UserError(
+                f"{dataset.name}/{split}: no record has a teacher's output; "
+                f"{dataset.teacher_hint()}"
+            )
+
+    return sources.Function(dataset.name, read)
 
 
 def defer_seqio() -> None:

@@ -13,6 +13,8 @@ from sbs_jax.records import Record, read_jsonl
 
 Read = Callable[[str], Iterable[Record]]
 
+_ANNOTATE = "sbs annotate makes such records"
+
 
 class Source(Protocol):
     """The files (or what stands for them) of one dataset, by split name."""
@@ -27,6 +29,10 @@ class Source(Protocol):
 
     def fingerprint(self, split: str) -> str:
         """Changes when any record does."""
+        ...
+
+    def teacher_hint(self) -> str:
+        """How records without teacher outputs get them, for errors."""
         ...
 
 
@@ -73,6 +79,14 @@ class JsonlFolder:
         annotations = self.annotations_path()
         return f"{digest}+{_digest(*_version(annotations))}" if annotations else digest
 
+    def teacher_hint(self) -> str:
+        if not self.annotations:
+            return _ANNOTATE
+        return (
+            f"put the teacher's outputs in {self.folder() / self.annotations}, one JSON object "
+            "per line with id, rationale and label"
+        )
+
 
 class Function:
     """Records given by a function of the split's name.
@@ -100,6 +114,9 @@ class Function:
 
     def fingerprint(self, split: str) -> str:
         return self._scan(split)[1]
+
+    def teacher_hint(self) -> str:
+        return _ANNOTATE
 
     def _scan(self, split: str) -> tuple[int, str]:
         if split not in self._known:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from sbs_jax.records import Record
 
 LABEL, RATIONALE = 1, 2  # task ids in a batch; 0 is padding
+TASK_ID_FEATURE = "targets_task"  # in SeqIO examples: the task id of every target token
 
 # In single_task the answer stands between this phrase and the end, as in the teacher's completions.
 ANSWER_PHRASE = " So the answer is "
@@ -40,6 +41,7 @@ class View:
         prefix: the field of `Prefixes` put before the input; None for none.
         inputs: the question, without prefix.
         targets: the answer; None where the record has no row in this task.
+        needs: what a record must have to have a row, for messages.
     """
 
     name: str
@@ -47,6 +49,7 @@ class View:
     prefix: str | None
     inputs: Callable[[Record], str]
     targets: Callable[[Record], str | None]
+    needs: str
 
     def texts(self, record: Record, prefixes: Prefixes) -> tuple[str, str | None]:
         """(prefixed inputs, targets); None for blank targets."""
@@ -122,16 +125,22 @@ def after_phrase(output: str) -> str:
     return label if phrase else ""
 
 
+_GOLD = "a gold label"
+_TEACHER_LABEL = "a teacher's label (llm_label)"
+_TEACHER_RATIONALE = "a teacher's rationale"
+
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
-        View("label", LABEL, "label", _question, _gold_label),
-        View("llm_label", LABEL, "label", _question, _llm_label),
-        View("rationale", RATIONALE, "rationale", _question, _rationale),
-        View("finetune", LABEL, None, _question, _gold_label),
-        View("distill", LABEL, None, _question, _llm_label),
-        View("single_task", LABEL, None, _question, _rationale_then_label),
-        View("pinto", LABEL, None, _question_and_rationale, _label_if_explained),
+        View("label", LABEL, "label", _question, _gold_label, _GOLD),
+        View("llm_label", LABEL, "label", _question, _llm_label, _TEACHER_LABEL),
+        View("rationale", RATIONALE, "rationale", _question, _rationale, _TEACHER_RATIONALE),
+        View("finetune", LABEL, None, _question, _gold_label, _GOLD),
+        View("distill", LABEL, None, _question, _llm_label, _TEACHER_LABEL),
+        View("single_task", LABEL, None, _question, _rationale_then_label, _TEACHER_RATIONALE),
+        View(
+            "pinto", LABEL, None, _question_and_rationale, _label_if_explained, _TEACHER_RATIONALE
+        ),
     )
 }
 

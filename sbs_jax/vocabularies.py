@@ -81,6 +81,10 @@ class Vocabulary(Protocol):
         """
         ...
 
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """What each id stands for, to be looked at."""
+        ...
+
 
 class SentencePieceVocabulary:
     """A SentencePiece model under T5's conventions.
@@ -105,13 +109,12 @@ class SentencePieceVocabulary:
         self.fingerprint = hashlib.sha256(model).hexdigest()
         try:
             proto = pb.ModelProto.FromString(model)
-            if not any(_EXTRA_PIECE.fullmatch(piece.piece) for piece in proto.pieces):
-                for number in reversed(range(EXTRA_IDS)):
-                    proto.pieces.add(
-                        piece=f"▁<extra_id_{number}>",
-                        score=0.0,
-                        type=pb.ModelProto.SentencePiece.USER_DEFINED,
-                    )
+            for number in reversed(range(missing_extra_ids(model))):
+                proto.pieces.add(
+                    piece=f"▁<extra_id_{number}>",
+                    score=0.0,
+                    type=pb.ModelProto.SentencePiece.USER_DEFINED,
+                )
             self._processor = sentencepiece.SentencePieceProcessor(
                 model_proto=proto.SerializeToString()
             )
@@ -139,6 +142,17 @@ class SentencePieceVocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         return self._processor.decode([i for i in _until_eos(ids) if i in self._text_ids])
 
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        return self._processor.id_to_piece(list(ids))
+
+
+def missing_extra_ids(model: bytes) -> int:
+    """How many extra ids a SentencePiece model needs on top: `EXTRA_IDS`, or 0 if it has them."""
+    from sentencepiece import sentencepiece_model_pb2 as pb
+
+    pieces = pb.ModelProto.FromString(model).pieces
+    return 0 if any(_EXTRA_PIECE.fullmatch(piece.piece) for piece in pieces) else EXTRA_IDS
+
 
 class ByteVocabulary:
     """ByT5's vocabulary: id = byte + 3, and 125 extra ids (Xue et al. 2022, arXiv 2105.13626)."""
@@ -157,6 +171,10 @@ class ByteVocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         known = bytes(i - 3 for i in _until_eos(ids) if 3 <= i < 259)
         return known.decode("utf-8", errors="ignore")
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        special = {PAD_ID: "<pad>", EOS_ID: "</s>", UNK_ID: "<unk>"}
+        return [special.get(i, f"{i - 3:02x}") for i in ids]
 
 
 def load(spec: str) -> Vocabulary:

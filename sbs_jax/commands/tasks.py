@@ -1,0 +1,158 @@
+"""List tasks and mixtures; show examples of one: raw, prefixed, as tokens, with loss weights.
+
+Examples:
+  sbs tasks
+  sbs tasks demo_step_by_step
+  sbs tasks cqa_rationale --split=test --n=3 --vocabulary=sentencepiece.model --data_dir=data
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from sbs_jax import paths
+from sbs_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from sbs_jax.datasets import Selection
+    from sbs_jax.records import Record
+    from sbs_jax.views import Prefixes, View
+    from sbs_jax.vocabularies import Vocabulary
+
+FLAGS = flags.FlagValues()
+ARGUMENTS = "[NAME]"
+
+flags.DEFINE_enum(
+    "split", "train", ["train", "validation", "test"], "Whose examples.", flag_values=FLAGS
+)
+flags.DEFINE_integer("n", 1, "How many examples.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "vocabulary",
+    None,
+    "t5, mt5, bytes, demo, or the path of a SentencePiece model; default: the dataset's own.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "The folder `sbs data` wrote; default: $SBS_DATA_DIR, else ~/.cache/sbs_jax/data.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("label_prefix", "[label] ", "Asks for the label.", flag_values=FLAGS)
+flags.DEFINE_string("rationale_prefix", "[rationale] ", "Asks for why.", flag_values=FLAGS)
+
+_MOST_TOKENS = 60  # of one sequence on the screen
+
+
+def main(argv: list[str]) -> int | None:
+    """Without a name the list, else examples of that task or mixture."""
+    from sbs_jax import datasets
+
+    datasets.defer_seqio()
+    import sbs_jax.tasks  # noqa: F401
+
+    if FLAGS.data_dir:
+        paths.set_data_dir(FLAGS.data_dir)
+    print("\n".join(_examples(argv[0]) if argv else _list()))
+
+
+def _list() -> Iterator[str]:
+    from sbs_jax import datasets, views
+
+    for name in datasets.names():
+        dataset = datasets.get(name)
+        metric = dataset.metric if isinstance(dataset.metric, str) else "its own"
+        yield f"{name}: {dataset.description} (metric: {metric})"
+        yield "  to train on  " + " ".join(dataset.mixture_names())
+        parts = [task for task in dataset.task_names() if task not in dataset.mixture_names()]
+        yield "  their tasks  " + " ".join(parts)
+        yield ""
+    for method in views.METHODS.values():
+        yield f"D_{method.name:<17} {method.description}"
+    yield ""
+    yield "sbs tasks NAME shows examples of one."
+
+
+def _examples(name: str) -> Iterator[str]:
+    from sbs_jax import datasets
+    from sbs_jax.views import Prefixes
+
+    selection = datasets.resolve(name)
+    prefixes = Prefixes(FLAGS.label_prefix, FLAGS.rationale_prefix)
+    file_split, rows = selection.dataset.rows(FLAGS.split)
+    total = selection.dataset.count(file_split)
+    yield f"{name}: {selection.method.description}"
+    yield f"{FLAGS.split}: {len(rows):,} of the {total:,} records in the {file_split} file"
+    vocabulary, note = _vocabulary(selection)
+    yield note
+    wanted = rows[: FLAGS.n].tolist()
+    found = {}
+    for row, record in enumerate(selection.dataset.read(file_split)):
+        if row in wanted:
+            found[row] = record
+        if len(found) == len(wanted):
+            break
+    for row in wanted:
+        yield ""
+        yield from _example(found[row], selection, prefixes, vocabulary)
+
+
+def _vocabulary(selection: "Selection") -> tuple["Vocabulary | None", str]:
+    """The vocabulary and a line about it; none where the default cannot be had."""
+    from sbs_jax import vocabularies
+
+    spec = FLAGS.vocabulary or selection.dataset.vocabulary
+    try:
+        vocabulary = vocabularies.load(spec)
+    except UserError as error:
+        if FLAGS.vocabulary:
+            raise
+        return None, f"tokens not shown (give --vocabulary): {error}"
+    return vocabulary, f"vocabulary {spec}: {vocabulary.size} embedding rows"
+
+
+def _example(
+    record: "Record",
+    selection: "Selection",
+    prefixes: "Prefixes",
+    vocabulary: "Vocabulary | None",
+) -> Iterator[str]:
+    yield f"record {record.id}"
+    for view in selection.views:
+        inputs, targets = view.texts(record, prefixes)
+        yield f"  {view.name} (task {view.task_id})"
+        yield f"    raw inputs       {view.inputs(record)!r}"
+        yield f"    prefixed inputs  {inputs!r}"
+        if targets is None:
+            yield f"    targets          none: the record lacks {view.needs}; it has no row here"
+            continue
+        yield f"    targets          {targets!r}"
+        if vocabulary:
+            yield from _tokens(vocabulary, inputs, targets)
+        yield f"    loss             {_loss(view, selection)}"
+
+
+def _tokens(vocabulary: "Vocabulary", inputs: str, targets: str) -> Iterator[str]:
+    from sbs_jax.vocabularies import encode_text
+
+    for name, text in (("inputs", inputs), ("targets", targets)):
+        ids = [*encode_text(vocabulary, text), vocabulary.eos_id]
+        shown = [
+            f"{piece}:{i}"
+            for i, piece in zip(ids, vocabulary.pieces(ids[:_MOST_TOKENS]), strict=False)
+        ]
+        more = f" ... {len(ids) - _MOST_TOKENS} more" if len(ids) > _MOST_TOKENS else ""
+        yield f"    {name + ' tokens':<16} {len(ids)}: {' '.join(shown)}{more}"
+        if name == "targets":
+            weights = " ".join("1" for _ in shown)
+            yield f"    weights          {weights}{more}"
+
+
+def _loss(view: "View", selection: "Selection") -> str:
+    from sbs_jax.views import LABEL
+
+    if len(selection.views) == 1:
+        return "the mean over all target tokens of a batch (EOS counts, padding does not)"
+    share = "ALPHA" if view.task_id == LABEL else "(1 - ALPHA)"
+    return f"{share} * the mean over this task's target tokens of a batch (EOS counts)"

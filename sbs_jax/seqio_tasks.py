@@ -1,0 +1,257 @@
+"""The registry as SeqIO tasks and mixtures, for T5X and other users of SeqIO.
+
+Text comes from the same `views` as in our own engine, so both see the same tokens; a test holds
+them equal. Our engine does not go through this module: it needs no TensorFlow.
+
+    import sbs_jax.tasks
+    seqio.get_mixture_or_task("cqa_step_by_step")
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from sbs_jax import datasets, metrics, paths, vocabularies
+from sbs_jax.datasets import Dataset
+from sbs_jax.records import SEPARATOR
+from sbs_jax.views import METHODS, TASK_ID_FEATURE, VIEWS, Method, Prefixes, View
+
+# The original exchanges the labels of the training split only; a student is scored on gold ones.
+_SCORED_AS = {"llm_label": "label", "distill": "finetune"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the registered tasks are made with.
+
+    Attributes:
+        vocabulary: "t5", "mt5", "bytes", "demo" or a path (also gs://); None for each dataset's
+            own. T5X compares the path's very string with the one in the model's gin file.
+        data_fraction, run: of the training split, see `datasets.Dataset.rows`.
+    """
+
+    vocabulary: str | None = None
+    label_prefix: str = Prefixes.label
+    rationale_prefix: str = Prefixes.rationale
+    data_fraction: float = 1.0
+    run: int = 0
+
+    @property
+    def prefixes(self) -> Prefixes:
+        return Prefixes(self.label_prefix, self.rationale_prefix)
+
+
+_settings = Settings()
+_registered: dict[str, Dataset] = {}
+
+
+def configure(
+    *,
+    vocabulary: str | None = None,
+    label_prefix: str | None = None,
+    rationale_prefix: str | None = None,
+    data_fraction: float | None = None,
+    run: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Settings:
+    """Changes what is given and registers every task again; see `Settings`.
+
+    Also meant for gin: ``@seqio_tasks.configure()`` with bindings such as
+    ``seqio_tasks.configure.vocabulary = "spiece.model"``. Tasks taken from SeqIO's registry
+    before keep their old settings.
+
+    Args:
+        data_dir: see `paths.data_dir`.
+    """
+    global _settings
+    if data_dir is not None:
+        paths.set_data_dir(data_dir)
+    given = {
+        "vocabulary": vocabulary,
+        "label_prefix": label_prefix,
+        "rationale_prefix": rationale_prefix,
+        "data_fraction": data_fraction,
+        "run": run,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    _settings = dataclasses.replace(_settings, **changes)
+    for dataset in list(_registered.values()):
+        register(dataset)
+    return _settings
+
+
+def register(dataset: Dataset) -> None:
+    """Adds a task for every view and a mixture for every method of two views, at equal rates.
+
+    Names already taken by this dataset are replaced.
+    """
+    _registered[dataset.name] = dataset
+    features = _features(_settings.vocabulary or dataset.vocabulary)
+    for view in VIEWS.values():
+        name = f"{dataset.name}_{view.name}"
+        seqio.TaskRegistry.remove(name)
+        _add_task(name, dataset, view, features)
+    for method in METHODS.values():
+        if len(method.views) > 1:
+            name = f"{dataset.name}_{method.name}"
+            seqio.MixtureRegistry.remove(name)
+            parts = [f"{dataset.name}_{view}" for view in method.views]
+            seqio.MixtureRegistry.add(name, parts, default_rate=1.0)
+
+
+def _add_task(
+    name: str, dataset: Dataset, view: View, features: Mapping[str, seqio.Feature]
+) -> None:
+    text_features = {key: features[key] for key in ("inputs", "targets")}
+    has_answers = view.name != "rationale"
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(
+            functools.partial(_examples, dataset=dataset, view=view, settings=_settings),
+            splits=datasets.SPLITS,
+        ),
+        preprocessors=[
+            functools.partial(tokenize, output_features=text_features),
+            seqio.CacheDatasetPlaceholder(),
+            functools.partial(
+                seqio.preprocessors.append_eos_after_trim, output_features=text_features
+            ),
+            functools.partial(add_task_id, task_id=view.task_id),
+        ],
+        postprocess_fn=functools.partial(_postprocess, answer=_method(view).answer),
+        metric_fns=[_accuracy_fn(dataset.metric)] if has_answers else [],
+        output_features=features,
+    )
+
+
+def _method(view: View) -> Method:
+    """A method whose answers this view's outputs hold."""
+    return next(m for m in METHODS.values() if view.name in (*m.views, m.eval_view))
+
+
+def _examples(
+    split: str,
+    shuffle_files: bool,
+    seed: int | None = None,
+    *,
+    dataset: Dataset,
+    view: View,
+    settings: Settings,
+) -> tf.data.Dataset:
+    """{inputs, targets, label, id} of a split as text; `label` is gold, for scoring.
+
+    A training record without a target is left out. In the other splits all records stay, with
+    empty targets where need be: accuracy is over all of them. The whole split's text is held in
+    memory: unlike a generator it can be shuffled as a whole and saved in T5X's checkpoints.
+    """
+    file_split, rows = dataset.rows(split, settings.data_fraction, settings.run)
+    training = split == datasets.TRAIN
+    view = view if training else VIEWS[_SCORED_AS.get(view.name, view.name)]
+    place = {row: index for index, row in enumerate(rows.tolist())}
+    columns: dict[str, list[str]] = {"inputs": [], "targets": [], "label": [], "id": []}
+    places = []
+    for row, record in enumerate(dataset.read(file_split)):
+        if row in place:
+            inputs, targets = view.texts(record, settings.prefixes)
+            if targets is not None or not training:
+                places.append(place[row])
+                values = (inputs, targets or "", record.label, record.id)
+                for column, value in zip(columns.values(), values, strict=True):
+                    column.append(value)
+    order = np.argsort(places, kind="stable")
+    if shuffle_files:
+        order = order[np.random.default_rng(seed).permutation(len(order))]
+    ordered = {name: np.array(column, object)[order] for name, column in columns.items()}
+    return tf.data.Dataset.from_tensor_slices(
+        {name: tf.constant(column, tf.string) for name, column in ordered.items()}
+    )
+
+
+def tokenize(
+    examples: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
+) -> tf.data.Dataset:
+    """Text to ids without a final EOS; `SEPARATOR` becomes the EOS id (`vocabularies.encode_text`).
+
+    Keeps the text beside it, as ``inputs_pretokenized`` and ``targets_pretokenized``.
+    """
+
+    def encode(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        encoded = dict(example)
+        for name, feature in output_features.items():
+            encoded[f"{name}_pretokenized"] = example[name]
+            encoded[name] = _encode(feature.vocabulary, example[name])
+        return encoded
+
+    return examples.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _encode(vocabulary: seqio.Vocabulary, text: tf.Tensor) -> tf.Tensor:
+    sides = tf.strings.split(text, SEPARATOR)
+    spec = tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0)
+    encoded = tf.map_fn(vocabulary.encode_tf, sides, fn_output_signature=spec)
+    eos = tf.fill([encoded.nrows(), 1], tf.constant(vocabularies.EOS_ID, tf.int32))
+    return tf.concat([encoded, eos], axis=1).flat_values[:-1]
+
+
+def add_task_id(examples: tf.data.Dataset, task_id: int) -> tf.data.Dataset:
+    """Marks every target token with its task's id, as a feature as long as the targets.
+
+    T5X's packing refuses passthrough features and drops those without a length in
+    TASK_FEATURE_LENGTHS; an ordinary feature of the targets' length it aligns with the targets.
+    """
+
+    def mark(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        targets = example["targets"]
+        return {**example, TASK_ID_FEATURE: tf.fill(tf.shape(targets), task_id)}
+
+    return examples.map(mark, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _features(spec: str) -> dict[str, seqio.Feature]:
+    text = seqio.Feature(seqio_vocabulary(spec), add_eos=True)
+    task_id = seqio.Feature(seqio.PassThroughVocabulary(8), add_eos=False, dtype=tf.int32)
+    return {"inputs": text, "targets": text, TASK_ID_FEATURE: task_id}
+
+
+@functools.cache
+def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
+    """SeqIO's counterpart of `vocabularies.load`; public models stay on their gs:// path."""
+    if spec == "bytes":
+        return seqio.ByteVocabulary()
+    if spec in vocabularies.PUBLIC:
+        return seqio.SentencePieceVocabulary(vocabularies.PUBLIC[spec].bucket_path)
+    path = spec
+    if not spec.startswith("gs://"):
+        found = vocabularies.model_path(spec)  # a missing file is reported now, not by TensorFlow
+        path = os.fspath(found) if spec == "demo" else spec
+    with tf.io.gfile.GFile(path, "rb") as file:
+        extra_ids = vocabularies.missing_extra_ids(file.read())
+    return seqio.SentencePieceVocabulary(path, extra_ids)
+
+
+def _postprocess(
+    output: str | bytes,
+    *,
+    example: Mapping[str, Any],
+    is_target: bool,
+    answer: Callable[[str], str],
+    **unused: Any,
+) -> str:
+    """The gold label for a target, the student's label for an output."""
+    text = example["label"] if is_target else output
+    text = text.decode() if isinstance(text, bytes) else str(text)
+    return text if is_target else answer(text)
+
+
+def _accuracy_fn(metric: metrics.Metric) -> Callable:
+    def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        scored = metrics.accuracy(metric, predictions, targets)
+        return {"accuracy": scored.value, "correct": scored.correct, "n": scored.n}
+
+    return accuracy

@@ -1,0 +1,344 @@
+"""A dataset's view tokenised once: token ids on disk, mapped into memory, without TensorFlow.
+
+`prepare` writes one folder per (data, view, prefixes, vocabulary, lengths) and reads it ever
+after. The folder is written under another name and renamed at the end, so a reader never sees half
+of one, and of two processes that prepare the same at once the slower discards its own.
+
+Memory while preparing is bounded by one chunk of `_CHUNK` records: their text and ids, tens of MB
+at e-SNLI's lengths, however long the file. A table that is read maps its tokens and holds 24 bytes
+per record.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from sbs_jax.datasets import Dataset
+from sbs_jax.errors import UserError
+from sbs_jax.records import Record
+from sbs_jax.views import Prefixes, View
+from sbs_jax.vocabularies import Vocabulary, encode_texts
+
+_FORMAT_VERSION = 1
+_CHUNK = 4096
+# A preparation that has not written for so long was killed.
+_STALE_SECONDS = 3600
+_PROGRESS_SECONDS = 5.0
+
+
+class TokenTable:
+    """Token ids of one view of a file's records, one row per record in file order.
+
+    Attributes:
+        n: rows.
+        ids: record ids, as a sequence of str.
+        input_lengths, target_lengths: int32 [n], EOS included. A record that has no target in
+            this view has target length 0 (and its inputs all the same).
+        meta: what the table was made of; `cut` and `missing` are counts out of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        self._inputs = _Ragged(folder, "inputs")
+        self._targets = _Ragged(folder, "targets")
+        self.ids = _Ids(_Ragged(folder, "ids"))
+        self.n = len(self.ids)
+        self.input_lengths = self._inputs.lengths
+        self.target_lengths = self._targets.lengths
+
+    def inputs(self, row: int) -> Int[np.ndarray, " length"]:
+        """int32 ids, EOS at the end; at most the inputs' length."""
+        return self._inputs[row].astype(np.int32)
+
+    def targets(self, row: int) -> Int[np.ndarray, " length"]:
+        """int32 ids, EOS at the end; empty where the record has no target in this view."""
+        return self._targets[row].astype(np.int32)
+
+    @property
+    def missing(self) -> int:
+        """Records without a target in this view."""
+        return self.meta["missing"]
+
+    @property
+    def cut(self) -> dict[str, int]:
+        """{"inputs": .., "targets": ..}: sequences that were longer than their length."""
+        return self.meta["cut"]
+
+    def summary(self) -> str:
+        """One line: records, those without a target, sequences cut."""
+        meta = self.meta
+        parts = [f"{meta['dataset']}/{meta['file_split']} {meta['view']}: {self.n:,} records"]
+        if self.missing:
+            parts.append(f"{self.missing:,} without a target are left out")
+        parts += [
+            f"{count:,} {name} cut to {meta['lengths'][name]} tokens"
+            for name, count in self.cut.items()
+            if count
+        ]
+        return ", ".join(parts)
+
+
+def prepare(
+    dataset: Dataset,
+    file_split: str,
+    view: View,
+    vocabulary: Vocabulary,
+    lengths: Mapping[str, int],
+    prefixes: Prefixes,
+    cache_dir: Path,
+    *,
+    targets_needed: bool = False,
+) -> TokenTable:
+    """The tokens of a whole file under one view, from the cache or made now.
+
+    Args:
+        lengths: {"inputs": .., "targets": ..}; a longer sequence is cut, its EOS kept. Other
+            keys are ignored.
+        cache_dir: prepared tables live here; any of them may be deleted at any time.
+        targets_needed: refuse a table without any target: one to train on.
+
+    Raises:
+        UserError: missing or broken data, an empty file, a cache folder that cannot be written
+            or is damaged, or no record has a target and `targets_needed`.
+    """
+    identity = {
+        "format": _FORMAT_VERSION,
+        "data": dataset.fingerprint(file_split),
+        "dataset": dataset.name,
+        "file_split": file_split,
+        "view": view.name,
+        "prefix": getattr(prefixes, view.prefix) if view.prefix else "",
+        "vocabulary": vocabulary.fingerprint,
+        "lengths": {name: lengths[name] for name in ("inputs", "targets")},
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = Path(cache_dir) / f"{dataset.name}-{file_split}-{view.name}-{key[:24]}"
+    if not folder.is_dir():
+        dataset.count(file_split)  # an empty file is refused here
+        _build(folder, dataset, view, vocabulary, prefixes, identity)
+        table = _open(folder)
+        print(table.summary(), file=sys.stderr, flush=True)
+    else:
+        table = _open(folder)
+    if targets_needed and table.missing == table.n:
+        raise UserError(
+            f"{dataset.name}_{view.name}: no {file_split} record has {view.needs}; "
+            f"{dataset.teacher_hint()}"
+        )
+    return table
+
+
+def _open(folder: Path) -> TokenTable:
+    try:
+        return TokenTable(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: damaged ({error}); delete this folder and repeat") from None
+
+
+def _build(
+    folder: Path,
+    dataset: Dataset,
+    view: View,
+    vocabulary: Vocabulary,
+    prefixes: Prefixes,
+    identity: Mapping,
+) -> None:
+    """Writes a table under a temporary name, then renames it to `folder`."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder)
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        partial.mkdir()
+        try:
+            records = dataset.read(identity["file_split"])
+            _write(partial, records, view, vocabulary, prefixes, identity)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster; its table is the same
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: prepared tokens cannot be written ({error.strerror or error}); "
+            "free some space or choose another folder"
+        ) from None
+
+
+def _write(
+    folder: Path,
+    records: Iterable[Record],
+    view: View,
+    vocabulary: Vocabulary,
+    prefixes: Prefixes,
+    identity: Mapping,
+) -> None:
+    lengths = identity["lengths"]
+    dtype = np.uint16 if vocabulary.size <= 2**16 else np.int32
+    counts = {"n": 0, "missing": 0}
+    cut = {"inputs": 0, "targets": 0}
+    progress = _Progress(f"{identity['dataset']}/{identity['file_split']} {view.name}")
+    with (
+        _RaggedWriter(folder, "inputs", dtype) as inputs,
+        _RaggedWriter(folder, "targets", dtype) as targets,
+        _RaggedWriter(folder, "ids", np.uint8) as ids,
+    ):
+        for chunk in _chunks(records):
+            texts = [view.texts(record, prefixes) for record in chunk]
+            for name, writer, column in (
+                ("inputs", inputs, [text for text, _ in texts]),
+                ("targets", targets, [text for _, text in texts]),
+            ):
+                sequences = _encode(vocabulary, column)
+                cut[name] += sum(len(sequence) > lengths[name] for sequence in sequences)
+                writer.append([_cut(sequence, lengths[name]) for sequence in sequences])
+            ids.append([record.id.encode() for record in chunk])
+            counts["n"] += len(chunk)
+            counts["missing"] += sum(text is None for _, text in texts)
+            progress(counts["n"])
+    meta = {**identity, **counts, "cut": cut, "vocabulary_spec": vocabulary.spec}
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+
+
+def _encode(vocabulary: Vocabulary, texts: Sequence[str | None]) -> list[list[int]]:
+    """Ids with EOS at the end; none for a text that is missing."""
+    encoded = iter(encode_texts(vocabulary, [text for text in texts if text is not None]))
+    return [[] if text is None else [*next(encoded), vocabulary.eos_id] for text in texts]
+
+
+def _cut(ids: list[int], length: int) -> list[int]:
+    return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    iterator = iter(records)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _remove_stale(folder: Path) -> None:
+    """Deletes what killed preparations of this table left behind."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        with contextlib.suppress(OSError):
+            newest = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if time.time() - newest > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+class _Progress:
+    """A line on stderr every few seconds; none for a preparation that is quick."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= _PROGRESS_SECONDS:
+            self._told = now
+            pace = count / (now - self._began)
+            print(
+                f"{self._name}: {count:,} records tokenised ({pace:,.0f}/s)",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class _Ragged:
+    """Sequences of different lengths in two .npy files: all values, and n + 1 offsets."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._offsets = np.load(folder / f"{name}.offsets.npy")
+        self._values = np.load(folder / f"{name}.npy", mmap_mode="r" if self._offsets[-1] else None)
+        if len(self._values) != self._offsets[-1]:
+            raise ValueError(f"{name}.npy is cut short")
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        return np.diff(self._offsets).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, row: int) -> Shaped[np.ndarray, " length"]:
+        # Negative rows would silently read across the border of two sequences.
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        return self._values[self._offsets[row] : self._offsets[row + 1]]
+
+
+class _Ids(Sequence[str]):
+    """Record ids, decoded when asked for."""
+
+    def __init__(self, utf8: _Ragged) -> None:
+        self._utf8 = utf8
+
+    def __len__(self) -> int:
+        return len(self._utf8)
+
+    def __getitem__(self, row: int) -> str:
+        return self._utf8[row].tobytes().decode()
+
+
+class _RaggedWriter:
+    """Appends sequences to the two files that `_Ragged` reads."""
+
+    def __init__(self, folder: Path, name: str, dtype: type) -> None:
+        self._values = _ArrayWriter(folder / f"{name}.npy", dtype)
+        self._offsets = _ArrayWriter(folder / f"{name}.offsets.npy", np.int64)
+        self._offsets.append(np.zeros(1, np.int64))
+
+    def __enter__(self) -> "_RaggedWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._values.close()
+        self._offsets.close()
+
+    def append(self, sequences: Sequence[Sequence[int]]) -> None:
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+        self._offsets.append(self._values.length + np.cumsum(lengths))
+        flat = itertools.chain.from_iterable(sequences)
+        self._values.append(np.fromiter(flat, self._values.dtype, int(lengths.sum())))
+
+
+class _ArrayWriter:
+    """A one-dimensional .npy file whose length is known only at the end."""
+
+    def __init__(self, path: Path, dtype: type) -> None:
+        self.dtype = np.dtype(dtype)
+        self.length = 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def append(self, values: Shaped[np.ndarray, " n"]) -> None:
+        self._file.write(values.astype(self.dtype, copy=False).tobytes())
+        self.length += len(values)
+
+    def close(self) -> None:
+        self._file.flush()
+        self._file.seek(0, os.SEEK_SET)
+        self._write_header()
+        self._file.close()
+
+    def _write_header(self) -> None:
+        # numpy leaves room in the header for a longer first axis, for this very purpose.
+        header = {
+            "shape": (self.length,),
+            "fortran_order": False,
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)

@@ -1,0 +1,298 @@
+"""Stage 1: ask a teacher for a rationale and a label of every input.
+
+The teacher is any server with OpenAI's API (vLLM, llama.cpp, Ollama, transformers serve, Gemini,
+OpenAI): --base_url says where, the environment variable OPENAI_API_KEY holds the key if one is
+needed. Every answer is kept in OUT/journal.jsonl as it comes: the same command continues after any
+interruption and never asks twice. Look first: --dry_run sends nothing and shows prompts and cost.
+
+Examples:
+  sbs annotate --task=cqa --input=data/cqa/train.jsonl --out=ann/cqa --model=gpt-5-mini --dry_run
+  sbs annotate --task=svamp --out=ann/svamp --base_url=http://localhost:8000/v1 --model=MODEL --n=5
+  sbs annotate --task=my_prompt.json --input=mine.jsonl --out=ann/mine --model=gpt-5-mini
+  sbs annotate --task=demo --teacher=embedded --out=ann/demo
+  sbs annotate --task=cqa --import_released=datasets.zip --out=ann/cqa_palm
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from absl import flags
+
+from sbs_jax import paths
+from sbs_jax.errors import UserError
+from sbs_jax.records import Record, read_jsonl
+
+FLAGS = flags.FlagValues()
+
+
+def _define(kind: str, name: str, default: Any, text: str, **more: Any) -> None:
+    getattr(flags, f"DEFINE_{kind}")(name, default, help=text, flag_values=FLAGS, **more)
+
+
+_define(
+    "string", "task", None, "Dataset with a prompt of its own, or a prompt file.", required=True
+)
+_define("multi_string", "input", None, "JSONL of records; default: DATA_DIR/TASK/train.jsonl.")
+_define("string", "out", None, "Folder of journal and results.", required=True)
+_define("string", "data_dir", None, "Where `sbs data` wrote; for the default of --input.")
+_define("integer", "limit", None, "Only the first so many records of each input.", lower_bound=1)
+_define("boolean", "dry_run", False, "Show prompts, number of requests and cost; send nothing.")
+
+_define(
+    "enum",
+    "teacher",
+    "api",
+    "A server, or the demo dataset's own.",
+    enum_values=["api", "embedded"],
+)
+_define("string", "import_released", None, "The released archive: take PaLM's completions from it.")
+_define("string", "base_url", None, "Address of the server; default: $OPENAI_BASE_URL or OpenAI.")
+_define("string", "model", None, "Name of the model, as the server knows it.")
+_define("enum", "api", "chat", "Which API to call.", enum_values=["chat", "completions"])
+_define("string", "api_key_env", "OPENAI_API_KEY", "Environment variable that holds the key.")
+
+_define("enum", "mode", "few_shot", "Prompt form.", enum_values=["few_shot", "zero_shot"])
+_define("boolean", "label_given", False, "Tell the gold label and ask only why it is right.")
+_define("integer", "n", 1, "Samples per record; their majority is the label.", lower_bound=1)
+_define("float", "temperature", None, "Default: 0 for one sample, 0.7 for several.", lower_bound=0)
+_define("integer", "max_tokens", None, "Of a completion; default: the prompt's.", lower_bound=1)
+_define("string", "request_json", "{}", "More request fields as JSON; null removes a field.")
+
+_define("integer", "concurrency", 8, "Calls in flight.", lower_bound=1)
+_define("float", "rpm", None, "Most requests per minute.", lower_bound=0.001)
+_define("float", "tpm", None, "Most tokens per minute.", lower_bound=1)
+_define("float", "timeout", 120.0, "Seconds before a silent call is given up.", lower_bound=0.001)
+_define("integer", "max_retries", 6, "Retries of a failed call.", lower_bound=0)
+_define("float", "price_in", None, "Price per million prompt tokens.", lower_bound=0)
+_define("float", "price_out", None, "Price per million completion tokens.", lower_bound=0)
+_define("string", "shard", None, "I/N: ask only part I (from 0) of N; then run once without.")
+_define("boolean", "batch_export", False, "Write what is missing as Batch API files; send nothing.")
+_define("multi_string", "batch_import", None, "Take answers from Batch API result files.")
+
+_define("enum", "parser", None, "Reading of answers.", enum_values=["tolerant", "exact"])
+_define("boolean", "only_correct", False, "Drop rationales of wrong labels.")
+_define("float", "min_agreement", 0.0, "Drop answers with a smaller share of votes.")
+_define("integer", "min_words", 0, "Drop shorter rationales.")
+_define("integer", "max_words", None, "Drop longer rationales.")
+_define("boolean", "drop_leaks", False, "Drop rationales that state the label as the answer.")
+_define("boolean", "drop_repeats", False, "Drop rationales given for another question already.")
+
+
+def main(argv: list[str]) -> int | None:
+    """Asks (or imports), then writes the output files; 1 where answers are missing in the end."""
+    from sbs_jax.teacher import prompts
+
+    prompt = prompts.load(FLAGS.task)
+    folder = pathlib.Path(FLAGS.out)
+    if FLAGS.import_released or FLAGS.teacher == "embedded":
+        return _imported(prompt, folder)
+    return _asked(prompt, folder)
+
+
+def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
+    from sbs_jax.teacher import annotate, planning
+
+    job = annotate.Job(folder, _inputs(folder), _recipe(prompt), FLAGS.n, _shard())
+    prices = _prices()
+    if FLAGS.dry_run:
+        print(planning.describe(annotate.plan(job), job.recipe, prices, job.n))
+        return None
+    if FLAGS.batch_export:
+        return _exported(annotate.export_batch(job))
+    if FLAGS.batch_import:
+        paths_given = [pathlib.Path(path) for path in FLAGS.batch_import]
+        print(annotate.load_batch(job, paths_given))
+        return _report(annotate.finish(job, _filters(), _strictness()), folder)
+    outcome, progress = annotate.ask(job, _connect, _limits(), prices)
+    print(progress.line(), file=sys.stderr)
+    if job.shard:
+        print(f"{folder / job.journal_name}: run once without --shard when all shards are done")
+    elif any(folder.glob("journal*.jsonl")):
+        _report(annotate.finish(job, _filters(), _strictness()), folder)
+    return _ended(outcome, folder)
+
+
+def _imported(prompt: Any, folder: pathlib.Path) -> int | None:
+    from sbs_jax.teacher import annotate
+
+    if FLAGS.dry_run:
+        raise UserError("--dry_run: importing sends nothing; run it without this flag")
+    inputs, teacher, completions = _released() if FLAGS.import_released else _embedded(folder)
+    report = annotate.import_completions(
+        folder, inputs, prompt, teacher, completions, _filters(), _strictness()
+    )
+    return _report(report, folder)
+
+
+def _embedded(folder: pathlib.Path) -> tuple[dict, str, Callable[[str], Iterable[str]]]:
+    """The demo dataset and what its own teacher writes."""
+    from sbs_jax import demo_data
+
+    if FLAGS.task != "demo":
+        raise UserError(f"--teacher=embedded: it knows the task demo only, not {FLAGS.task}")
+    if FLAGS.input:
+        inputs = _inputs(folder)
+    else:
+        inputs = {split: _questions(split) for split in demo_data.VERBS_PER_SPLIT}
+    return inputs, "embedded", lambda split: demo_data.annotate(inputs[split]())
+
+
+def _questions(split: str) -> Callable[[], Iterable[Record]]:
+    from sbs_jax import demo_data
+
+    return lambda: demo_data.questions(split)[: FLAGS.limit]
+
+
+def _released() -> tuple[dict, str, Callable[[str], Iterable[str]]]:
+    """A dataset of the released archive and PaLM's completions."""
+    from sbs_jax.release import RELEASED, Release
+
+    name = FLAGS.task
+    if name not in RELEASED:
+        raise UserError(f"--import_released: it holds {', '.join(RELEASED)}, not {name}")
+    release = Release(FLAGS.import_released, paths.cache_home() / "downloads")
+    splits = [split for split in release.splits(name) if release.has_completions(name, split)]
+    if not splits:
+        raise UserError(f"{FLAGS.import_released}: holds no completions for {name}")
+    inputs = {split: _released_records(release, name, split) for split in splits}
+    return inputs, "PaLM 540B (released)", lambda split: release.completions(name, split)
+
+
+def _released_records(release: Any, name: str, split: str) -> Callable[[], Iterable[Record]]:
+    return lambda: release.records(name, split)
+
+
+def _inputs(folder: pathlib.Path) -> dict[str, Callable[[], Iterable[Record]]]:
+    """Split name (the file's) -> its records; raises UserError for unusable files."""
+    from sbs_jax.teacher import annotate
+
+    given = FLAGS.input or [paths.data_dir(FLAGS.data_dir) / FLAGS.task / "train.jsonl"]
+    files: dict[str, pathlib.Path] = {}
+    for path in map(pathlib.Path, given):
+        if path.stem in files:
+            raise UserError(f"--input: {files[path.stem]} and {path} have the same name")
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; give --input a JSONL file of records")
+        files[path.stem] = path
+    annotate.check_inputs(folder, files)
+    return {split: _reading(path) for split, path in files.items()}
+
+
+def _reading(path: pathlib.Path) -> Callable[[], Iterable[Record]]:
+    import itertools
+
+    return lambda: itertools.islice(read_jsonl(path), FLAGS.limit)
+
+
+def _recipe(prompt: Any) -> Any:
+    from sbs_jax.teacher.requests import Recipe
+
+    if not FLAGS.model:
+        raise UserError("--model is required: the name of the model as the server knows it")
+    temperature = FLAGS.temperature
+    if temperature is None:
+        temperature = 0.7 if FLAGS.n > 1 else 0.0
+    try:
+        extra = json.loads(FLAGS.request_json)
+    except ValueError as error:
+        raise UserError(f"--request_json: not valid JSON ({error})") from None
+    if not isinstance(extra, dict) or extra.keys() & {"model", "messages", "prompt", "n", "stream"}:
+        raise UserError("--request_json: expected an object without model, messages, prompt, n")
+    return Recipe(
+        prompt=prompt,
+        model=FLAGS.model,
+        api=FLAGS.api,
+        mode=FLAGS.mode,
+        label_given=FLAGS.label_given,
+        temperature=temperature,
+        max_tokens=FLAGS.max_tokens or prompt.max_tokens,
+        extra=tuple(extra.items()),
+    )
+
+
+def _connect() -> Any:
+    from sbs_jax.teacher.client import Client
+
+    return Client(FLAGS.base_url, FLAGS.api, FLAGS.timeout, FLAGS.max_retries, FLAGS.api_key_env)
+
+
+def _limits() -> Any:
+    from sbs_jax.teacher.annotate import Limits
+
+    return Limits(FLAGS.concurrency, FLAGS.rpm, FLAGS.tpm)
+
+
+def _prices() -> Any:
+    from sbs_jax.teacher.progress import Prices
+
+    return Prices(FLAGS.price_in, FLAGS.price_out)
+
+
+def _filters() -> Any:
+    from sbs_jax.teacher.voting import Filters
+
+    return Filters(
+        FLAGS.only_correct,
+        FLAGS.min_agreement,
+        FLAGS.min_words,
+        FLAGS.max_words,
+        FLAGS.drop_leaks,
+        FLAGS.drop_repeats,
+    )
+
+
+def _strictness() -> Any:
+    # Existing completions are known through their exact parsers; the default repeats those labels.
+    imported = FLAGS.import_released or FLAGS.teacher == "embedded"
+    return FLAGS.parser or ("exact" if imported else "tolerant")
+
+
+def _shard() -> tuple[int, int] | None:
+    if FLAGS.shard is None:
+        return None
+    index, slash, count = FLAGS.shard.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
+        raise UserError(f"--shard={FLAGS.shard}: expected I/N with I from 0 to N-1, as 0/4")
+    return int(index), int(count)
+
+
+def _exported(files: list[pathlib.Path]) -> None:
+    for path in files:
+        print(path)
+    print(
+        "Upload these as a batch, then run again with --batch_import=RESULTS.jsonl"
+        if files
+        else "Nothing is missing."
+    )
+
+
+def _report(report: Any, folder: pathlib.Path) -> None:
+    """Prints counts and the report cards."""
+    parsed, cards = report
+    print(parsed)
+    for split, card in cards.items():
+        print(f"{split}\n{card}")
+    print(f"Wrote {', '.join(str(folder / f'{split}.jsonl') for split in cards)} and reports")
+
+
+def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
+    """The exit status, after a line for everything that is not there."""
+    for record, why in list(outcome.too_long.items())[:5]:
+        print(f"record {record}: too long for the model, left out ({why})", file=sys.stderr)
+    again = f"what was answered is in {folder}; the same command continues"
+    if outcome.interrupted:
+        print(again, file=sys.stderr)
+        raise KeyboardInterrupt
+    if outcome.stopped:
+        raise UserError(f"{outcome.stopped}; {again}")
+    if outcome.failures:
+        record, why = next(iter(outcome.failures.items()))
+        print(
+            f"{len(outcome.failures)} records failed, first {record}: {why}; {again}",
+            file=sys.stderr,
+        )
+        return 1
+    return None

@@ -1,0 +1,221 @@
+"""Stage 1 from input records to files to train on: everything in its order.
+
+1. The folder is claimed for the settings (`settings`).
+2. What the journal lacks is asked for (`ask`), or imported (`load_batch`, `import_completions`).
+3. The journal is read and the output files are written (`finish`); this needs no teacher and can
+   be repeated with another parser, vote or filter.
+"""
+
+import asyncio
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sbs_jax.errors import UserError
+from sbs_jax.records import Record
+from sbs_jax.teacher import batch_api, imports, journal, outputs, planning, requests, settings
+from sbs_jax.teacher.asking import Asker, Outcome
+from sbs_jax.teacher.client import Client
+from sbs_jax.teacher.journal import Journal
+from sbs_jax.teacher.ladder import Strictness
+from sbs_jax.teacher.outputs import Inputs, ParseReport
+from sbs_jax.teacher.planning import Plan
+from sbs_jax.teacher.progress import Prices, Progress
+from sbs_jax.teacher.prompts import Prompt
+from sbs_jax.teacher.reportcard import ReportCard
+from sbs_jax.teacher.requests import Recipe, Request
+from sbs_jax.teacher.voting import Filters
+
+Report = tuple[ParseReport, dict[str, ReportCard]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How hard a server may be pressed."""
+
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One folder of answers.
+
+    Attributes:
+        folder: holds journal and outputs.
+        inputs: split name -> function that gives its records; called anew for every pass.
+        n: samples per record.
+        shard: (index, count): ask only every count-th distinct request; the journals of all
+            shards, in one folder, are one.
+    """
+
+    folder: Path
+    inputs: Inputs
+    recipe: Recipe
+    n: int = 1
+    shard: tuple[int, int] | None = None
+
+    @property
+    def journal_name(self) -> str:
+        if self.shard is None:
+            return journal.NAME
+        return f"journal-{self.shard[0]}-of-{self.shard[1]}.jsonl"
+
+    def records(self) -> Iterator[Record]:
+        """The records of all inputs."""
+        return itertools.chain.from_iterable(read() for read in self.inputs.values())
+
+    def requests(self) -> Iterator[Request]:
+        """The distinct requests of this shard."""
+        index, count = self.shard or (0, 1)
+        return itertools.islice(requests.unique(self.recipe, self.records()), index, None, count)
+
+
+def check_inputs(folder: Path, inputs: dict[str, Path]) -> None:
+    """Raises UserError where an output file would replace an input, or take another's name."""
+    reserved = {Path(name).stem for name in (journal.NAME, outputs.RATIONALES)}
+    for split, path in inputs.items():
+        if split in reserved or split.startswith("journal"):
+            raise UserError(f"{path}: an input may not be called {path.name}; rename it")
+        if path.resolve() == (folder / f"{split}.jsonl").resolve():
+            raise UserError(f"{path}: --out would replace this input; choose another folder")
+
+
+def plan(job: Job) -> Plan:
+    """What `ask` would send; reads the folder and writes nothing."""
+    settings.check(job.folder, job.recipe.settings())
+    existing = Journal(job.folder)
+    try:
+        found = planning.plan(job.recipe, job.requests(), existing, job.n)
+    finally:
+        existing.close()
+    found.records = sum(1 for _ in job.records())
+    return found
+
+
+def ask(
+    job: Job, connect: Callable[[], Client], limits: Limits, prices: Prices
+) -> tuple[Outcome, Progress]:
+    """Asks the teacher for what is missing.
+
+    Raises UserError where the folder belongs to other settings or another process, or the disk is
+    full; everything answered by then is kept.
+    """
+    client = connect()
+    settings.claim(job.folder, job.recipe.settings())
+    with journal.writing(job.folder, job.journal_name) as written:
+        wanted = sum(1 for request in job.requests() if _lacks(written, request, job.n))
+        progress = Progress(wanted, prices)
+        if not wanted:
+            return Outcome(), progress
+        pending = (request for request in job.requests() if _lacks(written, request, job.n))
+        return asyncio.run(_ask(job, client, written, progress, pending, limits)), progress
+
+
+async def _ask(
+    job: Job,
+    client: Client,
+    written: journal.Writer,
+    progress: Progress,
+    pending: Iterable[Request],
+    limits: Limits,
+) -> Outcome:
+    async with client:
+        asker = Asker(
+            client,
+            written,
+            progress,
+            job.n,
+            limits.concurrency,
+            limits.requests_per_minute,
+            limits.tokens_per_minute,
+        )
+        return await asker.run(pending)
+
+
+def _lacks(written: Journal, request: Request, n: int) -> bool:
+    return any(request.key(sample) not in written for sample in range(n))
+
+
+def export_batch(job: Job) -> list[Path]:
+    """Writes what is missing as files for the Batch API."""
+    settings.claim(job.folder, job.recipe.settings())
+    existing = Journal(job.folder)
+    try:
+        return batch_api.export(job.folder, existing, job.requests(), job.recipe.api, job.n)
+    finally:
+        existing.close()
+
+
+def load_batch(job: Job, paths: list[Path]) -> batch_api.Loaded:
+    """Adds the Batch API's result files to the journal."""
+    settings.claim(job.folder, job.recipe.settings())
+    with journal.writing(job.folder, job.journal_name) as written:
+        return batch_api.load(written, job.requests(), job.n, paths)
+
+
+def finish(job: Job, filters: Filters, strictness: Strictness = "tolerant") -> Report:
+    """Reads the journal and writes the output files."""
+    return _finish(
+        job.folder,
+        job.inputs,
+        job.recipe.prompt,
+        lambda record: job.recipe.request(record).sha,
+        (job.n, filters, strictness),
+    )
+
+
+def import_completions(
+    folder: Path,
+    inputs: Inputs,
+    prompt: Prompt,
+    teacher: str,
+    completions: Callable[[str], Iterable[str]],
+    filters: Filters,
+    strictness: Strictness = "tolerant",
+) -> Report:
+    """Files for completions that exist: `completions(split)` gives one per record, in order.
+
+    Raises UserError where the folder belongs to other settings or another process.
+    """
+    settings.claim(folder, imports.settings(prompt, teacher))
+    with journal.writing(folder) as written:
+        for split, records in inputs.items():
+            pairs = zip(records(), completions(split), strict=True)
+            imports.add(written, teacher, pairs)
+    return _finish(
+        folder,
+        inputs,
+        prompt,
+        lambda record: imports.record_sha(teacher, record),
+        (1, filters, strictness),
+    )
+
+
+def _finish(
+    folder: Path,
+    inputs: Inputs,
+    prompt: Prompt,
+    sha_of: Callable[[Record], str],
+    reading: tuple[int, Filters, Strictness],
+) -> Report:
+    n, filters, strictness = reading
+    answered = Journal(folder)
+    try:
+        reader = outputs.Reader(prompt, answered, sha_of, n, strictness)
+        return outputs.write(folder, inputs, reader, filters)
+    finally:
+        answered.close()
+
+
+def paid(folder: Path) -> dict[str, Any]:
+    """Tokens of all answers in the folder, as the servers counted them."""
+    total = {"completions": 0, "prompt_tokens": 0, "completion_tokens": 0}
+    for row in Journal(folder).rows():
+        total["completions"] += 1
+        for name, count in (row.get("usage") or {}).items():
+            total[name] = total.get(name, 0) + count
+    return total

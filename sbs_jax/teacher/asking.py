@@ -1,0 +1,201 @@
+"""Asks for every answer that the journal lacks: many calls in flight, each kept as it arrives.
+
+The rules of a run:
+
+1. a fixed number of workers take requests in order, until there are none;
+2. an answer is in the journal before the next call of its worker begins, so a kill can cost at most
+   one paid call per worker;
+3. a failed call leaves no trace but its count: the next run asks again;
+4. `MOST_FAILURES` failed calls in a row, without one success between them, end the run;
+5. an interrupt stops new calls and waits for those in flight; a second one drops them.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from sbs_jax.teacher.client import Failed, Reply, Stop, TooLong
+from sbs_jax.teacher.journal import Row, Writer
+from sbs_jax.teacher.limits import PerMinute
+from sbs_jax.teacher.progress import Progress
+from sbs_jax.teacher.requests import Request
+
+MOST_FAILURES = 10
+
+
+class Asks(Protocol):
+    """What answers a request: `client.Client`, or a stand-in."""
+
+    async def complete(self, body: dict, n: int) -> Reply: ...
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How a run went.
+
+    Attributes:
+        failures: record id -> why, for what a later run will ask again.
+        too_long: record id -> the server's words.
+        stopped: why the run ended early; empty if it did not.
+        interrupted: whether a person (or the machine's shutdown) ended it.
+    """
+
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    too_long: dict[str, str] = dataclasses.field(default_factory=dict)
+    stopped: str = ""
+    interrupted: bool = False
+
+
+def missing(journal: Writer, request: Request, n: int) -> list[int]:
+    """The samples of a request that the journal lacks."""
+    return [sample for sample in range(n) if request.key(sample) not in journal]
+
+
+class Asker:
+    """One run of asking."""
+
+    def __init__(
+        self,
+        client: Asks,
+        journal: Writer,
+        progress: Progress,
+        n: int = 1,
+        concurrency: int = 8,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._progress = progress
+        self._n = n
+        self._concurrency = concurrency
+        self._calls = PerMinute(requests_per_minute)
+        self._tokens = PerMinute(tokens_per_minute)
+        self._outcome = Outcome()
+        self._failures_in_a_row = 0
+        self._stopping = False
+
+    async def run(self, requests: Iterable[Request]) -> Outcome:
+        """Asks for what is missing of `requests`. Raises UserError where the disk is full."""
+        source = iter(requests)
+        with self._interruptible() as tasks:
+            tasks.extend(
+                asyncio.ensure_future(self._work(source)) for _ in range(self._concurrency)
+            )
+            try:
+                await asyncio.gather(*tasks)
+            except asyncio.CancelledError:
+                self._outcome.interrupted = True
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        return self._outcome
+
+    async def _work(self, source: Iterator[Request]) -> None:
+        while not self._stopping:
+            request = next(source, None)
+            if request is None:
+                return
+            await self._answer(request)
+            self._progress.tick()
+
+    async def _answer(self, request: Request) -> None:
+        """Asks until all samples of one request are there, or it fails."""
+        progress, outcome = self._progress, self._outcome
+        try:
+            while samples := missing(self._journal, request, self._n):
+                if self._stopping:
+                    return
+                reply = await self._call(request, len(samples))
+                self._journal.add(journal_rows(request, samples, reply))
+                progress.called(reply.usage)
+                self._failures_in_a_row = 0
+            progress.done += 1
+        except TooLong as error:
+            outcome.too_long[request.id] = str(error)
+            progress.too_long += 1
+        except Stop as error:
+            self._stop(str(error))
+        except Failed as error:
+            outcome.failures[request.id] = str(error)
+            progress.failed += 1
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= MOST_FAILURES:
+                self._stop(f"{MOST_FAILURES} calls failed in a row, the last with: {error}")
+
+    async def _call(self, request: Request, n: int) -> Reply:
+        # The budget is an upper bound: what the completion did not use is given back.
+        budget = request.prompt_tokens + n * int(request.body.get("max_tokens", 0))
+        await self._calls.take()
+        await self._tokens.take(budget)
+        reply = await self._client.complete(request.body, n)
+        if reply.usage:
+            self._tokens.correct(sum(reply.usage.values()) - budget)
+        return reply
+
+    def _stop(self, why: str) -> None:
+        self._stopping = True
+        self._outcome.stopped = self._outcome.stopped or why
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[list[asyncio.Future]]:
+        """Turns SIGINT and SIGTERM into a soft stop, the second of them into a hard one."""
+        tasks: list[asyncio.Future] = []
+
+        def interrupt() -> None:
+            if self._outcome.interrupted:
+                for task in tasks:
+                    task.cancel()
+                return
+            self._stopping = self._outcome.interrupted = True
+            print(
+                "stopping: waiting for the calls in flight (interrupt again to drop them)",
+                file=sys.stderr,
+                flush=True,
+            )
+
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        # Only the main thread may handle signals; elsewhere they stay the caller's business.
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            for number in signals:
+                loop.add_signal_handler(number, interrupt)
+        try:
+            yield tasks
+        finally:
+            for number in signals:
+                with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+                    loop.remove_signal_handler(number)
+
+
+def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row]:
+    """The journal's lines for a reply; choices beyond those asked for are left out."""
+    # The messages are rebuilt from settings.json and the input; their hash proves which they were.
+    params = {k: v for k, v in request.body.items() if k not in ("model", "messages", "prompt")}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return [
+        {
+            "key": request.key(sample),
+            "id": request.id,
+            "sample": sample,
+            "prompt_sha": request.prompt_sha,
+            "model": request.body["model"],
+            "model_answered": reply.model,
+            "params": params,
+            "text": text,
+            "finish_reason": finish_reason,
+            "usage": dict(reply.usage) if first else {},
+            "response_id": reply.response_id,
+            "attempts": reply.attempts,
+            "time": now,
+        }
+        for first, sample, (text, finish_reason) in zip(
+            [True] + [False] * len(samples), samples, reply.choices, strict=False
+        )
+    ]

@@ -1,0 +1,154 @@
+"""The OpenAI Batch API as files: requests out, answers in, through the same journal.
+
+A batch costs half and answers within a day. `export` writes what the journal lacks; the files are
+uploaded and the results downloaded with the provider's own tools (docs/annotate.md has the
+commands); `load` adds the results. Keys are those of direct calls, so both ways share one journal
+(elsewhere they do not: https://github.com/safety-research/safety-tooling/issues/43).
+
+Format: https://platform.openai.com/docs/guides/batch (one JSON object per line; ``custom_id``
+comes back with the answer; at most 50,000 requests and 200 MB a file).
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sbs_jax.errors import UserError
+from sbs_jax.teacher.asking import journal_rows, missing
+from sbs_jax.teacher.client import Reply, read_response
+from sbs_jax.teacher.journal import Journal, Writer
+from sbs_jax.teacher.requests import Api, Request
+
+FOLDER = "batch"
+MOST_REQUESTS = 50_000
+MOST_BYTES = 190_000_000
+
+_URLS: dict[Api, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+
+
+def export(
+    folder: Path, journal: Journal, requests: Iterable[Request], api: Api, n: int
+) -> list[Path]:
+    """Writes FOLDER/batch/requests-NNN.jsonl for what the journal lacks; returns the files.
+
+    Raises UserError where an earlier export is there: it may be under way, and paid for.
+    """
+    target = folder / FOLDER
+    if any(target.glob("requests-*.jsonl")):
+        raise UserError(
+            f"{target}: holds an earlier export; import its results with --batch_import, "
+            "then delete the folder"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    files = []
+    for lines in _parts(_lines(journal, requests, api, n)):
+        path = target / f"requests-{len(files) + 1:03d}.jsonl"
+        partial = path.with_suffix(".tmp")
+        partial.write_bytes(b"".join(lines))
+        partial.replace(path)
+        files.append(path)
+    return files
+
+
+def _lines(journal: Journal, requests: Iterable[Request], api: Api, n: int) -> Iterator[bytes]:
+    for request in requests:
+        samples = len(missing(journal, request, n))
+        if samples:
+            body = request.body | ({"n": samples} if samples > 1 else {})
+            call = {"custom_id": request.sha, "method": "POST", "url": _URLS[api], "body": body}
+            yield json.dumps(call).encode() + b"\n"
+
+
+def _parts(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    size = 0
+    for line in lines:
+        if part and (len(part) == MOST_REQUESTS or size + len(line) > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += len(line)
+    if part:
+        yield part
+
+
+@dataclasses.dataclass
+class Loaded:
+    """What a file of results held."""
+
+    added: int = 0
+    known: int = 0
+    strangers: int = 0
+    errors: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def __str__(self) -> str:
+        parts = [f"{self.added} answers added", f"{self.known} known already"]
+        if self.strangers:
+            parts.append(f"{self.strangers} answer no record of this input and settings")
+        parts += [f"{count} failed: {why}" for why, count in self.errors.most_common()]
+        return ", ".join(parts)
+
+
+def load(journal: Writer, requests: Iterable[Request], n: int, paths: Iterable[Path]) -> Loaded:
+    """Adds the successful answers of result files to the journal; loading twice adds nothing.
+
+    Raises UserError (file and line) for a line that is no batch result.
+    """
+    loaded = Loaded()
+    replies: dict[str, list[Reply]] = {}
+    for path in paths:
+        for sha, reply in _results(path, loaded):
+            replies.setdefault(sha, []).append(reply)
+    for request in requests:
+        for reply in replies.pop(request.sha, ()):
+            samples = missing(journal, request, n)
+            if not samples or reply.response_id in _response_ids(journal, request, n):
+                loaded.known += 1
+                continue
+            rows = journal_rows(request, samples, reply)
+            journal.add(rows)
+            loaded.added += len(rows)
+    loaded.strangers = len(replies)
+    return loaded
+
+
+def _response_ids(journal: Journal, request: Request, n: int) -> set[Any]:
+    rows = (journal.get(request.key(sample)) for sample in range(n))
+    return {row.get("response_id") for row in rows if row}
+
+
+def _results(path: Path, loaded: Loaded) -> Iterator[tuple[str, Reply]]:
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                result = json.loads(line)
+                sha = result["custom_id"]
+                response = result.get("response") or {}
+                body = response.get("body") or {}
+                if response.get("status_code") != 200:
+                    loaded.errors[_why(result, body)] += 1
+                    continue
+                reply = read_response(body)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise UserError(f"{path}:{number}: not a result of the Batch API") from None
+            if not reply.choices:
+                loaded.errors["no completion in the answer"] += 1
+                continue
+            # Without an id of its own an answer is known by its bytes.
+            response_id = reply.response_id or hashlib.sha256(line).hexdigest()
+            yield sha, dataclasses.replace(reply, response_id=response_id)
+
+
+def _why(result: dict[str, Any], body: dict[str, Any]) -> str:
+    error = result.get("error") or body.get("error") or {}
+    return str(error.get("message") or error.get("code") or "unknown error")[:200]

@@ -1,0 +1,219 @@
+"""Every answer a teacher gave, in append-only JSONL: cache, resume point and audit log in one.
+
+One line per completion::
+
+    {"key": "<sha256 of the request>-<sample>", "id": "17", "sample": 0, "prompt_sha": "...",
+     "model": "asked", "model_answered": "...", "params": {...}, "text": "raw completion",
+     "finish_reason": "stop", "usage": {"prompt_tokens": 412, "completion_tokens": 48},
+     "response_id": "...", "attempts": 1, "time": "2026-11-21T06:45:00+00:00"}
+
+A failed call leaves no line, so the next run asks again. Lines are added with one unbuffered write
+each: a killed process loses nothing it had received, and what a crash of the machine may lose is
+at most the last `SYNC_EVERY` lines. `usage` is that of the whole call and stands on the first of
+its completions only: the sum over lines is what was paid.
+
+Plain files, because a database over NFS or Lustre is where comparable tools lose their caches
+(https://github.com/stanfordnlp/dspy/pull/8843). A folder may hold several journals (one per shard,
+or copied from other machines): all are read, the first answer to a key counts.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sbs_jax.errors import UserError
+
+SYNC_EVERY = 50
+NAME = "journal.jsonl"
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """The answers of a folder; `Journal(folder)` reads, `with writing(folder)` also adds."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        # Key -> (file, offset): half a million texts stay on disk.
+        self._places: dict[str, tuple[int, int]] = {}
+        self._paths = sorted(self.folder.glob("journal*.jsonl"))
+        self._readers: dict[int, Any] = {}
+        self.unreadable = 0
+        for number, path in enumerate(self._paths):
+            for offset, line in _lines(path):
+                self._index(number, offset, line)
+
+    def _index(self, number: int, offset: int, line: bytes) -> None:
+        row = parse_row(line)
+        if row is None:
+            self.unreadable += bool(line.strip())
+        else:
+            self._places.setdefault(row["key"], (number, offset))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def get(self, key: str) -> Row | None:
+        """The line of a key, or None where there is no answer yet."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        number, offset = place
+        if number not in self._readers:
+            self._readers[number] = self._paths[number].open("rb")
+        self._readers[number].seek(offset)
+        return parse_row(self._readers[number].readline())
+
+    def rows(self) -> Iterator[Row]:
+        """All readable lines of all files, repeated keys included."""
+        for path in self._paths:
+            for _, line in _lines(path):
+                row = parse_row(line)
+                if row is not None:
+                    yield row
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+
+
+class Writer(Journal):
+    """A journal that adds to the file `name` of its folder; use `writing`, which locks it."""
+
+    def __init__(self, folder: str | os.PathLike[str], name: str = NAME) -> None:
+        self._path = Path(folder) / name
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._end = _repair(self._file)
+        super().__init__(folder)
+        self._number = self._paths.index(self._path)
+        self._unsynced = 0
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Adds the completions of one call, in one write.
+
+        Raises UserError where the disk is full; then the file holds whole lines only.
+        """
+        lines = [_line(row) for row in rows]
+        self._write(b"".join(lines))
+        for line in lines:
+            self._index(self._number, self._end, line)
+            self._end += len(line)
+        self._unsynced += len(lines)
+        if self._unsynced >= SYNC_EVERY:
+            self.sync()
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            raise UserError(
+                f"{self._path}: cannot be written ({error.strerror}); "
+                "make room and run the same command again: nothing so far is lost"
+            ) from None
+
+    def sync(self) -> None:
+        """Makes the lines so far survive a crash of the machine."""
+        os.fsync(self._file)
+        self._unsynced = 0
+
+    def close(self) -> None:
+        self.sync()
+        os.close(self._file)
+        super().close()
+
+
+@contextlib.contextmanager
+def writing(folder: str | os.PathLike[str], name: str = NAME) -> Iterator[Writer]:
+    """Opens the journal for adding, alone: raises UserError where another process has it open."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / f".{name}.lock"):
+        journal = Writer(folder, name)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The lock belongs to the open file: it goes with its process, however that ends.
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"{path.parent}: another annotate run (process {owner}) writes here; "
+                "wait for it, or give each machine its own --shard"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def parse_row(line: bytes) -> Row | None:
+    """The line's object, or None where it is not a whole answer."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    usable = isinstance(row, dict) and all(isinstance(row.get(n), str) for n in ("key", "text"))
+    return row if usable else None
+
+
+def _line(row: Row) -> bytes:
+    # ASCII: whatever a model emits (lone surrogates, U+2028) stays one line of valid UTF-8.
+    return json.dumps(row, ensure_ascii=True).encode() + b"\n"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(Offset, line) of every line of a file."""
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            yield offset, line
+            offset += len(line)
+
+
+def _repair(file: int) -> int:
+    """Ends a torn last line: keeps it where only the line break is missing, else cuts it off.
+
+    Returns the file's size.
+    """
+    size = os.fstat(file).st_size
+    start = _last_break(file, size)
+    if start == size:
+        return size
+    if parse_row(os.pread(file, size - start, start)) is None:
+        os.ftruncate(file, start)
+        return start
+    os.write(file, b"\n")
+    return size + 1
+
+
+def _last_break(file: int, size: int) -> int:
+    """The offset behind the last line break."""
+    block = 1 << 16
+    end = size
+    while end > 0:
+        start = max(0, end - block)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

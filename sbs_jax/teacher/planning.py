@@ -1,0 +1,76 @@
+"""What a run would send and cost, worked out without sending anything."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterable
+
+from sbs_jax.teacher.asking import missing
+from sbs_jax.teacher.journal import Journal
+from sbs_jax.teacher.progress import Prices, money
+from sbs_jax.teacher.requests import CHARACTERS_PER_TOKEN, Recipe, Request
+
+EXAMPLES = 3
+
+
+@dataclasses.dataclass
+class Plan:
+    """Counts of a run to come; tokens are estimates (characters / 4)."""
+
+    records: int = 0
+    distinct: int = 0
+    pending: int = 0
+    samples: int = 0
+    prompt_tokens: int = 0
+    likely_tokens: int = 0
+    most_tokens: int = 0
+    examples: list[Request] = dataclasses.field(default_factory=list)
+
+
+def plan(recipe: Recipe, distinct: Iterable[Request], journal: Journal, n: int) -> Plan:
+    """Counts what is missing. Raises UserError where a record does not fit the prompt."""
+    found = Plan()
+    shown = [recipe.prompt.write_completion(exemplar) for exemplar in recipe.prompt.exemplars]
+    budget = int(recipe.parameters().get("max_tokens", 0)) or recipe.max_tokens
+    likely = statistics.mean(map(len, shown)) / CHARACTERS_PER_TOKEN if shown else budget
+    for request in distinct:
+        found.distinct += 1
+        samples = len(missing(journal, request, n))
+        if not samples:
+            continue
+        found.pending += 1
+        found.samples += samples
+        found.prompt_tokens += request.prompt_tokens
+        if len(found.examples) < EXAMPLES:
+            found.examples.append(request)
+    found.likely_tokens = round(found.samples * min(likely, budget))
+    found.most_tokens = found.samples * budget
+    return found
+
+
+def describe(found: Plan, recipe: Recipe, prices: Prices, n: int) -> str:
+    """The plan as text, with the first requests in full."""
+    likely = prices.cost(found.prompt_tokens, found.likely_tokens)
+    most = prices.cost(found.prompt_tokens, found.most_tokens)
+    cost = money(likely)
+    if most is not None:
+        cost = f"about {cost}, at most {money(most)}; half of it through --batch_export"
+    shots = len(recipe.prompt.exemplars) if recipe.mode == "few_shot" else 0
+    lines = [
+        f"task {recipe.prompt.name}, model {recipe.model}, {recipe.api} API, {shots} exemplars"
+        + (", labels given" if recipe.label_given else ""),
+        f"parameters: {recipe.parameters()}",
+        f"records: {found.records} ({found.distinct} distinct), {n} sample(s) each",
+        f"requests to send: {found.pending} for {found.samples} completions",
+        f"tokens: about {found.prompt_tokens:,} in (characters / {CHARACTERS_PER_TOKEN}, each "
+        f"request once), about {found.likely_tokens:,} and at most {found.most_tokens:,} out",
+        f"cost: {cost}",
+    ]
+    for number, request in enumerate(found.examples, start=1):
+        lines += [f"--- request {number} (record {request.id})", _shown(request)]
+    return "\n".join(lines)
+
+
+def _shown(request: Request) -> str:
+    if "prompt" in request.body:
+        return request.body["prompt"]
+    return "\n".join(f"[{m['role']}]\n{m['content']}" for m in request.body["messages"])

@@ -1,0 +1,97 @@
+"""How good the teacher is, measured against gold: accuracy, calibration, labels."""
+
+import collections
+from collections.abc import Iterable
+from typing import Any
+
+from sbs_jax import metrics
+from sbs_jax.metrics import Accuracy
+from sbs_jax.teacher import answers
+from sbs_jax.teacher.prompts import Prompt
+from sbs_jax.teacher.voting import Answer
+
+_NOTHING = Accuracy(0, 0)
+
+
+class ReportCard:
+    """Counts over answers; add them in any order, read the card at the end.
+
+    An unreadable answer is wrong; a record that has not been answered does not count.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self.overall = _NOTHING
+        self.readable = _NOTHING
+        self._by_agreement: dict[tuple[int, int], Accuracy] = {}
+        self._by_label: dict[str, Accuracy] = {}
+        self._said: collections.Counter[str] = collections.Counter()
+        self._words = 0
+
+    def add(self, answer: Answer) -> None:
+        """Counts one answer."""
+        if not answer.samples:
+            return
+        right = metrics.is_correct(self._prompt.metric, answer.label, answer.record.label)
+        one = Accuracy(int(right), 1)
+        self.overall += one
+        level = (answer.votes, answer.samples)
+        self._by_agreement[level] = self._by_agreement.get(level, _NOTHING) + one
+        if answer.label:
+            self.readable += one
+            self._words += len(answer.rationale.split())
+        for group in self._group(answer, answer.record.label):
+            self._by_label[group] = self._by_label.get(group, _NOTHING) + one
+        for group in self._group(answer, answer.label):
+            self._said[group] += 1
+
+    def _group(self, answer: Answer, label: str) -> Iterable[str]:
+        """The row of the label table: the label, or the letter of the choice."""
+        if self._prompt.answer == "labels":
+            return [label or "(none)"]
+        if self._prompt.answer == "choices":
+            shown = answers.shown("choices", label, answer.record.input)
+            return [shown[:3] if shown else "(none)"]
+        return []
+
+    def calibration(self) -> list[dict[str, Any]]:
+        """Accuracy at every level of agreement, the highest first: does a vote tell the truth?"""
+        ordered = sorted(
+            self._by_agreement.items(), key=lambda item: (-item[0][0] / item[0][1], -item[0][1])
+        )
+        return [
+            {"votes": votes, "samples": samples, "agreement": votes / samples, **found.to_json()}
+            for (votes, samples), found in ordered
+        ]
+
+    def labels(self) -> dict[str, dict[str, Any]]:
+        """Per gold label: accuracy, and how often the teacher says it."""
+        return {
+            label: {"said": self._said[label], **self._by_label.get(label, _NOTHING).to_json()}
+            for label in sorted(self._by_label.keys() | self._said.keys())
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        readable = self.readable.n
+        return {
+            "accuracy": self.overall.to_json(),
+            "accuracy_where_readable": self.readable.to_json(),
+            "mean_rationale_words": round(self._words / readable, 1) if readable else None,
+            "calibration": self.calibration(),
+            "labels": self.labels(),
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"teacher's accuracy    {self.overall}",
+            f"  where readable      {self.readable}",
+        ]
+        several = any(samples > 1 for _, samples in self._by_agreement)
+        for row in self.calibration() if several else ():
+            found = Accuracy(row["correct"], row["n"])
+            lines.append(f"  {row['votes']} of {row['samples']} agree".ljust(22) + str(found))
+        for label, row in self.labels().items():
+            found = Accuracy(row["correct"], row["n"])
+            gold = str(found) if found.n else "(never gold)"
+            lines.append(f"  gold {label}".ljust(22) + f"{gold}, said {row['said']} times")
+        return "\n".join(lines)

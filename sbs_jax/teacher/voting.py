@@ -1,0 +1,147 @@
+"""Several readings of one question -> one answer, and which answers to leave out."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sbs_jax import metrics
+from sbs_jax.records import Record
+from sbs_jax.teacher import ladder
+from sbs_jax.teacher.ladder import Reading
+from sbs_jax.teacher.prompts import Prompt
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What the teacher says of one record, over all of its samples.
+
+    Attributes:
+        votes: samples that gave the label; agreement is their share of all samples.
+        samples: samples answered (unreadable ones included); 0 where there is no answer yet.
+        dropped: the filters that the answer did not pass.
+    """
+
+    record: Record
+    rationale: str
+    label: str
+    votes: int
+    samples: int
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def agreement(self) -> float:
+        return self.votes / self.samples if self.samples else 0.0
+
+    @property
+    def kept_rationale(self) -> str | None:
+        """The rationale to train on, or None."""
+        return None if self.dropped or not self.rationale.strip() else self.rationale
+
+    @property
+    def kept_label(self) -> str | None:
+        """The teacher's label; blank where it gave none, None where there is no answer to use.
+
+        A filter of the rationale leaves the label alone, so that the teacher's accuracy stays
+        that of all its answers; an agreement below the threshold is no label.
+        """
+        if not self.samples or "agreement" in self.dropped:
+            return None
+        return self.label or " "
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.record.id,
+            "rationale": self.kept_rationale,
+            "label": self.kept_label,
+            "agreement": round(self.agreement, 4),
+            "votes": self.votes,
+            "samples": self.samples,
+            "dropped": list(self.dropped),
+        }
+
+
+def vote(metric: str, record: Record, readings: Sequence[Reading]) -> Answer:
+    """Self-consistency (Wang et al. 2022): the label most samples give, of equals the first.
+
+    Labels are compared by the dataset's metric, so that (3 + 4) and (4 + 3) vote together. The
+    rationale is the shortest among those that support the label, read on the highest rung.
+    """
+    camps: list[list[Reading]] = []
+    for reading in readings:
+        if not reading.found:
+            continue
+        for camp in camps:
+            if metrics.is_correct(metric, reading.label, camp[0].label):
+                camp.append(reading)
+                break
+        else:
+            camps.append([reading])
+    if not camps:
+        rationale = readings[0].rationale if readings else ""
+        return Answer(record, rationale, "", 0, len(readings))
+    winners = max(camps, key=len)
+    best = min(winners, key=_preference)
+    return Answer(record, best.rationale, best.label, len(winners), len(readings))
+
+
+def _preference(reading: Reading) -> tuple[bool, int, int]:
+    return (
+        not reading.rationale.strip(),
+        ladder.READ.index(reading.outcome),
+        len(reading.rationale),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """Which answers to leave out of training; the defaults leave out none.
+
+    Attributes:
+        only_correct: the label must be the gold one.
+        min_agreement: least share of the samples that gave the label.
+        min_words, max_words: of the rationale.
+        drop_leaks: the rationale must not give the label away as one ("the answer is", or the
+            label's own word where labels come from a list); wanted when it becomes an input.
+        drop_repeats: the same rationale for a second question.
+    """
+
+    only_correct: bool = False
+    min_agreement: float = 0.0
+    min_words: int = 0
+    max_words: int | None = None
+    drop_leaks: bool = False
+    drop_repeats: bool = False
+
+    def apply(self, prompt: Prompt, answers: Iterable[Answer]) -> Iterable[Answer]:
+        """The same answers in order, each with the names of the filters it did not pass."""
+        seen: dict[str, str] = {}
+        for answer in answers:
+            if not answer.samples:
+                yield answer
+                continue
+            dropped = self._dropped(prompt, answer)
+            if self.drop_repeats and answer.rationale.strip():
+                asked = seen.setdefault(answer.rationale.strip().casefold(), answer.record.input)
+                dropped += ("repeat",) * (asked != answer.record.input)
+            yield dataclasses.replace(answer, dropped=dropped)
+
+    def _dropped(self, prompt: Prompt, answer: Answer) -> tuple[str, ...]:
+        words = len(answer.rationale.split())
+        failed = {
+            "gold": self.only_correct
+            and not metrics.is_correct(prompt.metric, answer.label, answer.record.label),
+            "agreement": answer.agreement < self.min_agreement,
+            "short": words < self.min_words,
+            "long": self.max_words is not None and words > self.max_words,
+            "leak": self.drop_leaks and leaks(prompt, answer),
+        }
+        return tuple(name for name, drop in failed.items() if drop)
+
+
+def leaks(prompt: Prompt, answer: Answer) -> bool:
+    """Whether the rationale states the label as the answer."""
+    rationale = answer.rationale.casefold()
+    if "answer is" in rationale:
+        return True
+    words = rationale.replace(".", " ").replace(",", " ").split()
+    return prompt.answer == "labels" and answer.label.casefold() in words

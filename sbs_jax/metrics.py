@@ -48,7 +48,8 @@ class Accuracy:
         centre = (share + z2 / (2 * self.n)) / (1 + z2 / self.n)
         half = _Z95 * math.sqrt(share * (1 - share) / self.n + z2 / (4 * self.n**2))
         half /= 1 + z2 / self.n
-        return max(0.0, centre - half), min(1.0, centre + half)
+        # At 0% and 100% rounding would put the share itself just outside.
+        return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
     def __add__(self, other: "Accuracy") -> "Accuracy":
         return Accuracy(self.correct + other.correct, self.n + other.n)
@@ -96,7 +97,7 @@ def majority_baseline(labels_train: Iterable[str], labels_test: Sequence[str]) -
     return Accuracy(sum(gold == label for gold in labels_test), len(labels_test))
 
 
-def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
+def mcnemar(correct_a: Iterable[bool], correct_b: Iterable[bool]) -> float:
     """The exact two-sided McNemar test: p of such a difference between two models by chance.
 
     Args:

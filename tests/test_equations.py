@@ -1,0 +1,169 @@
+"""The evaluator: what the original's eval computed, without evaluating anything."""
+
+import json
+import math
+import operator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sbs_jax.equations import MAX_DEPTH, MAX_LENGTH, equal, evaluate
+
+
+def _same(value: object, recorded: object) -> bool:
+    """Equality with a recorded value, type included; JSON has lists for tuples, null for nan."""
+    if recorded is None:
+        return isinstance(value, float) and math.isnan(value)
+    if isinstance(recorded, list):
+        return value == tuple(recorded)
+    return type(value) is type(recorded) and value == recorded
+
+
+@pytest.fixture(scope="module")
+def recorded(shared) -> list[dict]:
+    return json.loads((shared / "vectors" / "svamp_eval.json").read_text())
+
+
+def test_every_svamp_label_has_the_value_of_the_original(recorded: list[dict]) -> None:
+    assert len(recorded) == 2000
+    wrong = [r for r in recorded if not _same(evaluate(r["expr"], python_compat=True), r["value"])]
+    assert not wrong
+
+
+def test_the_default_differs_in_two_tuples_and_five_ands(recorded: list[dict]) -> None:
+    differing = [r["expr"] for r in recorded if not _same(evaluate(r["expr"]), r["value"])]
+    assert differing == [
+        "((28 - 13) and (28 - 15))",
+        "(175, 5)",
+        "(53 + 17) and (14 - 10)",
+        "((29/2) and (30/2))",
+        "(34 + 40) and (62 - 17)",
+        "(8 / 4) and (6 / 4)",
+        "(14, 21)",
+    ]
+    assert all(math.isnan(evaluate(expression)) for expression in differing)
+
+
+def test_corner_cases_recorded_from_the_original(shared) -> None:
+    cases = json.loads((shared / "vectors" / "metrics_cases.json").read_text())["equation"]
+    for case in cases:
+        assert _same(evaluate(case["pred"], python_compat=True), case["pred_value"]), case
+        assert _same(evaluate(case["label"], python_compat=True), case["label_value"]), case
+        assert equal(case["pred"], case["label"], python_compat=True) == case["equal"], case
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("( 84.0 / 2.0 )", 42.0),
+        ("(22/11) + (34/11)", 22 / 11 + 34 / 11),
+        ("2 + 3 * 4 - 6 / 2", 11.0),
+        ("8 / 4 / 2", 1.0),
+        ("-2 * -(3 + +4)", 14),
+        ("7 - - 2", 9),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("1e3", 1000.0),
+        ("2E-1", 0.2),
+        ("0", 0),
+        ("05.5", 5.5),
+        (" \t(249) ", 249),
+        ("9" * 400 + " / " + "9" * 400, 1.0),
+    ],
+)
+def test_arithmetic(text: str, value: float) -> None:
+    assert _same(evaluate(text), value)
+    assert _same(evaluate(text, python_compat=True), value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "nan", "inf", "x", "(some - 8)", "(7x = 14)", "((415 - 309)", "5)", "()", "-"),
+        *("050", "5 .0", "1.2.3", "1,210", "1_000", "0x10", "5j", "٣", "3 (4)", "(3)(4)", "2 3"),
+        *("2 ** 3", "7 // 2", "7 % 2", "1 if 1 else 2", "[1]", "len('a')", "5 # five", "1 or 2"),
+        *("1 / 0", "0.0 / 0", "1e999", "1e308 * 10", "9" * 400 + " * 1.0", "1 / (2 - 2) * 0"),
+        *("__import__('os').system('true')", "(lambda: 5)()", "5; 6", "(5\n+ 1)", "5,", "1 and 2"),
+    ],
+)
+def test_everything_else_is_nan_and_equals_nothing(text: str) -> None:
+    assert math.isnan(evaluate(text))
+    assert not equal(text, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0 and 5", 0),
+        ("0.0 and (1 / 0)", 0.0),
+        ("(3) and 4 and 5", 5),
+        ("2 * (1 and 3) + 1", 7),
+        ("5and 3", 3),
+        ("14, 21", [14, 21]),
+        ("(1 + 1, 2, )", [2, 2]),
+        ("(5,)", [5]),
+        ("()", []),
+        ("1 and (2, 3)", [2, 3]),
+        ("(1, 2) + 1", None),
+        ("-(1, 2)", None),
+        ("(1 / 0) and 5", None),
+        ("5and3", None),
+        ("1 and", None),
+        (",", None),
+        ("(1,,2)", None),
+    ],
+)
+def test_python_compat(text: str, value: object) -> None:
+    assert _same(evaluate(text, python_compat=True), value)
+
+
+def test_tuples_equal_nothing() -> None:
+    assert not equal("(14, 21)", "(14, 21)", python_compat=True)
+
+
+def test_length_and_depth_are_capped() -> None:
+    assert evaluate("1" * MAX_LENGTH) == int("1" * MAX_LENGTH)
+    assert math.isnan(evaluate("1" * (MAX_LENGTH + 1)))
+    assert evaluate("(" * MAX_DEPTH + "1" + ")" * MAX_DEPTH) == 1
+    assert math.isnan(evaluate("(" * (MAX_DEPTH + 1) + "1" + ")" * (MAX_DEPTH + 1)))
+    assert math.isnan(evaluate("(" * 10**6))
+    assert evaluate("-" * 900 + "1") == 1
+
+
+def test_nothing_is_executed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    attack = "__import__('pathlib').Path('PWNED').write_text('..') * 0 + 8"
+    assert not equal(attack, "8.0", python_compat=True)
+    assert not list(tmp_path.iterdir())
+
+
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+_NUMBERS = st.one_of(st.integers(0, 10**6), st.floats(0, 1e6, allow_subnormal=False)).map(
+    lambda number: (repr(number), number)
+)
+
+
+def _combined(operands: st.SearchStrategy) -> st.SearchStrategy:
+    """(text, value) of two bracketed operands, or of one with a sign."""
+
+    def apply(left: tuple, symbol: str, right: tuple) -> tuple:
+        try:
+            value = _OPERATORS[symbol](left[1], right[1])
+        except (ZeroDivisionError, OverflowError):
+            value = math.nan
+        return f"({left[0]} {symbol} {right[0]})", value
+
+    binary = st.builds(apply, operands, st.sampled_from("+-*/"), operands)
+    return binary | operands.map(lambda operand: (f"-({operand[0]})", -operand[1]))
+
+
+@given(st.recursive(_NUMBERS, _combined, max_leaves=12))
+def test_agrees_with_python_arithmetic(expression: tuple[str, float]) -> None:
+    text, value = expression
+    assert _same(evaluate(text), None if math.isnan(value) or math.isinf(value) else value)
+
+
+@given(st.text(max_size=80) | st.text("0123456789.eE+-*/(), \tandx_", max_size=80), st.booleans())
+def test_never_raises(text: str, python_compat: bool) -> None:
+    assert isinstance(evaluate(text, python_compat), int | float | tuple)

@@ -206,6 +206,10 @@ class Release:
         if more := sum(1 for _ in outputs):
             raise self._unequal(dataset, name, shards, count, count + more)
 
+    def completions(self, dataset: str, split: str, teacher: Teacher = "palm") -> Iterator[str]:
+        """Streams the teacher's texts as released, one per record of `records`; none if absent."""
+        return self._texts(self._shards(dataset, split, teacher))
+
     def _file(self, dataset: str, split: str) -> str:
         return f"{self._root}{dataset}/{dataset}_{RELEASED[dataset].files.get(split, split)}.json"
 
@@ -237,6 +241,9 @@ class Release:
         return [found[number] for number in sorted(found)]
 
     def _outputs(self, shards: list[str], parser: str) -> Iterator[tuple[str, str]]:
+        return map(completions.PARSERS[parser], self._texts(shards))
+
+    def _texts(self, shards: list[str]) -> Iterator[str]:
         for name in shards:
             where = self._archive.where(name)
             try:
@@ -248,7 +255,7 @@ class Release:
             for number, text in enumerate(texts):
                 if not isinstance(text, str):
                     raise UserError(f"{where}: completion {number} is not text")
-                yield completions.PARSERS[parser](text)
+                yield text
 
     def _unequal(
         self, dataset: str, name: str, shards: list[str], records: int, outputs: int

@@ -154,7 +154,7 @@ def _released() -> tuple[dict, str, Callable[[str], Iterable[str]]]:
     if name not in RELEASED:
         raise UserError(f"--import_released: it holds {', '.join(RELEASED)}, not {name}")
     release = Release(FLAGS.import_released, paths.cache_home() / "downloads")
-    splits = [split for split in release.splits(name) if release.has_completions(name, split)]
+    splits = [s for s in release.splits(name) if any(True for _ in release.completions(name, s))]
     if not splits:
         raise UserError(f"{FLAGS.import_released}: holds no completions for {name}")
     inputs = {split: _released_records(release, name, split) for split in splits}

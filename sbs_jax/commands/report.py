@@ -1,0 +1,30 @@
+"""Tables, figures and one HTML page from finished runs and studies.
+
+Examples:
+  sbs report --runs runs/cqa --out reports/cqa
+  sbs report --runs runs/cqa runs/svamp --out reports/both
+  sbs report --runs demo --out demo/again
+
+Writes OUT/report.html, which needs no other file, and each picture as PNG with its numbers as JSON.
+"""
+
+from absl import flags
+
+FLAGS = flags.FlagValues()
+ARGUMENTS = "[RUN...]"
+
+flags.DEFINE_multi_string(
+    "runs",
+    None,
+    "Folder of a run (MODEL_DIR) or a study, or a folder that holds such; several may follow.",
+    required=True,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("out", None, "Folder to write to.", required=True, flag_values=FLAGS)
+
+
+def main(argv: list[str]) -> None:
+    from sbs_jax import report
+
+    print(report.write([*FLAGS.runs, *argv], FLAGS.out))
+    print(f"\nwritten: {FLAGS.out}/{report.PAGE}")

@@ -1,0 +1,232 @@
+"""Pictures as PNG bytes: accuracy against labels, and learning curves.
+
+One colour and one marker per arm in every picture, from the palette of Okabe and Ito (2008), which
+readers with any common form of colour blindness can tell apart.
+"""
+
+import dataclasses
+import io
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sbs_jax.errors import UserError
+from sbs_jax.summaries import ARM_NAMES, Summary, arm_name, labels_name
+
+_COLOURS = dict(
+    zip(
+        ARM_NAMES,
+        ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00", "#CC79A7", "#7F7F00"),
+        strict=True,
+    )
+)
+_MARKERS = dict(zip(ARM_NAMES, "sD^oPvX", strict=True))
+_DASHES = ("-", "--", ":", "-.")
+_OTHER = ("#444444", "#888888", "#5D3A9B", "#A6761D")
+# Shares of the distance between two fractions: between neighbouring arms, and from an arm's mean to
+# its seeds, which would vanish behind the interval's bar.
+_DODGE, _ASIDE = 0.08, 0.022
+
+# Logged scalars that learning curves are drawn of, and their axes.
+CURVES = {
+    "label/loss": "label loss (nats per token)",
+    "rationale/loss": "rationale loss (nats per token)",
+    "validation/accuracy": "validation accuracy",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """What one run logged: metric name -> [(step, value), ...].
+
+    Attributes:
+        arm: decides the colour.
+        label: its entry in the legend, shared by runs of the same arm and label.
+        row: name of the row of panels it is drawn in; "" for a figure of one row.
+        points: of the names in `CURVES`; others are not drawn.
+    """
+
+    arm: str
+    label: str
+    row: str
+    points: dict[str, list[tuple[int, float]]]
+
+
+def accuracy_png(summary: Summary, title: str, baseline: str) -> bytes:
+    """Accuracy against the number of labels: seeds as dots, means with their 95% intervals.
+
+    Args:
+        title: says what was run.
+        baseline: what the untrained guesser does, for the legend.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    plt = _pyplot()
+    fractions = list(summary.labels)
+    places = {fraction: math.log2(fraction) for fraction in fractions}
+    gap = min((places[b] - places[a] for a, b in itertools.pairwise(fractions)), default=1.0)
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    _draw_references(axes, summary, places, baseline)
+    for index, arm in enumerate(summary.arms):
+        shift = (index - (len(summary.arms) - 1) / 2) * _DODGE * gap
+        _draw_arm(axes, summary, arm, {f: places[f] + shift for f in fractions}, _ASIDE * gap)
+    axes.set_xticks(list(places.values()), [labels_name(f, n) for f, n in summary.labels.items()])
+    axes.set_xlim(places[fractions[0]] - 0.35 * gap, places[fractions[-1]] + 0.35 * gap)
+    axes.set_ylim(_floor(summary), 1.02)
+    axes.set_xlabel("training questions (share of all)")
+    questions = sorted({cell.test_questions for cell in summary.cells})
+    axes.set_ylabel(f"accuracy on {' or '.join(map(str, questions))} test questions per seed")
+    axes.set_title(title, loc="left", fontsize=11, wrap=True)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)
+    figure.legend(
+        title="large marks: means over seeds with 95% intervals; small dots: seeds",
+        title_fontsize=9,
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
+    return _png(figure)
+
+
+def _draw_references(
+    axes: Any, summary: Summary, places: dict[float, float], baseline: str
+) -> None:
+    if teacher := summary.teacher:
+        axes.axhspan(*teacher.ci95, color="black", alpha=0.07, linewidth=0)
+        label = f"teacher {teacher.value:.3f} (n = {teacher.n})"
+        axes.axhline(teacher.value, color="black", linestyle="--", linewidth=1.2, label=label)
+    if summary.majority:
+        axes.plot(
+            [places[fraction] for fraction in summary.majority],
+            [guess.mean for guess in summary.majority.values()],
+            color="#777777",
+            linestyle=":",
+            marker="_",
+            label=f"untrained guess: {baseline}",
+        )
+
+
+def _draw_arm(
+    axes: Any, summary: Summary, arm: str, places: dict[float, float], aside: float
+) -> None:
+    colour, marker = _style(arm, summary.arms)
+    cells = [cell for cell in summary.cells if cell.arm == arm]
+    xs = [places[cell.fraction] for cell in cells]
+    means = [cell.accuracy.mean for cell in cells]
+    errors = [
+        [0.0 if c.accuracy.low is None else c.accuracy.mean - c.accuracy.low for c in cells],
+        [0.0 if c.accuracy.high is None else c.accuracy.high - c.accuracy.mean for c in cells],
+    ]
+    seeds = sorted({cell.accuracy.seeds for cell in cells})
+    axes.errorbar(
+        xs,
+        means,
+        yerr=errors,
+        color=colour,
+        marker=marker,
+        markersize=7,
+        capsize=3,
+        linewidth=1.6,
+        elinewidth=1.2,
+        label=f"{arm_name(arm)} ({' or '.join(map(str, seeds))} seeds)",
+    )
+    for x, cell in zip(xs, cells, strict=True):
+        values = list(cell.by_seed.values())
+        axes.scatter([x - aside] * len(values), values, s=16, color=colour, alpha=0.7, linewidths=0)
+
+
+def _floor(summary: Summary) -> float:
+    """The y axis starts below everything drawn, at a multiple of 0.05."""
+    lowest = [min(cell.by_seed.values()) for cell in summary.cells]
+    lowest += [cell.accuracy.low for cell in summary.cells if cell.accuracy.low is not None]
+    lowest += [guess.mean for guess in summary.majority.values()]
+    lowest += [summary.teacher.ci95[0]] if summary.teacher else []
+    return max(0.0, math.floor((min(lowest) - 0.02) * 20) / 20)
+
+
+def curves_png(runs: Sequence[Curves], title: str) -> bytes:
+    """Losses per task and validation accuracy against the step: a column per metric.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    plt = _pyplot()
+    rows = list(dict.fromkeys(run.row for run in runs))
+    metrics = [name for name in CURVES if any(name in run.points for run in runs)]
+    styles = _curve_styles(runs)
+    figure, grid = plt.subplots(
+        len(rows),
+        len(metrics),
+        figsize=(4 * len(metrics), 2.6 * len(rows) + 0.8),
+        layout="constrained",
+        sharex=True,
+        sharey="col",
+        squeeze=False,
+    )
+    for row, panels in zip(rows, grid, strict=True):
+        for metric, axes in zip(metrics, panels, strict=True):
+            drawn = [run for run in runs if run.row == row and metric in run.points]
+            for run in drawn:
+                steps, values = zip(*run.points[metric], strict=True)
+                # A few evaluations are points on a line; one alone would be no line at all.
+                few = {"markersize": 4 if len(steps) < 20 else 0}
+                axes.plot(steps, values, alpha=0.8, **styles[run.arm, run.label] | few)
+            axes.grid(color="#DDDDDD", linewidth=0.7)
+            if metric.endswith("loss"):
+                axes.set_yscale("log")
+            axes.set_title(f"{CURVES[metric]}\n{row}" if row else CURVES[metric], fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("update")
+    for (_, label), style in styles.items():
+        grid[0][0].plot([], [], label=label, **style)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def _curve_styles(runs: Sequence[Curves]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(arm, label) -> how its lines look: the arm's colour, another dash for each label."""
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    labels: dict[str, list[str]] = {}
+    styles = {}
+    for arm, label in dict.fromkeys((run.arm, run.label) for run in runs):
+        of_arm = labels.setdefault(arm, [])
+        of_arm.append(label)
+        colour, marker = _style(arm, arms)
+        styles[arm, label] = {
+            "color": colour,
+            "marker": marker,
+            "markersize": 4,
+            "linewidth": 1.2,
+            "linestyle": _DASHES[(len(of_arm) - 1) % len(_DASHES)],
+        }
+    return styles
+
+
+def _style(arm: str, arms: Sequence[str]) -> tuple[str, str]:
+    if arm in _COLOURS:
+        return _COLOURS[arm], _MARKERS[arm]
+    others = [other for other in arms if other not in _COLOURS]
+    return _OTHER[others.index(arm) % len(_OTHER)], "."
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("matplotlib is missing; pip install 'sbs_jax[report]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    _pyplot().close(figure)
+    return buffer.getvalue()

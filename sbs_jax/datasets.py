@@ -86,7 +86,7 @@ class Dataset:
             (name of the file's split, int64 row numbers)
         """
         if split not in SPLITS:
-            raise UserError(f"{split}: no such split{nearest(split, SPLITS)}; use one of {SPLITS}")
+            raise UserError(f"{split}: no such split; use {', '.join(SPLITS)}")
         if split == TEST or (split == VALIDATION and self.carve_validation is None):
             return split, np.arange(self.count(split))
         total = self.count(TRAIN)

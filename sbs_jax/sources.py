@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sbs_jax.errors import UserError
 from sbs_jax.records import Record, read_jsonl
@@ -16,6 +16,7 @@ Read = Callable[[str], Iterable[Record]]
 _ANNOTATE = "sbs annotate makes such records"
 
 
+@runtime_checkable
 class Source(Protocol):
     """The files (or what stands for them) of one dataset, by split name."""
 

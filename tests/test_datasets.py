@@ -1,0 +1,304 @@
+"""The registry, where records come from, and which rows make up a split."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from sbs_jax import datasets, paths, release, splits
+from sbs_jax.datasets import Dataset, add_dataset
+from sbs_jax.errors import UserError
+from sbs_jax.records import Record, write_jsonl
+
+datasets.defer_seqio()
+
+import sbs_jax.tasks  # noqa: E402, F401
+
+
+def _records(count: int, start: int = 0) -> list[Record]:
+    return [
+        Record(str(i), f"question {i}", f"label {i}", f"because {i}", f"guess {i}")
+        for i in range(start, start + count)
+    ]
+
+
+@pytest.fixture
+def add(request: pytest.FixtureRequest) -> Iterator:
+    """add_dataset, undone at the end of the test."""
+    added = []
+
+    def add(name: str, **arguments: object) -> Dataset:
+        dataset = add_dataset(name, **arguments)
+        added.append(name)
+        return dataset
+
+    yield add
+    for name in added:
+        del datasets._registry[name]
+
+
+@pytest.fixture
+def data_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    monkeypatch.setenv(paths.DATA_DIR_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def _folder(root: pathlib.Path, **counts: int) -> pathlib.Path:
+    for split, count in counts.items():
+        write_jsonl(root / f"{split}.jsonl", _records(count))
+    return root
+
+
+def test_importing_tasks_registers_the_datasets_without_frameworks() -> None:
+    code = (
+        "import sys; from sbs_jax import datasets; datasets.defer_seqio(); import sbs_jax.tasks;"
+        "print(*datasets.names());"
+        "assert not {'tensorflow', 'seqio', 'jax', 'sentencepiece'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = {"esnli", "anli1", "cqa", "svamp", "asdiv", "svamp_asdiv", "demo"}
+    assert set(done.stdout.split()) == expected
+
+
+def test_where_seqio_is_absent_the_message_says_what_to_do() -> None:
+    code = (
+        "import sys; sys.modules['seqio'] = None\n"
+        "from sbs_jax.errors import UserError\n"
+        "try:\n    import sbs_jax.tasks\n"
+        "except UserError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "seqio is not installed" in done.stdout
+    assert "defer_seqio()" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "views", "eval_view"),
+    [
+        ("cqa_step_by_step", "cqa", ["label", "rationale"], "label"),
+        ("cqa_step_by_step_llm", "cqa", ["llm_label", "rationale"], "label"),
+        ("svamp_distill", "svamp", ["distill"], "finetune"),
+        ("svamp_asdiv_step_by_step", "svamp_asdiv", ["label", "rationale"], "label"),
+        ("svamp_single_task", "svamp", ["single_task"], "single_task"),
+        ("esnli_pinto", "esnli", ["pinto"], "pinto"),
+        ("demo_label", "demo", ["label"], "label"),
+        ("demo_rationale", "demo", ["rationale"], "label"),
+    ],
+)
+def test_resolve(name: str, dataset: str, views: list[str], eval_view: str) -> None:
+    selection = datasets.resolve(name)
+    assert (selection.name, selection.dataset.name) == (name, dataset)
+    assert [view.name for view in selection.views] == views
+    assert selection.eval_view.name == eval_view
+
+
+def test_every_listed_name_resolves() -> None:
+    for name in datasets.names():
+        dataset = datasets.get(name)
+        for task in (*dataset.task_names(), *dataset.mixture_names()):
+            assert datasets.resolve(task).dataset is dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("cqa_step_by_stp", "cqa_step_by_step"), ("swamp_label", "svamp_label")],
+)
+def test_an_unknown_name_gets_the_nearest(name: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"{name}: no such .*did you mean {meant}.*`sbs tasks`"):
+        datasets.resolve(name)
+
+
+def test_an_unknown_dataset_gets_the_nearest() -> None:
+    with pytest.raises(UserError, match="swamp: no such dataset; did you mean svamp"):
+        datasets.get("swamp")
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cqa", "svamp"])
+@pytest.mark.parametrize(
+    ("fraction", "run"), [(1.0, 0), (0.25, 0), (0.25, 2), (0.5, 0), (0.8, 0), (0.05, 0)]
+)
+def test_rows_equal_the_originals_splits(
+    shared: pathlib.Path, data_dir: pathlib.Path, name: str, fraction: float, run: int
+) -> None:
+    recorded = np.load(shared / "vectors" / "splits.npz")
+    total = {"cqa": 9741, "svamp": 800}[name]
+    (data_dir / name).mkdir()
+    (data_dir / name / "train.jsonl").write_text("{}\n" * total)
+    dataset = datasets.get(name)
+    for split, theirs in (("train", "train"), ("validation", "valid")):
+        file_split, rows = dataset.rows(split, fraction, run)
+        assert file_split == "train"
+        np.testing.assert_array_equal(rows, recorded[f"{name}/sub{fraction}/run{run}/{theirs}"])
+
+
+def test_files_of_their_own_are_taken_whole(add: object, tmp_path: pathlib.Path) -> None:
+    dataset = add("own_files", records=_folder(tmp_path, train=10, validation=3, test=4))
+    assert dataset.rows("validation") == ("validation", pytest.approx([0, 1, 2]))
+    assert dataset.rows("test", fraction=0.5) == ("test", pytest.approx([0, 1, 2, 3]))
+    file_split, rows = dataset.rows("train", fraction=0.5, run=3)
+    assert file_split == "train"
+    np.testing.assert_array_equal(rows, splits.subsample_rows(10, 0.5, 3))
+
+
+def test_the_demo_keeps_the_beginning_of_its_file() -> None:
+    _, rows = datasets.get("demo").rows("train", fraction=0.25)
+    np.testing.assert_array_equal(rows, np.arange(200))
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(UserError, match="valid: no such split; use train, validation, test"):
+        datasets.get("demo").rows("valid")
+
+
+# --- sources --------------------------------------------------------------------------------------
+
+
+def test_missing_data_say_how_to_get_them(data_dir: pathlib.Path) -> None:
+    expected = f"cqa/train: no data, .* run: sbs data --release PATH_OR_URL --data_dir {data_dir}$"
+    with pytest.raises(UserError, match=expected):
+        datasets.get("cqa").rows("train")
+    with pytest.raises(UserError, match=r"asdiv/test: .* run: sbs data --asdiv ASDiv.xml"):
+        list(datasets.get("asdiv").read("test"))
+
+
+def test_an_empty_split_is_refused(data_dir: pathlib.Path) -> None:
+    (data_dir / "cqa").mkdir()
+    (data_dir / "cqa" / "test.jsonl").write_text("\n\n")
+    with pytest.raises(UserError, match="cqa/test: the split is empty"):
+        datasets.get("cqa").rows("test")
+
+
+def test_a_broken_line_is_named(data_dir: pathlib.Path) -> None:
+    (data_dir / "cqa").mkdir()
+    (data_dir / "cqa" / "test.jsonl").write_text('{"input": "a", "label": "b"}\n{"input": "a"}\n')
+    with pytest.raises(UserError, match=r"cqa/test.jsonl:2: field 'label' is missing"):
+        list(datasets.get("cqa").read("test"))
+
+
+def test_a_file_fingerprint_follows_its_content(add: object, tmp_path: pathlib.Path) -> None:
+    dataset = add("printed", records=_folder(tmp_path, train=5, test=5))
+    before = dataset.fingerprint("train")
+    assert before == dataset.fingerprint("test")  # the same bytes
+    write_jsonl(tmp_path / "train.jsonl", _records(5, start=1))
+    assert dataset.fingerprint("train") != before
+    assert dataset.count("train") == 5
+
+
+def test_a_function_gives_records(add: object) -> None:
+    dataset = add("called", records=lambda split: _records({"train": 4, "test": 2}[split]))
+    assert dataset.count("train") == 4
+    assert list(dataset.read("test")) == _records(2)
+    other = add("called_too", records=lambda split: _records(4))
+    changed = [dataclasses.replace(r, rationale=None) for r in _records(4)]
+    bare = add("called_bare", records=lambda split: changed)
+    assert dataset.fingerprint("train") == other.fingerprint("train")
+    assert dataset.fingerprint("train") != bare.fingerprint("train")
+
+
+def test_what_is_not_a_record_is_refused(add: object) -> None:
+    dataset = add("wrong", records=lambda split: [_records(1)[0], {"input": "x"}])
+    with pytest.raises(UserError, match="wrong/train: example 1 became dict, not a Record"):
+        list(dataset.read("train"))
+
+
+def test_annotations_are_joined_by_id(data_dir: pathlib.Path) -> None:
+    gold = [dataclasses.replace(r, rationale=None, llm_label=None) for r in _records(3)]
+    write_jsonl(data_dir / "asdiv" / "train.jsonl", gold)
+    dataset = datasets.get("asdiv")
+    before = dataset.fingerprint("train")
+    assert list(dataset.read("train")) == gold
+    said = [
+        {"id": "2", "rationale": "why", "label": "x"},
+        {"id": "0", "llm_label": "y", "label": "g"},
+    ]
+    path = data_dir / "asdiv" / "annotations.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in said))
+    joined = list(dataset.read("train"))
+    assert [(r.rationale, r.llm_label) for r in joined] == [(None, "y"), (None, None), ("why", "x")]
+    assert dataset.fingerprint("train") != before
+    path.write_text('{"id": "1", "rationale": 3}\n')
+    with pytest.raises(UserError, match=r"annotations.jsonl:1: field 'rationale' must be text"):
+        list(dataset.read("train"))
+
+
+def test_augmentation_adds_annotated_records_to_train_only(data_dir: pathlib.Path) -> None:
+    _folder(data_dir / "svamp", train=20, test=5)
+    gold = [dataclasses.replace(r, rationale=None, llm_label=None) for r in _records(4)]
+    write_jsonl(data_dir / "asdiv" / "train.jsonl", gold)
+    # A registered dataset keeps its counts for the process: take a fresh one.
+    source = datasets._annotated(datasets.get("asdiv"))
+    dataset = dataclasses.replace(datasets.get("svamp_asdiv"), augmentation=source)
+    with pytest.raises(
+        UserError, match=r"asdiv/train: no record has a teacher's output; put .*asdiv"
+    ):
+        dataset.rows("train")
+    said = [
+        {"id": "1", "rationale": "why", "label": "x"},
+        {"id": "3", "rationale": "w", "label": "y"},
+    ]
+    (data_dir / "asdiv" / "annotations.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in said)
+    )
+    records = list(dataset.read("train"))
+    assert [record.id for record in records[20:]] == ["asdiv/1", "asdiv/3"]
+    plain = dataclasses.replace(dataset, augmentation=None)
+    for fraction in (1.0, 0.5):
+        own = plain.rows("train", fraction)[1]
+        np.testing.assert_array_equal(dataset.rows("train", fraction)[1], [*own, 20, 21])
+        for split in ("validation", "test"):
+            np.testing.assert_array_equal(
+                dataset.rows(split, fraction)[1], plain.rows(split, fraction)[1]
+            )
+    assert list(dataset.read("test")) == list(plain.read("test"))
+    assert dataset.fingerprint("train") != plain.fingerprint("train")
+
+
+# --- add_dataset ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("cqa", {}, "there is such a dataset"),
+        ("my data", {}, "letters, digits and underscores"),
+        (
+            "mine",
+            {"metric": "bleu"},
+            "metric 'bleu' is neither a function nor one of text, equation",
+        ),
+        ("mine", {"source": object()}, "give records, or source together with format"),
+        ("mine", {"records": "x", "source": object(), "format": Record}, "give records, or source"),
+        ("mine", {"augment_with": "nothing"}, "nothing: no such dataset"),
+    ],
+)
+def test_mistakes_in_add_dataset(name: str, arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        add_dataset(name, **arguments)
+    assert "mine" not in datasets.names()
+
+
+def test_a_metric_of_ones_own(add: object) -> None:
+    from sbs_jax import metrics
+
+    dataset = add(
+        "own_metric", records=lambda split: [], metric=lambda p, g: p.lower() == g.lower()
+    )
+    assert str(metrics.accuracy(dataset.metric, ["Yes", "no"], ["yes", "yes"])).endswith("(1/2)")
+
+
+# --- the released data ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cqa", "svamp", "esnli", "anli1"])
+def test_tasks_agree_with_what_is_known_of_the_release(name: str) -> None:
+    known, dataset = release.RELEASED[name], datasets.get(name)
+    assert dataset.carve_validation == known.carve_validation
+    assert (dataset.carve_validation is None) == ("validation" in known.files)

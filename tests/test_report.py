@@ -223,6 +223,8 @@ def test_rationales_stand_side_by_side(study_out):
     assert "✗ (no readable answer)" in page
     assert "question 0 <b>?</b>" in page  # shown as text, not as HTML
     assert page.count("✗ no") == 10
+    # 20 right and 10 wrong students; the teacher is right in all 30 rows but the unreadable one.
+    assert page.count("✓ yes") == 20 + 29
 
 
 def test_one_seed_has_no_interval_and_shows_nothing(tmp_path):

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ def write(
         sources: split -> a function that opens its records.
         metric: how the teacher's labels are scored.
 
-    Raises UserError where the folder cannot be written, and what the sources raise; a file appears
-    only when it is complete.
+    Raises UserError where the folder cannot be written, and what the sources raise; the files
+    appear together, when all are complete.
     """
     folder = Path(folder)
     key = f"{_FORMAT}:{metric}:{fingerprint}"
@@ -114,14 +115,15 @@ def write(
     if done is not None and set(done) == set(sources):
         return done
     try:
-        (folder / _SUMMARY).unlink(missing_ok=True)
-        for split in set(SPLITS) - set(sources):
-            (folder / f"{split}.jsonl").unlink(missing_ok=True)
-        files = {
-            split: _write_file(folder / f"{split}.jsonl", source(), metric)
-            for split, source in sources.items()
-        }
-        _write_summary(folder, key, files)
+        folder.mkdir(parents=True, exist_ok=True)
+        # All files before any is put in place: a bad line in one must not leave two sources mixed.
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as fresh:
+            files = {
+                split: _write_file(Path(fresh) / f"{split}.jsonl", source(), metric)
+                for split, source in sources.items()
+            }
+            _write_summary(Path(fresh) / _SUMMARY, key, files)
+            _put_in_place(Path(fresh), folder, files)
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: cannot be written ({error.strerror})"
@@ -153,11 +155,19 @@ def _write_file(path: Path, records: Iterable[Record], metric: metrics.Metric) -
     return FileSummary(counts.n, teacher, counts.unparsed, path.stat().st_size)
 
 
-def _write_summary(folder: Path, key: str, files: Mapping[str, FileSummary]) -> None:
+def _write_summary(path: Path, key: str, files: Mapping[str, FileSummary]) -> None:
     content = {"source": key, "files": {s: dataclasses.asdict(f) for s, f in files.items()}}
-    partial = folder / f".{_SUMMARY}.{os.getpid()}.tmp"
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / _SUMMARY)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _put_in_place(fresh: Path, folder: Path, splits: Iterable[str]) -> None:
+    (folder / _SUMMARY).unlink(missing_ok=True)
+    for split in SPLITS:
+        if split in splits:
+            (fresh / f"{split}.jsonl").replace(folder / f"{split}.jsonl")
+        else:
+            (folder / f"{split}.jsonl").unlink(missing_ok=True)
+    (fresh / _SUMMARY).replace(folder / _SUMMARY)
 
 
 def _read_summary(folder: Path, key: str) -> dict[str, FileSummary] | None:

@@ -18,7 +18,6 @@ from absl import flags
 
 from sbs_jax import paths
 from sbs_jax.errors import UserError
-from sbs_jax.suggest import nearest
 
 FLAGS = flags.FlagValues()
 
@@ -81,7 +80,7 @@ def _released(folder: pathlib.Path) -> tuple[list, list[str]]:
     present = release.datasets()
     for name in FLAGS.datasets or ():
         if name not in RELEASED:
-            raise UserError(f"--datasets: no dataset {name!r}{nearest(name, RELEASED)}")
+            raise UserError(f"--datasets: no dataset {name!r}; choose from {', '.join(RELEASED)}")
         if name not in present:
             raise UserError(f"--datasets: {name} is not in the archive ({', '.join(present)} are)")
     done, notes = [], []

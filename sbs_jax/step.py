@@ -90,6 +90,7 @@ def make_train_step(
     partitioner: Partitioner,
     *,
     seed: int = 0,
+    segments: int = 1,
     num_microbatches: int = 1,
     normalization: str = GLOBAL,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -98,6 +99,7 @@ def make_train_step(
     Args:
         task_weights: see `objective.coefficients`.
         seed: dropout masks are a function of (seed, step, micro-batch) alone.
+        segments: sequences of a packed row that get a dropout mask of their own.
         num_microbatches: rows [B] are worked in this many consecutive groups, one after another.
         normalization: `GLOBAL` (exact) or `PER_MICROBATCH` (transformers' accumulation).
 
@@ -105,7 +107,7 @@ def make_train_step(
         (state, batch) -> (new state, metrics): loss, label/loss, rationale/loss, token counts and
         accuracies per task, grad_norm before clipping, learning_rate of this update.
     """
-    model = Transformer(config)
+    model = Transformer(config, segments)
     dropout = config.dropout_rate > 0.0
 
     def loss_fn(

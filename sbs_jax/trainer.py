@@ -24,6 +24,8 @@ from sbs_jax.stopping import StopRequest, stop_on_signal
 
 _VALIDATION, _TEST = "validation", "test"
 _BEST_METRIC = "accuracy"
+# Rows are made for about 256 encoder tokens: more sequences than this share one only if tiny.
+_MASKS_PER_PACKED_ROW = 16
 _LIBRARIES = ("sbs_jax", "jax", "flax", "optax", "orbax-checkpoint", "sentencepiece")
 
 # What may differ between the runs of one MODEL_DIR: nothing of it enters an update.
@@ -75,6 +77,7 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
         objective.coefficients(tasks, config.alpha),
         partitioner,
         seed=config.random_seed,
+        segments=_MASKS_PER_PACKED_ROW if config.pack else 1,
         num_microbatches=microbatches,
     )
     store = Store(model_dir / "checkpoints", config.keep_latest, _BEST_METRIC)
@@ -169,6 +172,12 @@ class _Scorer:
             config.model, partitioner, source.vocabulary, config.eval_batch_size
         )
 
+    @property
+    def metric(self) -> str:
+        """The dataset's metric; a function goes by its name."""
+        metric = self._source.selection.dataset.metric
+        return metric if isinstance(metric, str) else metric.__name__
+
     def __call__(self, name: str, params: dict, final: bool = False) -> evaluate.Result:
         config, targets = self._config, self._config.task_feature_lengths["targets"]
         rationales = final and config.output_rationale
@@ -254,6 +263,7 @@ def _report(
             say(f"{result.task} {result.split}: teacher {result.teacher}")
     summary = {
         "mixture": config.mixture_or_task_name,
+        "metric": scorer.metric,
         "step": best,
         "train_steps": config.train_steps,
         "data_fraction": config.data_fraction,

@@ -93,9 +93,8 @@ def test_a_target_sees_its_past_and_never_its_future(config):
 
     def third_output(x: jax.Array) -> jax.Array:
         module = Transformer(config).bind({"params": params})
-        causal = jnp.tril(jnp.ones((1, 1, 6, 6), bool))
-        cross = jnp.ones((1, 1, 6, 3), bool)
-        return jnp.sum(module.decoder(x, encoded, causal, cross, True)[0, 2] ** 2)
+        ones = jnp.ones((1, 6), jnp.int32)
+        return jnp.sum(module.decoder(x, encoded, ones, ones[:, :3], True)[0, 2] ** 2)
 
     influence = jnp.abs(jax.grad(third_output)(embedded)[0]).sum(axis=-1)
     assert np.all(influence[:3] > 0)
@@ -160,3 +159,19 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     assert logits.dtype == jnp.float32
     exact = Transformer(TINY).apply({"params": params}, BATCH)
     assert 0 < float(jnp.max(jnp.abs(logits[0, :4] - exact[0, :4]))) < 0.3
+
+
+def test_a_dropout_mask_holds_for_one_sequence_and_for_all_its_positions():
+    drop = model.SequenceDropout(rate=0.5, segments=4)
+    x = jnp.ones((2, 6, 64))
+    segments = jnp.array([[1, 1, 2, 2, 3, 3], [1, 1, 1, 1, 2, 2]])
+    rngs = {"dropout": jax.random.key(0)}
+    out = np.asarray(drop.apply({}, x, segments, False, rngs=rngs))
+    assert set(np.unique(out)) == {0.0, 2.0}  # kept values are scaled to keep the mean
+    masks = [
+        out[row, np.asarray(segments[row]) == s] for row, s in ((0, 1), (0, 2), (0, 3), (1, 1))
+    ]
+    for mask in masks:
+        assert (mask == mask[0]).all()
+    assert len({mask[0].tobytes() for mask in masks}) == len(masks)
+    assert (np.asarray(drop.apply({}, x, segments, True)) == 1).all()

@@ -341,18 +341,21 @@ class Batches:
 
 def iterate(
     batches: Batches, start_step: int = 0, stop_step: int | None = None, prefetch: int = 2
-) -> Iterator[Batch]:
-    """Batches of steps [start_step, stop_step) in order, `prefetch` of them made ahead in a thread.
+) -> Iterator[tuple[int, Batch]]:
+    """(step, batch) of steps [start_step, stop_step), in order.
 
-    0 makes each on demand. Closing the generator stops the thread.
+    Args:
+        prefetch: batches made ahead in a thread, which ends with the iteration; 0 makes each when
+            it is asked for.
     """
     import grain  # half a second to import; only a training run needs it
 
+    steps = range(start_step, len(batches) if stop_step is None else stop_step)
     options = grain.ReadOptions(num_threads=min(prefetch, 1), prefetch_buffer_size=prefetch)
-    steps = slice(start_step, len(batches) if stop_step is None else stop_step)
-    iterator = iter(grain.MapDataset.source(batches)[steps].to_iter_dataset(options))
+    source = grain.MapDataset.source(batches)[steps.start : steps.stop]
+    iterator = iter(source.to_iter_dataset(options))
     try:
-        yield from iterator
+        yield from zip(steps, iterator, strict=True)
     finally:
         iterator.close()
 

@@ -118,7 +118,7 @@ def _updates(
     """Yields (updates done, state) after every update; fetches and logs metrics once a period."""
     pending: list[dict[str, jax.Array]] = []
     began = time.monotonic()
-    for index, batch in enumerate(iterate(batches, first, config.train_steps), start=first):
+    for index, batch in iterate(batches, first, config.train_steps):
         state, metrics = train_step(state, partitioner.put_batch(batch))
         pending.append(metrics)
         done = index + 1

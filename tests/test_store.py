@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sbs_jax.checkpoints import integrity
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.errors import UserError
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class State(flax.struct.PyTreeNode):
@@ -294,7 +297,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(copy, small_files, 
         message = str(caught.value)
         assert f"{copy}: the checkpoint of step 40 could not be written" in message
         assert os.strerror(errno.EFBIG) in message and "\n" not in message
-        assert "the checkpoint of step 30 is intact" in message
+        assert "that of step 30 is intact" in message
         assert sorted(os.listdir(copy)) == ["10", "20", "30"]
         assert_equal(store.restore_latest(make_state())[0], make_state(30))
         store.save(40, make_state(40), {}, {"accuracy": 1.0})
@@ -321,7 +324,7 @@ def test_a_killed_save_never_counts(tmp_path):
     directory = tmp_path / "c"
     child = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), directory],
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        cwd=REPOSITORY,
         timeout=120,
         check=False,
     )
@@ -338,9 +341,73 @@ def test_a_killed_save_never_counts(tmp_path):
     assert os.listdir(directory) == ["2"]
 
 
+def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
+    """Each process writes its half; damage that only one of them reads is passed over by both."""
+    script = """
+        import sys
+        import jax
+        import numpy as np
+        from sbs_jax.checkpoints.store import Store
+
+        directory, address, process = sys.argv[1], sys.argv[2], int(sys.argv[3])
+        jax.distributed.initialize(address, 2, process)
+        mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+
+        def state(step):
+            whole = np.full((64, 1000), step, np.float32)
+            return {"w": jax.make_array_from_callback(whole.shape, sharding, lambda i: whole[i])}
+
+        with Store(directory, keep_latest=2) as store:
+            if not store.steps():
+                for step in (1, 2):
+                    store.save(step, state(step), {})
+            else:
+                restored, _ = store.restore_latest(state(0))
+                values = {float(x) for s in restored["w"].addressable_shards for x in s.data[:, 0]}
+                assert values == {1.0}, values
+        jax.distributed.shutdown()
+    """
+    directory = tmp_path / "c"
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }
+
+    def run():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(script), directory, address, str(process)],
+                cwd=REPOSITORY,
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for process in (0, 1)
+        ]
+        errors = [child.communicate(timeout=120)[1] for child in children]
+        assert [child.returncode for child in children] == [0, 0], "\n".join(errors)
+        return errors
+
+    run()
+    state = directory / "2" / "state"
+    truncate(max(state.glob("ocdbt.process_1/d/*"), key=lambda path: path.stat().st_size))
+    for error in run():
+        assert "the checkpoint of step 2 is damaged" in error
+
+
 def test_a_reader_needs_a_directory(tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         Store(tmp_path / "none", read_only=True)
+
+
+def test_a_place_that_cannot_hold_checkpoints_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/c: cannot hold checkpoints \(Not a directory\)"):
+        Store(tmp_path / "file" / "c")
 
 
 def test_orbax_says_nothing(tmp_path, capfd):

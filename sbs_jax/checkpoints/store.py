@@ -6,7 +6,6 @@ the best on validation beside the latest, and one-line errors.
 """
 
 import contextlib
-import errno
 import json
 import logging
 import math
@@ -19,15 +18,14 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from sbs_jax.checkpoints import integrity, trees
-from sbs_jax.checkpoints.quiet import silence_orbax
+from sbs_jax.checkpoints import integrity, manager, trees
+from sbs_jax.checkpoints.manager import EXTRA, STATE
 from sbs_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_STATE, _EXTRA = "state", "extra"
 _MODES = {"max": 1.0, "min": -1.0}
 
 
@@ -65,31 +63,30 @@ class Store:
         if keep_latest < 1:
             raise UserError(f"KEEP_LATEST = {keep_latest}: at least one checkpoint must be kept")
         self._directory = os.fspath(directory)
-        if read_only and not os.path.isdir(self._directory):
+        if read_only and self._local and not self._local.is_dir():
             raise UserError(f"{directory}: no such directory; give the checkpoints of a run")
         self._keep_latest, self._keep_best = keep_latest, keep_best
         self._metric, self._sign = metric, _MODES[mode]
         self._asynchronous = asynchronous
         self._saving: int | None = None
         self._damaged: set[int] = set()
+        self._broken = False
         self._manager = self._open(read_only)
         self._metrics = {step: self._read_metric(step) for step in self._manager.all_steps()}
 
     def _open(self, read_only: bool) -> Any:
-        import orbax.checkpoint as ocp  # a quarter of a second to import
-
-        silence_orbax()
-        options = ocp.CheckpointManagerOptions(
-            read_only=read_only,
-            create=not read_only,
-            cleanup_tmp_directories=not read_only,
-            preservation_policy=self,
-            # Metrics travel in our own JSON: Orbax's would stop it at a damaged metrics file.
-            lightweight_initialize=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
-        )
-        directory = str(self._local or self._directory)
-        return ocp.CheckpointManager(directory, options=options, handler_registry=_handlers())
+        try:
+            return manager.open_manager(
+                str(self._local or self._directory),
+                read_only=read_only,
+                preservation_policy=self,
+                before_commit=self._write_checksums,
+            )
+        except OSError as error:
+            raise UserError(
+                f"{self._directory}: cannot hold checkpoints ({manager.reason(error)}); "
+                "check MODEL_DIR"
+            ) from error
 
     # What is there
 
@@ -133,7 +130,7 @@ class Store:
         Args:
             state: pytree of jax or numpy arrays; may be donated as soon as this returns.
             extra: JSON values that come back from `restore_latest`.
-            metrics: must hold the store's metric; None (not measured) never ranks as best.
+            metrics: of this state; without a finite value of the store's metric it is never best.
 
         Raises:
             UserError: this or the previous checkpoint could not be written (disk full, quota,
@@ -144,12 +141,12 @@ class Store:
         self.wait()
         if step in self.steps():
             return
-        value = self._measured(metrics)
-        note = {"step": step, "extra": dict(extra), "metric": value}
+        finite = {k: float(v) for k, v in (metrics or {}).items() if math.isfinite(v)}
+        note = {"step": step, "extra": dict(extra), "metrics": finite}
         arguments = ocp.args.Composite(
-            **{_STATE: ocp.args.PyTreeSave(state), _EXTRA: ocp.args.JsonSave(note)}
+            **{STATE: ocp.args.PyTreeSave(state), EXTRA: ocp.args.JsonSave(note)}
         )
-        self._saving, self._metrics[step] = step, value
+        self._saving, self._metrics[step] = step, finite.get(self._metric)
         try:
             if step in self._damaged:
                 self._manager.delete(step)
@@ -162,6 +159,8 @@ class Store:
 
     def wait(self) -> None:
         """Blocks until the save in progress is on disk. Raises UserError if it failed."""
+        if self._broken:
+            self._reopen()
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -181,12 +180,6 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _measured(self, metrics: Mapping[str, float] | None) -> float | None:
-        if metrics is None or self._metric is None:
-            return None
-        value = float(metrics[self._metric])
-        return value if math.isfinite(value) else None
-
     def _failed_save(self, error: Exception) -> UserError:
         """Removes what a failed save left behind and words the error."""
         step, self._saving = self._saving, None
@@ -195,12 +188,21 @@ class Store:
             for partial in self._unfinished(step):
                 shutil.rmtree(partial, ignore_errors=True)
         self._manager.reload()
+        self._broken = True
         last = self.latest_step()
-        intact = f"the checkpoint of step {last} is intact" if last is not None else "none before"
+        intact = "there is none before it" if last is None else f"that of step {last} is intact"
         return UserError(
             f"{self._directory}: the checkpoint of step {step} could not be written "
-            f"({_reason(error)}); {intact}; make room, then the same command continues from there"
+            f"({manager.reason(error)}); {intact}; make room, then start the same command again"
         )
+
+    def _reopen(self) -> None:
+        """A new manager: after a failed save the old one raises errors left over in its threads."""
+        for _ in ("what finalizes", "what writes"):
+            with contextlib.suppress(Exception):
+                self._manager.close()
+        self._manager = self._open(read_only=False)
+        self._broken = False
 
     def _write_checksums(self) -> None:
         """Runs in Orbax's thread of the first host, just before the folder gets its final name."""
@@ -285,10 +287,12 @@ class Store:
 
     def _verify(self, step: int) -> None:
         """Raises _Damaged, on every host alike, if the files are not what was written."""
-        folder = self._local / str(step) if self._local else None
-        if folder is None or not integrity.recorded(folder):
+        if self._local is None:
             return
-        found = integrity.damage(folder, jax.process_index(), jax.process_count())
+        folder = self._local / str(step)
+        found = None
+        if integrity.recorded(folder):
+            found = integrity.damage(folder, jax.process_index(), jax.process_count())
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -305,8 +309,8 @@ class Store:
         arguments = ocp.args.PyTreeRestore(
             item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract)
         )
-        restored = self._restore(step, {_STATE: arguments, _EXTRA: ocp.args.JsonRestore()})
-        return restored[_STATE], restored[_EXTRA]["extra"]
+        restored = self._restore(step, {STATE: arguments, EXTRA: ocp.args.JsonRestore()})
+        return restored[STATE], restored[EXTRA]["extra"]
 
     def _read_params(self, step: int, abstract_params: Any) -> Any:
         import orbax.checkpoint as ocp
@@ -318,7 +322,7 @@ class Store:
             restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
             partial_restore=True,
         )
-        return self._restore(step, {_STATE: arguments})[_STATE]["params"]
+        return self._restore(step, {STATE: arguments})[STATE]["params"]
 
     def _restore(self, step: int, items: dict[str, Any]) -> Any:
         import orbax.checkpoint as ocp
@@ -329,7 +333,7 @@ class Store:
     def _check_tree(self, step: int, wanted: dict[str, Any], *, params_only: bool) -> None:
         """Raises UserError for the first array that the checkpoint lacks, adds or has otherwise."""
         with self._blaming_files(step):
-            saved = trees.leaves(self._manager.item_metadata(step)[_STATE].tree)
+            saved = trees.leaves(self._manager.item_metadata(step)[STATE].tree)
         if params_only:
             saved = {name: leaf for name, leaf in saved.items() if name.startswith("params/")}
         difference = trees.first_difference(saved, wanted, dtypes=not params_only)
@@ -348,41 +352,13 @@ class Store:
         except Exception as error:
             if self._local and integrity.recorded(self._local / str(step)):
                 raise
-            raise _Damaged(_reason(error)) from error
+            raise _Damaged(manager.reason(error)) from error
 
     def _read_metric(self, step: int) -> float | None:
         from etils import epath
 
-        path = epath.Path(self._directory) / str(step) / _EXTRA / "metadata"
+        path = epath.Path(self._directory) / str(step) / EXTRA / "metadata"
         try:
-            return json.loads(path.read_text())["metric"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return json.loads(path.read_text())["metrics"].get(self._metric)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None  # a damaged file: `_verify` tells
-
-
-def _handlers() -> Any:
-    import orbax.checkpoint as ocp
-
-    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    arrays, note = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
-    for item, kind, handler in (
-        (_STATE, ocp.args.PyTreeSave, arrays),
-        (_STATE, ocp.args.PyTreeRestore, arrays),
-        (_EXTRA, ocp.args.JsonSave, note),
-        (_EXTRA, ocp.args.JsonRestore, note),
-    ):
-        registry.add(item, kind, handler)
-    return registry
-
-
-def _reason(error: BaseException) -> str:
-    """The cause in a few words: the operating system's, if it is among the causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
-        if os.strerror(number) in str(error):
-            return os.strerror(number)
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

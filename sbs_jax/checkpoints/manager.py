@@ -1,0 +1,94 @@
+"""How Orbax is set up here: what an entry holds, who keeps it, and that it stays silent."""
+
+import errno
+import functools
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+# The two items of a checkpoint: arrays, and a JSON note.
+STATE, EXTRA = "state", "extra"
+
+
+def open_manager(
+    directory: str,
+    *,
+    read_only: bool,
+    preservation_policy: Any,
+    before_commit: Callable[[], None],
+) -> Any:
+    """An asynchronous `orbax.checkpoint.CheckpointManager`.
+
+    Args:
+        directory: created, and cleared of half-written checkpoints, unless `read_only`.
+        preservation_policy: has Orbax's method `should_preserve`.
+        before_commit: called on the first host once all files of a checkpoint are written and
+            before it gets its final name.
+    """
+    import orbax.checkpoint as ocp  # a quarter of a second to import
+
+    silence_orbax()
+    options = ocp.CheckpointManagerOptions(
+        read_only=read_only,
+        create=not read_only,
+        cleanup_tmp_directories=not read_only,
+        preservation_policy=preservation_policy,
+        # Metrics travel in our own note: Orbax would not start over a damaged metrics file.
+        lightweight_initialize=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=before_commit),
+    )
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    arrays, note = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
+    for item, kind, handler in (
+        (STATE, ocp.args.PyTreeSave, arrays),
+        (STATE, ocp.args.PyTreeRestore, arrays),
+        (EXTRA, ocp.args.JsonSave, note),
+        (EXTRA, ocp.args.JsonRestore, note),
+    ):
+        registry.add(item, kind, handler)
+    return ocp.CheckpointManager(directory, options=options, handler_registry=registry)
+
+
+def reason(error: BaseException) -> str:
+    """The cause in a few words: the operating system's, if it is among the causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if os.strerror(number) in str(error):
+            return os.strerror(number)
+    text = str(error).strip().partition(" See full TensorStore")[0]
+    return (text or type(error).__name__).splitlines()[0][:200]
+
+
+@functools.cache
+def silence_orbax() -> None:
+    """Drops Orbax's log and the stragglers of a failed save or restore, once per process.
+
+    Orbax logs hundreds of lines through absl, tracebacks of errors it then raises among them.
+    When one array cannot be read or written, it drops what works on the others: each of those
+    ends in an exception nobody can catch, which Python prints.
+    """
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        files = [frame.filename for frame in traceback.extract_tb(unraisable.exc_traceback)]
+        late = str(unraisable.exc_value) == "Event loop is closed"
+        if not late and not any(map(_of_orbax, files)):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return not _of_orbax(record.pathname)
+
+
+def _of_orbax(path: str) -> bool:
+    return f"{os.sep}orbax{os.sep}" in path

@@ -11,12 +11,11 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from sbs_jax.errors import UserError
 from sbs_jax.records import Record
 from sbs_jax.teacher import batch_api, imports, journal, outputs, planning, requests, settings
-from sbs_jax.teacher.asking import Asker, Outcome
+from sbs_jax.teacher.asking import Asker, Outcome, missing
 from sbs_jax.teacher.client import Client
 from sbs_jax.teacher.journal import Journal
 from sbs_jax.teacher.ladder import Strictness
@@ -87,11 +86,8 @@ def check_inputs(folder: Path, inputs: dict[str, Path]) -> None:
 def plan(job: Job) -> Plan:
     """What `ask` would send; reads the folder and writes nothing."""
     settings.check(job.folder, job.recipe.settings())
-    existing = Journal(job.folder)
-    try:
+    with Journal(job.folder) as existing:
         found = planning.plan(job.recipe, job.requests(), existing, job.n)
-    finally:
-        existing.close()
     found.records = sum(1 for _ in job.records())
     return found
 
@@ -107,11 +103,11 @@ def ask(
     client = connect()
     settings.claim(job.folder, job.recipe.settings())
     with journal.writing(job.folder, job.journal_name) as written:
-        wanted = sum(1 for request in job.requests() if _lacks(written, request, job.n))
+        wanted = sum(1 for request in job.requests() if missing(written, request, job.n))
         progress = Progress(wanted, prices)
         if not wanted:
             return Outcome(), progress
-        pending = (request for request in job.requests() if _lacks(written, request, job.n))
+        pending = (request for request in job.requests() if missing(written, request, job.n))
         return asyncio.run(_ask(job, client, written, progress, pending, limits)), progress
 
 
@@ -136,18 +132,11 @@ async def _ask(
         return await asker.run(pending)
 
 
-def _lacks(written: Journal, request: Request, n: int) -> bool:
-    return any(request.key(sample) not in written for sample in range(n))
-
-
 def export_batch(job: Job) -> list[Path]:
     """Writes what is missing as files for the Batch API."""
     settings.claim(job.folder, job.recipe.settings())
-    existing = Journal(job.folder)
-    try:
+    with Journal(job.folder) as existing:
         return batch_api.export(job.folder, existing, job.requests(), job.recipe.api, job.n)
-    finally:
-        existing.close()
 
 
 def load_batch(job: Job, paths: list[Path]) -> batch_api.Loaded:
@@ -203,19 +192,6 @@ def _finish(
     reading: tuple[int, Filters, Strictness],
 ) -> Report:
     n, filters, strictness = reading
-    answered = Journal(folder)
-    try:
+    with Journal(folder) as answered:
         reader = outputs.Reader(prompt, answered, sha_of, n, strictness)
         return outputs.write(folder, inputs, reader, filters)
-    finally:
-        answered.close()
-
-
-def paid(folder: Path) -> dict[str, Any]:
-    """Tokens of all answers in the folder, as the servers counted them."""
-    total = {"completions": 0, "prompt_tokens": 0, "completion_tokens": 0}
-    for row in Journal(folder).rows():
-        total["completions"] += 1
-        for name, count in (row.get("usage") or {}).items():
-            total[name] = total.get(name, 0) + count
-    return total

@@ -17,21 +17,14 @@ import datetime
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
-from sbs_jax.teacher.client import Failed, Reply, Stop, TooLong
-from sbs_jax.teacher.journal import Row, Writer
+from sbs_jax.teacher.client import Client, Failed, Reply, Stop, TooLong
+from sbs_jax.teacher.journal import Journal, Row, Writer
 from sbs_jax.teacher.limits import PerMinute
 from sbs_jax.teacher.progress import Progress
 from sbs_jax.teacher.requests import Request
 
 MOST_FAILURES = 10
-
-
-class Asks(Protocol):
-    """What answers a request: `client.Client`, or a stand-in."""
-
-    async def complete(self, body: dict, n: int) -> Reply: ...
 
 
 @dataclasses.dataclass
@@ -51,7 +44,7 @@ class Outcome:
     interrupted: bool = False
 
 
-def missing(journal: Writer, request: Request, n: int) -> list[int]:
+def missing(journal: Journal, request: Request, n: int) -> list[int]:
     """The samples of a request that the journal lacks."""
     return [sample for sample in range(n) if request.key(sample) not in journal]
 
@@ -61,7 +54,7 @@ class Asker:
 
     def __init__(
         self,
-        client: Asks,
+        client: Client,
         journal: Writer,
         progress: Progress,
         n: int = 1,
@@ -131,7 +124,7 @@ class Asker:
 
     async def _call(self, request: Request, n: int) -> Reply:
         # The budget is an upper bound: what the completion did not use is given back.
-        budget = request.prompt_tokens + n * int(request.body.get("max_tokens", 0))
+        budget = float(request.prompt_tokens + n * request.body.get("max_tokens", 0))
         await self._calls.take()
         await self._tokens.take(budget)
         reply = await self._client.complete(request.body, n)

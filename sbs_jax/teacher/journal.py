@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """The answers of a folder; `Journal(folder)` reads, `with writing(folder)` also adds."""
+    """The answers of a folder: `with Journal(folder)` reads, `with writing(folder)` also adds."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
@@ -46,6 +46,12 @@ class Journal:
         for number, path in enumerate(self._paths):
             for offset, line in _lines(path):
                 self._index(number, offset, line)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _index(self, number: int, offset: int, line: bytes) -> None:
         row = parse_row(line)
@@ -139,12 +145,8 @@ def writing(folder: str | os.PathLike[str], name: str = NAME) -> Iterator[Writer
     """Opens the journal for adding, alone: raises UserError where another process has it open."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f".{name}.lock"):
-        journal = Writer(folder, name)
-        try:
-            yield journal
-        finally:
-            journal.close()
+    with _locked(folder / f".{name}.lock"), Writer(folder, name) as journal:
+        yield journal
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ READ = ("exact", "spelling", "json", "phrase", "last_label")
 UNREAD = ("empty", "cut_off", "several", "outside", "no_answer")
 
 _THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
-_LEAD = r"(?:\b(?:so|thus|hence|therefore|then)\b[, ]*)?(?:\b(?:the|my)\s+)?"
+_LEAD = r"[*_#]*(?:\b(?:so|thus|hence|therefore|then)\b[, ]*)?(?:\b(?:the|my)\s+)?"
 _PHRASE = re.compile(
     rf"{_LEAD}(?:\b(?:final|correct|best|right)\s+)?\banswer\b[*_\"]*\s*(?:is|:|=)+[*_\s:]*",
     re.IGNORECASE,

@@ -1,7 +1,6 @@
 """Requests and tokens per minute, held by spacing the calls out."""
 
 import asyncio
-from collections.abc import Callable
 
 
 class PerMinute:
@@ -10,16 +9,15 @@ class PerMinute:
     What a call costs may be known only afterwards: `correct` charges or returns the difference.
     """
 
-    def __init__(self, limit: float | None, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, limit: float | None) -> None:
         self._seconds_each = 60.0 / limit if limit else 0.0
-        self._clock = clock
         self._free_at = 0.0
 
     async def take(self, amount: float = 1.0) -> None:
         """Waits until `amount` may start."""
         if not self._seconds_each:
             return
-        now = (self._clock or asyncio.get_running_loop().time)()
+        now = asyncio.get_running_loop().time()
         start = max(now, self._free_at)
         self._free_at = start + amount * self._seconds_each
         if start > now:

@@ -20,7 +20,16 @@ import tensorflow as tf
 from sbs_jax import datasets, metrics, paths, vocabularies
 from sbs_jax.datasets import Dataset
 from sbs_jax.records import SEPARATOR
-from sbs_jax.views import METHODS, TASK_ID_FEATURE, VIEWS, Method, Prefixes, View
+from sbs_jax.views import (
+    LABEL,
+    METHODS,
+    RATIONALE,
+    TASK_ID_FEATURE,
+    VIEWS,
+    Method,
+    Prefixes,
+    View,
+)
 
 # The original exchanges the labels of the training split only; a student is scored on gold ones.
 _SCORED_AS = {"llm_label": "label", "distill": "finetune"}
@@ -34,6 +43,8 @@ class Settings:
         vocabulary: "t5", "mt5", "bytes", "demo" or a path (also gs://); None for each dataset's
             own. T5X compares the path's very string with the one in the model's gin file.
         data_fraction, run: of the training split, see `datasets.Dataset.rows`.
+        task_ids: give every example the feature `TASK_ID_FEATURE`. Off by default: SeqIO's
+            Evaluator has stock feature converters refuse a feature they do not know.
     """
 
     vocabulary: str | None = None
@@ -41,6 +52,7 @@ class Settings:
     rationale_prefix: str = Prefixes.rationale
     data_fraction: float = 1.0
     run: int = 0
+    task_ids: bool = False
 
     @property
     def prefixes(self) -> Prefixes:
@@ -58,6 +70,7 @@ def configure(
     rationale_prefix: str | None = None,
     data_fraction: float | None = None,
     run: int | None = None,
+    task_ids: bool | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """Changes what is given and registers every task again; see `Settings`.
@@ -78,6 +91,7 @@ def configure(
         "rationale_prefix": rationale_prefix,
         "data_fraction": data_fraction,
         "run": run,
+        "task_ids": task_ids,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     _settings = dataclasses.replace(_settings, **changes)
@@ -92,7 +106,7 @@ def register(dataset: Dataset) -> None:
     Names already taken by this dataset are replaced.
     """
     _registered[dataset.name] = dataset
-    features = _features(_settings.vocabulary or dataset.vocabulary)
+    features = _features(_settings.vocabulary or dataset.vocabulary, _settings.task_ids)
     for view in VIEWS.values():
         name = f"{dataset.name}_{view.name}"
         seqio.TaskRegistry.remove(name)
@@ -122,7 +136,7 @@ def _add_task(
             functools.partial(
                 seqio.preprocessors.append_eos_after_trim, output_features=text_features
             ),
-            functools.partial(add_task_id, task_id=view.task_id),
+            *([functools.partial(add_task_id, task_id=view.task_id)] if _settings.task_ids else []),
         ],
         postprocess_fn=functools.partial(_postprocess, answer=_method(view).answer),
         metric_fns=[_accuracy_fn(dataset.metric)] if has_answers else [],
@@ -181,6 +195,7 @@ def tokenize(
     Keeps the text beside it, as ``inputs_pretokenized`` and ``targets_pretokenized``.
     """
 
+    @tf.autograph.experimental.do_not_convert  # no Python control flow to convert
     def encode(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         encoded = dict(example)
         for name, feature in output_features.items():
@@ -206,6 +221,7 @@ def add_task_id(examples: tf.data.Dataset, task_id: int) -> tf.data.Dataset:
     TASK_FEATURE_LENGTHS; an ordinary feature of the targets' length it aligns with the targets.
     """
 
+    @tf.autograph.experimental.do_not_convert  # no Python control flow to convert
     def mark(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         targets = example["targets"]
         return {**example, TASK_ID_FEATURE: tf.fill(tf.shape(targets), task_id)}
@@ -213,10 +229,13 @@ def add_task_id(examples: tf.data.Dataset, task_id: int) -> tf.data.Dataset:
     return examples.map(mark, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _features(spec: str) -> dict[str, seqio.Feature]:
+def _features(spec: str, task_ids: bool) -> dict[str, seqio.Feature]:
     text = seqio.Feature(seqio_vocabulary(spec), add_eos=True)
-    task_id = seqio.Feature(seqio.PassThroughVocabulary(8), add_eos=False, dtype=tf.int32)
-    return {"inputs": text, "targets": text, TASK_ID_FEATURE: task_id}
+    features = {"inputs": text, "targets": text}
+    if task_ids:
+        ids = seqio.PassThroughVocabulary(max(LABEL, RATIONALE) + 1)
+        features[TASK_ID_FEATURE] = seqio.Feature(ids, add_eos=False, dtype=tf.int32)
+    return features
 
 
 @functools.cache

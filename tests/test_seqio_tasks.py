@@ -1,0 +1,318 @@
+"""SeqIO tasks: the same tokens as our own engine's, metrics, packing, and registration."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+
+from sbs_jax import datasets, paths, release, seqio_tasks, tokens, vocabularies
+from sbs_jax.records import Record, write_jsonl
+from sbs_jax.views import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
+
+datasets.defer_seqio()
+
+import sbs_jax.tasks  # noqa: E402, F401
+
+SPIECE = str(pathlib.Path(seqio.__file__).parent / "test_data/sentencepiece/sentencepiece.model")
+LENGTHS = {"inputs": 24, "targets": 12}
+TINY = [
+    Record("0", "premise one.</s>hypothesis one", "neutral", "It follows from nothing.", "neutral"),
+    Record("1", "a trailing space </s> and a leading one", "entailment", " ", " "),
+    Record("2", "line\nend\tand  many   blanks", "(1 + 2)", "One and two. So", "(1 + 3)"),
+    Record("3", "no teacher said a word", "contradiction"),
+    Record("4", "日本語 and ½ and é and </s></s> twice", "Tromsø", "日本 " * 20, "x y"),
+    Record("5", "very long " * 30, "so long " * 20, "and long " * 20, "long " * 20),
+    *(Record(str(i), f"What is {i}?", str(i), f"{i} is {i}.", str(i % 7)) for i in range(6, 40)),
+]
+
+
+@pytest.fixture
+def settings() -> Iterator[None]:
+    """Puts the registered tasks back to the default settings at the end."""
+    before = seqio_tasks._settings
+    yield
+    seqio_tasks._settings = before
+
+
+@pytest.fixture
+def data_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    monkeypatch.setenv(paths.DATA_DIR_VARIABLE, str(tmp_path))
+    for name in ("esnli", "anli1", "cqa", "svamp", "asdiv"):
+        for split in ("train", "validation", "test"):
+            write_jsonl(tmp_path / name / f"{split}.jsonl", TINY)
+    (tmp_path / "asdiv" / "annotations.jsonl").write_text(
+        json.dumps({"id": "8", "rationale": "because", "label": "8"}) + "\n"
+    )
+    return tmp_path
+
+
+def _rows(dataset: datasets.Dataset, split: str, view: str, table: tokens.TokenTable) -> list[int]:
+    """The rows a SeqIO task gives: of the training split only those with a target."""
+    _, rows = dataset.rows(split)
+    return [r for r in rows.tolist() if split != "train" or table.target_lengths[r]]
+
+
+def _assert_equal_tokens(
+    name: str, view: str, split: str, spec: str, cache: pathlib.Path, lengths: Mapping[str, int]
+) -> int:
+    dataset = datasets.get(name)
+    scored_as = {"llm_label": "label", "distill": "finetune"}
+    same = view if split == "train" else scored_as.get(view, view)
+    file_split, _ = dataset.rows(split)
+    table = tokens.prepare(
+        dataset, file_split, VIEWS[same], vocabularies.load(spec), lengths, Prefixes(), cache
+    )
+    task = seqio.get_mixture_or_task(f"{name}_{view}")
+    examples = list(task.get_dataset(lengths, split, shuffle=False).as_numpy_iterator())
+    rows = _rows(dataset, split, same, table)
+    assert [example["id"].decode() for example in examples] == [table.ids[row] for row in rows]
+    for example, row in zip(examples, rows, strict=True):
+        np.testing.assert_array_equal(example["inputs"], table.inputs(row))
+        # Of a record without a target (kept where it is scored) SeqIO still makes an EOS.
+        targets = table.targets(row) if table.target_lengths[row] else [1]
+        np.testing.assert_array_equal(example["targets"], targets)
+    return len(examples)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", ["esnli", "anli1", "cqa", "svamp", "asdiv", "svamp_asdiv", "demo"])
+def test_tokens_equal_our_own_engines(
+    name: str, view: str, data_dir: pathlib.Path, settings: None
+) -> None:
+    spec = "demo" if name == "demo" else SPIECE
+    dataset = datasets.get(name)
+    if name == "svamp_asdiv":  # its counts are kept for the process, its files are this test's
+        source = datasets._annotated(datasets.get("asdiv"))
+        dataset = dataclasses.replace(dataset, augmentation=source)
+        datasets._registry[name] = dataset
+    seqio_tasks.configure(vocabulary=spec)
+    seqio_tasks.register(dataset)
+    # Building a SeqIO dataset takes a third of a second: not every split of every task.
+    for split in datasets.SPLITS if name == "cqa" else ["train"]:
+        assert _assert_equal_tokens(name, view, split, spec, data_dir / "cache", LENGTHS)
+
+
+@pytest.mark.parametrize("view", ["label", "rationale"])
+def test_bytes_equal_too(view: str, data_dir: pathlib.Path, settings: None) -> None:
+    seqio_tasks.configure(vocabulary="bytes")
+    seqio_tasks.register(datasets.get("anli1"))
+    assert _assert_equal_tokens("anli1", view, "test", "bytes", data_dir / "cache", LENGTHS)
+
+
+@pytest.mark.parametrize("name", ["cqa", "svamp"])
+def test_tokens_equal_on_the_released_data(
+    name: str,
+    release_dir: pathlib.Path,
+    shared: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: None,
+) -> None:
+    monkeypatch.setenv(paths.DATA_DIR_VARIABLE, str(tmp_path))
+    archive = release.Release(release_dir)
+    for split in ("train", "test"):
+        sample = list(archive.records(name, split))[::7]
+        write_jsonl(tmp_path / name / f"{split}.jsonl", sample)
+    spec = str(shared / "vectors" / "spiece.model")
+    seqio_tasks.configure(vocabulary=spec)
+    seqio_tasks.register(datasets.get(name))
+    lengths = {"inputs": 64, "targets": 48}
+    for view in ("label", "rationale", "single_task", "pinto"):
+        for split in ("train", "test") if view == "label" else ("train",):
+            assert _assert_equal_tokens(name, view, split, spec, tmp_path / "cache", lengths)
+
+
+class _WithTaskIds(seqio.EncDecFeatureConverter):
+    """What a T5X bridge adds: the task id as one more packed feature."""
+
+    TASK_FEATURES = {  # noqa: RUF012
+        **seqio.EncDecFeatureConverter.TASK_FEATURES,
+        TASK_ID_FEATURE: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+    }
+    MODEL_FEATURES = {  # noqa: RUF012
+        **seqio.EncDecFeatureConverter.MODEL_FEATURES,
+        "decoder_task_ids": seqio.FeatureConverter.FeatureSpec(dtype=tf.int32),
+    }
+
+    def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        task_ids = {"decoder_task_ids": features[TASK_ID_FEATURE]}
+        return {**super()._convert_example(features), **task_ids}
+
+    def get_model_feature_lengths(self, lengths: Mapping[str, int]) -> Mapping[str, int]:
+        return {
+            **super().get_model_feature_lengths(lengths),
+            "decoder_task_ids": lengths["targets"],
+        }
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_task_ids_travel_with_packed_targets(
+    pack: bool, data_dir: pathlib.Path, settings: None
+) -> None:
+    seqio_tasks.configure(vocabulary=SPIECE, task_ids=True)
+    seqio_tasks.register(datasets.get("cqa"))
+    lengths = {"inputs": 96, "targets": 64, TASK_ID_FEATURE: 64}
+    batches = seqio.get_dataset(
+        "cqa_step_by_step", lengths, _WithTaskIds(pack=pack), shuffle=True, seed=0
+    )
+    seen = set()
+    for row in batches.as_numpy_iterator():
+        ids, weights = row["decoder_task_ids"], row["decoder_loss_weights"]
+        np.testing.assert_array_equal(ids > 0, weights > 0)
+        seen |= set(ids[ids > 0].tolist())
+        if pack:
+            segments = row["decoder_segment_ids"]
+            for segment in set(segments[segments > 0].tolist()):
+                assert len(set(ids[segments == segment].tolist())) == 1
+    assert seen == {1, 2}
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_task_ids_need_no_length(pack: bool, data_dir: pathlib.Path, settings: None) -> None:
+    seqio_tasks.configure(vocabulary=SPIECE, task_ids=True)
+    seqio_tasks.register(datasets.get("cqa"))
+    converter = seqio.EncDecFeatureConverter(pack=pack)
+    row = next(iter(seqio.get_dataset("cqa_step_by_step", LENGTHS, converter)))
+    assert not any("task" in name for name in row)
+
+
+def test_a_mixture_has_both_tasks_equally_often(data_dir: pathlib.Path, settings: None) -> None:
+    seqio_tasks.configure(vocabulary="bytes")
+    seqio_tasks.register(datasets.get("cqa"))
+    mixture = seqio.get_mixture_or_task("cqa_step_by_step")
+    assert sorted(task.name for task in mixture.tasks) == ["cqa_label", "cqa_rationale"]
+    assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
+
+
+def test_shuffling_is_over_the_whole_split_and_seeded(
+    data_dir: pathlib.Path, settings: None
+) -> None:
+    seqio_tasks.configure(vocabulary="bytes")
+    seqio_tasks.register(datasets.get("cqa"))
+    source = seqio.get_mixture_or_task("cqa_label").source
+
+    def order(shuffle: bool, seed: int | None = None) -> list[bytes]:
+        examples = source.get_dataset("train", shuffle=shuffle, seed=seed)
+        return [example["id"] for example in examples.as_numpy_iterator()]
+
+    plain, first, again, second = order(False), order(True, 1), order(True, 1), order(True, 2)
+    assert sorted(plain) == sorted(first) == sorted(second)
+    assert first == again
+    assert len({tuple(plain), tuple(first), tuple(second)}) == 3
+
+
+def test_a_dataset_iterator_can_be_saved_and_restored(
+    data_dir: pathlib.Path, settings: None, tmp_path: pathlib.Path
+) -> None:
+    """T5X's save_dataset=True; a Python generator could not be saved."""
+    seqio_tasks.configure(vocabulary="bytes")
+    seqio_tasks.register(datasets.get("cqa"))
+    task = seqio.get_mixture_or_task("cqa_label")
+
+    def checkpoint() -> tuple[Iterator, tf.train.Checkpoint]:
+        iterator = iter(task.get_dataset(LENGTHS, "train", shuffle=True, seed=0))
+        return iterator, tf.train.Checkpoint(iterator=iterator)
+
+    iterator, saver = checkpoint()
+    for _ in range(5):
+        next(iterator)
+    path = saver.save(str(tmp_path / "iterator"))
+    expected = [next(iterator)["id"].numpy() for _ in range(5)]
+    iterator, restorer = checkpoint()
+    restorer.restore(path)
+    assert [next(iterator)["id"].numpy() for _ in range(5)] == expected
+
+
+def test_settings_reach_registered_tasks(data_dir: pathlib.Path, settings: None) -> None:
+    seqio_tasks.register(datasets.get("cqa"))
+    before = seqio.get_mixture_or_task("cqa_label")
+    assert before.output_features["inputs"].vocabulary == seqio.SentencePieceVocabulary(
+        "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
+    )
+    seqio_tasks.configure(vocabulary="bytes", label_prefix="predict: ", data_fraction=0.5, run=1)
+    task = seqio.get_mixture_or_task("cqa_label")
+    examples = list(task.get_dataset(None, "train", shuffle=False).as_numpy_iterator())
+    _, rows = datasets.get("cqa").rows("train", fraction=0.5, run=1)
+    assert len(examples) == len(rows) == 18
+    assert all(e["inputs_pretokenized"].startswith(b"predict: ") for e in examples)
+    assert task.output_features["inputs"].vocabulary == seqio.ByteVocabulary()
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "distill"])
+def test_seqios_evaluator_scores_every_record_against_gold(
+    method: str, data_dir: pathlib.Path, settings: None
+) -> None:
+    """A student that answers as the records' first 30 do, and nothing for the rest."""
+    seqio_tasks.configure(vocabulary="bytes")
+    seqio_tasks.register(datasets.get("cqa"))
+    lengths = {"inputs": 512, "targets": 256}
+    task_name = f"cqa_{METHODS[method].views[0]}"
+    evaluator = seqio.Evaluator(
+        task_name,
+        seqio.EncDecFeatureConverter(pack=False),
+        eval_split="test",
+        sequence_length=lengths,
+        logger_cls=(),
+    )
+    vocabulary = vocabularies.load("bytes")
+    phrase = "Why? So the answer is " if method == "single_task" else ""
+
+    def predict(examples: tf.data.Dataset, *unused: object, **more: object) -> list:
+        answers = [phrase + TINY[i].label if i < 30 else "" for i in range(len(list(examples)))]
+        ids = [[*vocabulary.encode(answer), 1] for answer in answers]
+        return [(i, row + [0] * (256 - len(row))) for i, row in enumerate(ids)]
+
+    metrics, _ = evaluator.evaluate(
+        compute_metrics=True, predict_fn=predict, score_fn=None, predict_with_aux_fn=None
+    )
+    assert metrics.result()[task_name] == {"accuracy": 0.75, "correct": 30, "n": 40}
+
+
+def test_rationale_tasks_have_no_accuracy(data_dir: pathlib.Path, settings: None) -> None:
+    seqio_tasks.configure(vocabulary="bytes")
+    seqio_tasks.register(datasets.get("cqa"))
+    assert seqio.get_mixture_or_task("cqa_rationale").metric_fns == []
+
+
+def test_records_from_a_seqio_source(settings: None, tmp_path: pathlib.Path) -> None:
+    source = seqio.FunctionDataSource(
+        lambda split, shuffle_files, seed=None: tf.data.Dataset.from_tensor_slices(
+            {"question": [f"{split} {i}" for i in range(3)], "answer": ["a", "b", "c"]}
+        ),
+        splits=("train", "test"),
+    )
+    dataset = datasets.add_dataset(
+        "from_source",
+        source=source,
+        format=lambda ex: Record(
+            ex["question"].decode(), ex["question"].decode(), ex["answer"].decode(), "since", "a"
+        ),
+        carve_validation=0.3,
+        vocabulary="bytes",
+    )
+    seqio_tasks.register(dataset)
+    assert [record.label for record in dataset.read("test")] == ["a", "b", "c"]
+    assert (
+        _assert_equal_tokens("from_source", "rationale", "train", "bytes", tmp_path, LENGTHS) == 2
+    )
+    with pytest.raises(Exception, match="from_source/valid: its SeqIO source has no such split"):
+        list(dataset.read("valid"))
+
+
+def test_importing_tasks_registers_them_in_seqio() -> None:
+    code = (
+        "import sbs_jax.tasks, seqio\n"
+        "print(seqio.get_mixture_or_task('cqa_step_by_step').name)\n"
+        "from sbs_jax import datasets\n"
+        "datasets.add_dataset('later', records=lambda split: [], vocabulary='bytes')\n"
+        "print(seqio.get_mixture_or_task('later_step_by_step_llm').name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "cqa_step_by_step\nlater_step_by_step_llm\n"

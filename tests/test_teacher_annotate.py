@@ -1,5 +1,6 @@
 """`sbs annotate` from the command line against a scripted server."""
 
+import functools
 import json
 import os
 import signal
@@ -7,7 +8,9 @@ import subprocess
 import sys
 import threading
 
+import annotate_cli
 import pytest
+from annotate_cli import oracle, rows
 from stub_server import StubServer, error, serving
 
 from sbs_jax import cli, demo_data
@@ -16,13 +19,6 @@ from sbs_jax.records import Record, read_jsonl, write_jsonl
 pytest.importorskip("openai")
 
 SECRET = "sk-very-secret-0123456789"
-
-
-def oracle(call, sample):
-    """Answers a demo question by its length: right or wrong, but always the same."""
-    question = call.text.rpartition("Q: ")[2].partition("\n")[0]
-    label = "yes" if len(question) % 2 else "no"
-    return f"it is {question.split()[2]} . So the answer is {label}."
 
 
 @pytest.fixture
@@ -38,35 +34,14 @@ def key(monkeypatch):
 
 @pytest.fixture
 def questions(tmp_path):
-    """Twelve records, the last two of which ask what the first two ask."""
-    records = demo_data.questions("train")[:10]
-    again = [Record(f"again{i}", records[i].input, records[i].label) for i in range(2)]
-    path = tmp_path / "train.jsonl"
-    write_jsonl(path, [*records, *again])
-    return path
+    return annotate_cli.write_questions(tmp_path / "train.jsonl")
 
 
 @pytest.fixture
 def annotate(stub, questions, tmp_path):
     """Runs `sbs annotate` and returns its exit status; flags as keyword arguments."""
 
-    def run(**changes):
-        values = {
-            "task": "demo",
-            "input": questions,
-            "out": tmp_path / "out",
-            "base_url": stub.base_url,
-            "model": "m",
-            "max_retries": 1,
-            "timeout": 5,
-        } | changes
-        return cli.main(["annotate", *(f"--{k}={v}" for k, v in values.items() if v is not None)])
-
-    return run
-
-
-def rows(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return functools.partial(annotate_cli.run, stub, tmp_path)
 
 
 @pytest.mark.parametrize("api", ["chat", "completions"])
@@ -468,12 +443,12 @@ def test_zero_shot_and_given_labels(annotate, stub, questions):
 
 
 def test_import_released(release_dir, tmp_path, capsys):
-    flags = ["--task=svamp", f"--import_released={release_dir}", f"--out={tmp_path}"]
+    flags = ["--task=svamp", f"--import_released={release_dir}", f"--out={tmp_path}", "--limit=200"]
     assert cli.main(["annotate", *flags]) == 0
     said = capsys.readouterr().out
     assert "teacher's accuracy    0.7400 [0.6751, 0.7959] (148/200)" in said
     journal = rows(tmp_path / "journal.jsonl")
-    assert len(journal) == 1000 and "\n\nQ: " in journal[0]["text"]
+    assert len(journal) == 400 and "\n\nQ: " in journal[0]["text"]
     size = (tmp_path / "journal.jsonl").stat().st_size
     assert cli.main(["annotate", *flags, "--parser=tolerant"]) == 0
     assert (tmp_path / "journal.jsonl").stat().st_size == size

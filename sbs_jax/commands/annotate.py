@@ -13,6 +13,8 @@ Examples:
   sbs annotate --task=cqa --import_released=datasets.zip --out=ann/cqa_palm
 """
 
+import functools
+import itertools
 import json
 import pathlib
 import sys
@@ -136,14 +138,9 @@ def _embedded(folder: pathlib.Path) -> tuple[dict, str, Callable[[str], Iterable
     if FLAGS.input:
         inputs = _inputs(folder)
     else:
-        inputs = {split: _questions(split) for split in demo_data.VERBS_PER_SPLIT}
+        splits = demo_data.VERBS_PER_SPLIT
+        inputs = {s: _limited(functools.partial(demo_data.questions, s)) for s in splits}
     return inputs, "embedded", lambda split: demo_data.annotate(inputs[split]())
-
-
-def _questions(split: str) -> Callable[[], Iterable[Record]]:
-    from sbs_jax import demo_data
-
-    return lambda: demo_data.questions(split)[: FLAGS.limit]
 
 
 def _released() -> tuple[dict, str, Callable[[str], Iterable[str]]]:
@@ -157,12 +154,9 @@ def _released() -> tuple[dict, str, Callable[[str], Iterable[str]]]:
     splits = [s for s in release.splits(name) if any(True for _ in release.completions(name, s))]
     if not splits:
         raise UserError(f"{FLAGS.import_released}: holds no completions for {name}")
-    inputs = {split: _released_records(release, name, split) for split in splits}
-    return inputs, "PaLM 540B (released)", lambda split: release.completions(name, split)
-
-
-def _released_records(release: Any, name: str, split: str) -> Callable[[], Iterable[Record]]:
-    return lambda: release.records(name, split)
+    inputs = {split: _limited(functools.partial(release.records, name, split)) for split in splits}
+    texts = functools.partial(release.completions, name)
+    return inputs, "PaLM 540B (released)", lambda split: itertools.islice(texts(split), FLAGS.limit)
 
 
 def _inputs(folder: pathlib.Path) -> dict[str, Callable[[], Iterable[Record]]]:
@@ -178,13 +172,11 @@ def _inputs(folder: pathlib.Path) -> dict[str, Callable[[], Iterable[Record]]]:
             raise UserError(f"{path}: no such file; give --input a JSONL file of records")
         files[path.stem] = path
     annotate.check_inputs(folder, files)
-    return {split: _reading(path) for split, path in files.items()}
+    return {split: _limited(functools.partial(read_jsonl, path)) for split, path in files.items()}
 
 
-def _reading(path: pathlib.Path) -> Callable[[], Iterable[Record]]:
-    import itertools
-
-    return lambda: itertools.islice(read_jsonl(path), FLAGS.limit)
+def _limited(read: Callable[[], Iterable[Record]]) -> Callable[[], Iterable[Record]]:
+    return lambda: itertools.islice(read(), FLAGS.limit)
 
 
 def _recipe(prompt: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One question with its answers, and its JSONL file: the format everything else reads and writes."""
+"""One question with its answers, and its JSONL file: what everything else reads and writes."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sbs_jax.errors import UserError
 
-# In an input this text stands for the EOS id: the released NLI inputs are premise + EOS + hypothesis.
+# Stands for the EOS id in an input: the released NLI inputs are premise + EOS + hypothesis.
 SEPARATOR = "</s>"
 
 
@@ -45,7 +45,9 @@ def parse_line(line: str, where: str, default_id: str) -> Record:
         raise UserError(f"{where}: expected a JSON object with fields input and label")
     for name in ("input", "label"):
         if not isinstance(fields.get(name), str):
-            raise UserError(f"{where}: field {name!r} is missing or is not text; every record needs it")
+            raise UserError(
+                f"{where}: field {name!r} is missing or is not text; every record needs it"
+            )
     for name in _OPTIONAL:
         if not isinstance(fields.get(name), str | None):
             raise UserError(f"{where}: field {name!r} must be text or absent")

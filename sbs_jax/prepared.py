@@ -49,7 +49,7 @@ class Prepared:
     Attributes:
         dataset: its name.
         files: split -> what its file holds.
-        carve_validation: the share of train that becomes validation, where no file is validation.
+        carve_validation: the share of train that becomes validation; None where there is a file.
     """
 
     dataset: str
@@ -59,7 +59,7 @@ class Prepared:
     def split_sizes(self) -> dict[str, int]:
         """Rows of each split as they are trained on and scored: validation is out of train."""
         sizes = {split: file.n for split, file in self.files.items()}
-        if self.carve_validation and "train" in sizes and "validation" not in sizes:
+        if self.carve_validation and "train" in sizes:
             train, validation = train_test_rows(sizes["train"], self.carve_validation, 0)
             sizes |= {"train": len(train), "validation": len(validation)}
         return sizes

@@ -218,7 +218,7 @@ class Release:
             try:
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise _BadField("expected a JSON object")
+                    raise UserError(f"{where}: expected a JSON object; fix or delete the line")
                 yield format(row)
             except (json.JSONDecodeError, RecursionError) as error:
                 problem = getattr(error, "msg", "nested too deep")

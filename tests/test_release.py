@@ -231,6 +231,7 @@ _BROKEN_ROWS = [
     (_ROW, '{"input: "A zorn has 4', "not valid JSON"),
     (_ROW, '["A zorn has 4', "not valid JSON"),
     (_ROW + " horns", "[" * 5000, "not valid JSON"),
+    (_ROW, '7\n{"input": "A zorn has 4', "expected a JSON object"),
     ('"label": "( 4.0', '"lable": "( 4.0', "field 'label' is missing"),
     ('"( 4.0 + 2.0 )"', "null", "field 'label' is missing or is not text"),
 ]

@@ -109,8 +109,8 @@ def _sizes(done: list) -> str:
     for prepared in done:
         sizes = prepared.split_sizes()
         counts = "/".join(str(sizes.get(split, "-")) for split in ("train", "validation", "test"))
-        carved = prepared.carve_validation and "validation" not in prepared.files
-        how = f"  validation: {prepared.carve_validation:.0%} of train, seed 0" if carved else ""
+        share = prepared.carve_validation
+        how = f"  validation: {share:.0%} of train, seed 0" if share else ""
         lines.append(f"{prepared.dataset:<8}  {counts:<21}{how}".rstrip())
     return "\n".join(lines)
 

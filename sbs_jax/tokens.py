@@ -4,9 +4,9 @@
 after. The folder is written under another name and renamed at the end, so a reader never sees half
 of one, and of two processes that prepare the same at once the slower discards its own.
 
-Memory while preparing is bounded by one chunk of `_CHUNK` records: their text and ids, tens of MB
-at e-SNLI's lengths, however long the file. A table that is read maps its tokens and holds 24 bytes
-per record.
+Memory while preparing is bounded by one chunk of `_CHUNK` records, their text and ids, however long
+the file: 549,367 records of e-SNLI's lengths took 50 MB more than the process had before. A table
+that is read maps its tokens and ids and holds 32 bytes per record.
 """
 
 import contextlib

@@ -245,7 +245,7 @@ def test_settings_reach_registered_tasks(data_dir: pathlib.Path, settings: None)
     assert task.output_features["inputs"].vocabulary == seqio.ByteVocabulary()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "distill"])
+@pytest.mark.parametrize("method", METHODS)
 def test_seqios_evaluator_scores_every_record_against_gold(
     method: str, data_dir: pathlib.Path, settings: None
 ) -> None:

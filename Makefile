@@ -6,10 +6,10 @@ STAMP := .venv/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 CONSTRAINTS := requirements/constraints-py$(VERSION).txt
 
-.PHONY: help setup demo test test-slow lint format bench lock
+.PHONY: help setup demo test test-slow test-server lint format bench lock
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP)  ## create .venv with the pinned dependencies and this package in it
 
@@ -32,6 +32,16 @@ test: $(STAMP)  ## run the tests
 
 test-slow: $(STAMP)  ## run the tests that take more than 20 seconds each
 	$(BIN)/python -m pytest -q -m slow
+
+test-server: $(STAMP) build/server/installed  ## annotate through a real server, transformers serve
+	SBS_SERVER_PYTHON=build/server/bin/python $(BIN)/python -m pytest -q tests/test_teacher_server.py
+
+# In a place of its own: nothing of it is needed to use this package. 1.3 GB; on Linux give pip the
+# address of torch's CPU builds (PIP_INDEX_URL or pip.conf), or it fetches CUDA as well.
+build/server/installed:
+	$(PYTHON) -m venv build/server
+	build/server/bin/python -m pip install --quiet torch==2.13.0 'transformers[serving]==5.23.0'
+	@touch $@
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

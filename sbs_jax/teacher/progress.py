@@ -57,6 +57,8 @@ class Progress:
             print(self.line(), file=sys.stderr, flush=True)
 
     def line(self) -> str:
+        if not self.total:
+            return "nothing to ask: the journal has every answer"
         elapsed = time.monotonic() - self._began
         settled = self.done + self.failed + self.too_long
         rate = settled / elapsed if elapsed > 0 else 0.0

@@ -17,6 +17,7 @@ FRAMEWORKS = {"jax", "flax", "tensorflow", "seqio", "grain", "matplotlib", "scip
 EXPERIMENT = """
 include "sbs_models/demo.gin"
 include "sbs_runs/finetune.gin"
+import sbs_jax.tasks
 MIXTURE_OR_TASK_NAME = "demo_step_by_step"
 TASK_FEATURE_LENGTHS = {"inputs": 32, "targets": 16}
 TRAIN_STEPS = 10
@@ -115,7 +116,7 @@ def test_train_takes_the_flags_of_t5x() -> None:
         ("--gin.TrainConfig.log_perod=3", "named 'log_perod'; did you mean log_period?"),
         ("--gin.TrainConfg.log_period=3", "matching 'TrainConfg'; did you mean TrainConfig?"),
         ("--gin.TRAIN_STEPS=%TRAIN_STEP", "macro %TRAIN_STEP is set nowhere; did you mean TRAIN_S"),
-        ("--gin.MIXTURE_OR_TASK_NAME=demo", """'"demo"'"""),
+        ("--gin.MIXTURE_OR_TASK_NAME=cqa", """'"cqa"'"""),
         ("--gin.OPTIMIZER='adamw", """'"adamw"'"""),
         ("--gin.TASK_FEATURE_LENGTHS={'inputs': 3", "not closed"),
     ],
@@ -166,6 +167,13 @@ def test_wrong_name_under_dynamic_registration(
     error = refused(capsys, "train", *GIVEN, "--gin_file=y.gin", "--dry_run")
     assert error.startswith("sbs: error: y.gin:3: ")
     assert "did you mean TrainConfig?" in error
+
+
+def test_a_dry_run_knows_the_mixtures(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, "train", *GIVEN, '--gin.MIXTURE_OR_TASK_NAME="demo_step"', "--dry_run")
+    assert error.startswith("sbs: error: demo_step: no such task or mixture")
 
 
 def test_everything_that_is_missing_is_named_at_once(

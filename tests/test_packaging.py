@@ -70,8 +70,8 @@ def test_the_wheel_installs_the_command(installed: pathlib.Path) -> None:
 
 def test_the_wheel_runs_from_any_directory(installed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     code = (
-        "import sbs_jax.tasks, sbs_jax.paths; print(sbs_jax.tasks.__file__); "
-        "print(sbs_jax.paths.gin_dir()); print(sbs_jax.paths.asset('demo.model'))"
+        "from sbs_jax import datasets, paths; datasets.defer_seqio(); import sbs_jax.tasks; "
+        "print(sbs_jax.tasks.__file__, paths.gin_dir(), paths.asset('demo.model'), sep='\\n')"
     )
     answer = _run(installed, tmp_path, "-c", code)
     assert [line.startswith(str(installed)) for line in answer.splitlines()] == [True] * 3, answer

@@ -96,6 +96,7 @@ def main(argv: list[str]) -> int | None:
     found = gin_launch.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_launch.build("configs.TrainConfig", found)
     if FLAGS.dry_run:
+        datasets.resolve(config.mixture_or_task_name)
         print(gin_launch.describe(found))
         return
     if data_dir:

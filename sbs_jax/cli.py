@@ -16,6 +16,7 @@ flag), 130 interrupted; a traceback is a bug of ours.
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from types import ModuleType
 
@@ -39,6 +40,7 @@ _VERBS = {
     "report": "tables, figures and one HTML page from finished runs",
 }
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpfull")
+_MISSING = re.compile(r"Flag (--\w+) must have a value")
 _USAGE_ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
 
@@ -133,9 +135,8 @@ def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
     except flags.IllegalFlagValueError as error:
         raise UserError(_first_line(error)) from None
     except flags.Error as error:
-        missing = [f"--{name}" for name in known if known[name].value is None]
-        required = [name for name in missing if f"Flag {name} must have a value" in str(error)]
-        detail = f"{', '.join(required)} is required" if required else _first_line(error)
+        missing = _MISSING.search(str(error))
+        detail = f"{missing[1]} is required" if missing else _first_line(error)
         raise UserError(f"{detail} (sbs {verb} --help)") from None
     _check_count(verb, _arguments(module), positional)
     return positional

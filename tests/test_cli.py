@@ -85,6 +85,8 @@ def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[s
         (["train", "--process_count=two"], "--process_count=two: invalid literal"),
         (["train", "x.gin"], "'x.gin': unexpected argument"),
         (["train"], "--gin_file is required"),
+        (["annotate"], "--task is required (sbs annotate --help)"),
+        (["tasks", "cqa", "svamp"], "'svamp': unexpected argument"),
         (["train", "--gin_file=x.gin", "--gin.MODEL_DIR"], "--gin.MODEL_DIR: needs a value"),
         (["train", "--gin_file=x.gin", "--data_dir=a", "--tfds_data_dir=b"], "give one of them"),
     ],

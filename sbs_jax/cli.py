@@ -132,8 +132,6 @@ def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         hint = nearest(f"--{error.flagname}", [f"--{name}" for name in known])
         raise UserError(f"--{error.flagname}: sbs {verb} has no such flag{hint}") from None
-    except flags.IllegalFlagValueError as error:
-        raise UserError(_first_line(error)) from None
     except flags.Error as error:
         missing = _MISSING.search(str(error))
         detail = f"{missing[1]} is required" if missing else _first_line(error)

@@ -349,7 +349,8 @@ def test_concurrency(annotate, stub):
     assert most == 4
 
 
-def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(stub, questions, tmp_path):
+@pytest.mark.parametrize("patient", [True, False])
+def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(stub, questions, tmp_path, patient):
     gate = threading.Event()
 
     def slow(call, sample):
@@ -367,11 +368,16 @@ def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(stub, questions, tmp_p
             threading.Event().wait(0.02)
         run.send_signal(signal.SIGINT)
         assert "waiting for the calls in flight" in run.stderr.readline()
-        gate.set()
+        if patient:
+            gate.set()
+        else:
+            run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=20)
+        gate.set()
     assert run.returncode == 130
     assert "the same command continues" in said
-    assert len(rows(journal)) == 5  # the call in flight was paid, so it is kept
+    # The call in flight was paid for, so it is kept; a second Ctrl-C drops it.
+    assert len(rows(journal)) == (5 if patient else 4)
     assert len(rows(tmp_path / "out" / "train.jsonl")) == 12
     assert len(stub.calls) == 5
 
@@ -385,11 +391,6 @@ BAD_INPUT = [
     ({"request_json": "{"}, "--request_json: not valid JSON"),
     ({"request_json": '{"n": 2}'}, "--request_json: expected an object without"),
     ({"n": 0}, "n"),
-    ({"teacher": "embedded", "task": "cqa"}, "--teacher=embedded: it knows the task demo only"),
-    (
-        {"import_released": "x.zip"},
-        "--import_released: it holds esnli, anli1, cqa, svamp, not demo",
-    ),
 ]
 
 
@@ -399,6 +400,30 @@ def test_bad_input_is_one_line(annotate, stub, tmp_path, capsys, flags, message)
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert stub.calls == [] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--teacher=embedded", "--task=cqa"], "--teacher=embedded: it knows the task demo only"),
+        (
+            ["--import_released=x.zip", "--task=demo"],
+            "--import_released: it holds esnli, anli1, cqa, svamp, not demo",
+        ),
+    ],
+)
+def test_imports_of_another_dataset(tmp_path, capsys, flags, message):
+    assert cli.main(["annotate", f"--out={tmp_path / 'out'}", *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_records_without_gold_labels_are_not_scored(annotate, questions, tmp_path):
+    write_jsonl(questions, [Record("a", "can a b c ?", ""), Record("b", "can a b d ?", "yes")])
+    annotate()
+    card = json.loads((tmp_path / "out" / "report_card.json").read_text())["train"]
+    assert card["accuracy"]["n"] == 1
+    assert all(record.llm_label for record in read_jsonl(tmp_path / "out" / "train.jsonl"))
 
 
 def test_out_never_replaces_the_input(annotate, questions, capsys):

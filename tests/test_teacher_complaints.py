@@ -174,6 +174,8 @@ def test_stanfordnlp_dspy_pull_10301_a_corrupt_cache_does_not_crash(stub, tmp_pa
     journal.write_bytes(b"".join(lines))
     assert annotate_cli.run(stub, tmp_path) == 0
     assert len(stub.calls) == DISTINCT + 1 and all(answered(tmp_path))
+    report = json.loads((tmp_path / "out" / "parse_report.json").read_text())
+    assert report["unreadable_lines"] == 1
 
 
 def test_stanfordnlp_dspy_pull_8843_and_diskcache_issue_345_no_database_on_network_disks(

@@ -83,6 +83,13 @@ _define("boolean", "drop_leaks", False, "Drop rationales that state the label as
 _define("boolean", "drop_repeats", False, "Drop rationales given for another question already.")
 
 
+# What is about asking a server, and nothing else.
+_ASKING = (
+    *("dry_run", "base_url", "model", "api", "mode", "label_given", "n", "temperature"),
+    *("max_tokens", "request_json", "shard", "batch_export", "batch_import"),
+)
+
+
 def main(argv: list[str]) -> int | None:
     """Asks (or imports), then writes the output files; 1 where answers are missing in the end."""
     from sbs_jax.teacher import prompts
@@ -120,8 +127,9 @@ def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
 def _imported(prompt: Any, folder: pathlib.Path) -> int | None:
     from sbs_jax.teacher import annotate
 
-    if FLAGS.dry_run:
-        raise UserError("--dry_run: importing sends nothing; run it without this flag")
+    for name in _ASKING:
+        if FLAGS[name].present:
+            raise UserError(f"--{name}: has no effect on completions that exist; leave it out")
     inputs, teacher, completions = _released() if FLAGS.import_released else _embedded(folder)
     report = annotate.import_completions(
         folder, inputs, prompt, teacher, completions, _filters(), _strictness()

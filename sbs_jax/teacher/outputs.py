@@ -43,9 +43,11 @@ class ParseReport:
     """Counts over all completions read, and a few examples of each outcome but ``exact``.
 
     Attributes:
+        unreadable_lines: lines of the journal that hold no answer (a damaged disk, a torn copy).
         sampled: records with several completions; `identical_samples` of them all the same.
     """
 
+    unreadable_lines: int = 0
     records: int = 0
     unanswered: int = 0
     completions: int = 0
@@ -70,6 +72,7 @@ class ParseReport:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "unreadable_lines": self.unreadable_lines,
             "records": self.records,
             "unanswered": self.unanswered,
             "completions": self.completions,
@@ -87,6 +90,8 @@ class ParseReport:
         if self.dropped:
             counts = ", ".join(f"{name} {count}" for name, count in self.dropped.most_common())
             lines.append(f"left out by filters: {counts}")
+        if self.unreadable_lines:
+            lines.append(f"warning: {self.unreadable_lines} unreadable journal lines were skipped")
         if self.unanswered:
             lines.append(f"{self.unanswered} of {self.records} records have no answer yet")
         if self.identical_samples and self.identical_samples == self.sampled:
@@ -137,7 +142,7 @@ def write(
     folder: Path, inputs: Inputs, reader: Reader, filters: Filters
 ) -> tuple[ParseReport, dict[str, ReportCard]]:
     """Writes all output files, each whole or not at all; returns what they report, per split."""
-    report, cards = ParseReport(), {}
+    report, cards = ParseReport(reader.journal.unreadable), {}
     with _replacing(folder / RATIONALES) as rationales:
         for split, records in inputs.items():
             cards[split] = card = ReportCard(reader.prompt)

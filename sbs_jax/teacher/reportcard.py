@@ -16,7 +16,8 @@ _NOTHING = Accuracy(0, 0)
 class ReportCard:
     """Counts over answers; add them in any order, read the card at the end.
 
-    An unreadable answer is wrong; a record that has not been answered does not count.
+    An unreadable answer is wrong; a record without an answer, or without a gold label, does not
+    count.
     """
 
     def __init__(self, prompt: Prompt) -> None:
@@ -30,7 +31,7 @@ class ReportCard:
 
     def add(self, answer: Answer) -> None:
         """Counts one answer."""
-        if not answer.samples:
+        if not answer.samples or not answer.record.label.strip():
             return
         right = metrics.is_correct(self._prompt.metric, answer.label, answer.record.label)
         one = Accuracy(int(right), 1)

@@ -95,6 +95,13 @@ class Questions:
         """The longest input and the longest target of any sequence."""
         return RowLengths(int(self.input_lengths.max()), int(self.target_lengths.max()))
 
+    def most_in(self, row_lengths: RowLengths) -> int:
+        """How many of the shortest sequences would fit one row."""
+        asked = self.target_lengths > 0
+        by_input = row_lengths.inputs // int(self.input_lengths[asked].min())
+        by_target = row_lengths.targets // int(self.target_lengths[asked].min())
+        return max(1, min(by_input, by_target))
+
     def examples(self, questions: Int[np.ndarray, " questions"]) -> Int[np.ndarray, "2 examples"]:
         """(view, question) of every sequence of these questions, the views of one side by side."""
         views = np.tile(np.arange(len(self.tables)), len(questions))
@@ -113,7 +120,7 @@ class Questions:
         ):
             view, question = np.unravel_index(int(np.argmax(lengths > room)), lengths.shape)
             if lengths[view, question] > room:
-                record = self.tables[view][1].ids[self.rows[question]]
+                record = self.tables[view][1].ids[int(self.rows[question])]
                 raise UserError(
                     f"row lengths: the {name} of record {record!r} has {lengths[view, question]} "
                     f"tokens, a row holds {room}; use longer rows or a smaller TASK_FEATURE_LENGTHS"
@@ -126,6 +133,7 @@ class Plan:
 
     Attributes:
         rows: rows of every batch; a batch that needs more gets `multiple_of` more at a time.
+        segments: the most sequences that fit a row.
         input_fill, target_fill: expected share of positions that hold a token.
     """
 
@@ -135,6 +143,7 @@ class Plan:
     multiple_of: int
     rows: int
     row_lengths: RowLengths
+    segments: int
     input_fill: float
     target_fill: float
 
@@ -178,6 +187,7 @@ def make_plan(
         multiple_of=multiple_of,
         rows=rows,
         row_lengths=row_lengths,
+        segments=questions.most_in(row_lengths) if pack else 1,
         input_fill=float(questions.input_lengths.sum()) * per_row / row_lengths.inputs,
         target_fill=float(questions.target_lengths.sum()) * per_row / row_lengths.targets,
     )

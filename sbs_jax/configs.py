@@ -122,6 +122,7 @@ class TrainConfig:
             rationales too.
         label_prefix, rationale_prefix: LABEL_PREFIX, RATIONALE_PREFIX.
         pack: PACK several sequences into a row; changes the speed, never the result.
+        row_lengths: ROW_LENGTHS, (encoder, decoder) tokens of a packed row; None chooses them.
         log_period: updates between two lines of metrics.jsonl.
         keep_latest: checkpoints kept besides the best on validation.
     """
@@ -147,6 +148,7 @@ class TrainConfig:
     label_prefix: str = "[label] "
     rationale_prefix: str = "[rationale] "
     pack: bool = True
+    row_lengths: tuple[int, int] | None = None
     log_period: int = 50
     keep_latest: int = 1
 

@@ -44,6 +44,13 @@ class Source:
             lengths=config.task_feature_lengths,
         )
 
+    def fingerprints(self) -> dict[str, str]:
+        """Of the vocabulary and of the training records: what a run cannot change under way."""
+        return {
+            "vocabulary_fingerprint": self.vocabulary.fingerprint,
+            "data_fingerprint": self.selection.dataset.fingerprint(datasets.TRAIN),
+        }
+
     def table(self, file_split: str, view: View, targets_needed: bool = False) -> TokenTable:
         """The file's tokens for one view, prepared now or taken from the cache."""
         return tokens.prepare(
@@ -98,7 +105,10 @@ def training_batches(source: Source, config: TrainConfig, rows_multiple: int) ->
     """
     selection = source.selection
     file_split, rows = _rows(source, datasets.TRAIN, config)
-    tables = [(view.task_id, source.table(file_split, view, targets_needed=True)) for view in selection.views]
+    tables = [
+        (view.task_id, source.table(file_split, view, targets_needed=True))
+        for view in selection.views
+    ]
     for view, (_, table) in zip(selection.views, tables, strict=True):
         missing = int(np.sum(table.target_lengths[rows] == 0))
         if missing:
@@ -111,6 +121,7 @@ def training_batches(source: Source, config: TrainConfig, rows_multiple: int) ->
         seed=config.random_seed,
         pack=config.pack,
         multiple_of=rows_multiple,
+        row_lengths=config.row_lengths,
     )
 
 

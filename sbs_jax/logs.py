@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +21,6 @@ class MetricsLog:
         self._drop_after(start_step)
         self._events = SummaryWriter(str(model_dir / "train"), purge_step=start_step + 1)
         self._train_steps = train_steps
-        self._start = (start_step, time.monotonic())
 
     def _drop_after(self, step: int) -> None:
         if not self.path.exists():
@@ -47,10 +45,8 @@ class MetricsLog:
         for name, value in rounded.items():
             self._events.add_scalar(name, value, step)
 
-    def progress(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One line: step, losses per task, speed and the time left at the speed so far."""
-        first, began = self._start
-        pace = (time.monotonic() - began) / max(step - first, 1)
+    def progress(self, step: int, scalars: Mapping[str, float], seconds_left: float) -> None:
+        """One line: step, losses per task, speed and the time left."""
         losses = "  ".join(
             f"{name.removesuffix('/loss')} {value:.4f}"
             for name, value in scalars.items()
@@ -59,7 +55,7 @@ class MetricsLog:
         say(
             f"step {step}/{self._train_steps}  {losses}  "
             f"{scalars['examples_per_second']:.1f} examples/s  "
-            f"ETA {duration(pace * (self._train_steps - step))}"
+            f"ETA {duration(seconds_left)}"
         )
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sbs_jax.configs import PartitionerConfig
 from sbs_jax.errors import UserError
 
 _Leaf = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -88,6 +89,12 @@ class Partitioner:
         grid = np.asarray(devices).reshape(-1, fsdp, num_partitions)
         self.mesh = Mesh(grid, ("data", "fsdp", "model"))
         self.rules = tuple(rules)
+
+    @classmethod
+    def of(cls, config: PartitionerConfig) -> "Partitioner":
+        """The partitioner a run's configuration describes; its rules go before the default ones."""
+        rules = (*config.logical_axis_rules, *DEFAULT_RULES)
+        return cls(config.num_partitions, config.fsdp, rules)
 
     @property
     def batch_shards(self) -> int:

@@ -34,8 +34,9 @@ NUMERICS = [
     ["checkpoints.integrity", "checkpoints.manager", "checkpoints.trees"],
     ["batches", "checkpoints.hf", "checkpoints.store", "decoding", "step"],
     ["checkpoints.initial", "evaluate"],
-    ["inputs"],
-    ["predict", "trainer"],
+    ["inputs", "runs"],
+    ["scoring"],
+    ["predict", "restored", "trainer"],
     ["study"],
     ["demo"],
 ]

@@ -1,0 +1,47 @@
+"""A finished (or running) MODEL_DIR read again: its student, and its scores."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+
+from sbs_jax import evaluate, inputs, runs, scoring
+from sbs_jax.checkpoints.store import Store
+from sbs_jax.configs import TrainConfig
+from sbs_jax.evaluate import Result
+from sbs_jax.model import init_params
+from sbs_jax.partitioning import Partitioner
+
+
+def load_student(
+    model_dir: str | os.PathLike[str], step: int | None, partitioner: Partitioner
+) -> tuple[TrainConfig, dict, int]:
+    """A run's configuration, parameters and their step; None takes the best on validation.
+
+    Raises UserError if there is no run, or no such or no intact checkpoint.
+    """
+    config = runs.load(model_dir)
+    shapes = jax.eval_shape(lambda: init_params(config.model, jax.random.key(0)))
+    shapes = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        partitioner.param_shardings(shapes),
+    )
+    with Store(Path(model_dir) / "checkpoints", metric="accuracy", read_only=True) as store:
+        chosen = step if step is not None else store.best_step() or store.latest_step()
+        return config, store.restore_params(chosen, shapes), chosen
+
+
+def evaluate_split(
+    model_dir: str | os.PathLike[str], split: str, step: int | None, output_rationale: bool
+) -> Result:
+    """Scores a run's student on a split, prints it and writes the split's predictions file."""
+    partitioner = Partitioner()
+    config, params, step = load_student(model_dir, step, partitioner)
+    config = dataclasses.replace(config, output_rationale=output_rationale)
+    scorer = scoring.Scorer(config, inputs.Source.of(config), partitioner)
+    result = scorer(split, params, final=True)
+    evaluate.write_predictions(Path(model_dir), result, step)
+    scoring.tell(result, step)
+    return result

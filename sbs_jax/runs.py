@@ -1,0 +1,108 @@
+"""MODEL_DIR as the home of one run: what it was told, and the refusal of another one."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.errors import UserError
+from sbs_jax.evaluate import write_whole
+from sbs_jax.logs import say
+
+_FILE = "run.json"
+_FINGERPRINTS = "fingerprints"
+
+# What may differ between the starts of one run: nothing of it enters an update.
+_FREE_FIELDS = (
+    "model_dir",
+    "initial_checkpoint_path",
+    "vocabulary",  # a path; its content counts
+    "partitioner",
+    "pack",
+    "row_lengths",
+    "eval_period",
+    "eval_batch_size",
+    "eval_num_examples",
+    "max_decode_length",
+    "output_rationale",
+    "log_period",
+    "keep_latest",
+)
+
+
+def exists(model_dir: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds a run of ours."""
+    return (Path(model_dir) / _FILE).is_file()
+
+
+def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
+    """The configuration of the run in a folder. Raises UserError if there is none."""
+    path = Path(model_dir) / _FILE
+    try:
+        fields = _tuples(json.loads(path.read_text(encoding="utf-8")))
+        del fields[_FINGERPRINTS]
+        nested = {
+            "model": T5Config(**fields["model"]),
+            "optimizer": OptimizerConfig(**fields["optimizer"]),
+            "partitioner": PartitionerConfig(**fields["partitioner"]),
+        }
+        return TrainConfig(**{**fields, **nested, "model_dir": str(model_dir)})
+    except FileNotFoundError:
+        raise UserError(f"{model_dir}: no run.json; give the MODEL_DIR of sbs train") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a run of this version ({error})") from None
+
+
+def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
+    """Raises UserError, naming the first difference, if MODEL_DIR holds another run.
+
+    TRAIN_STEPS may change: the run then goes on under the schedule of the new number.
+    """
+    path = Path(config.model_dir) / _FILE
+    if not path.exists():
+        if any(path.parent.glob("checkpoint*")):
+            raise UserError(
+                f"{config.model_dir}: holds checkpoints of something else; choose another MODEL_DIR"
+            )
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    now = _identity(config, fingerprints)
+    for name in sorted((now.keys() | before.keys()) - set(_FREE_FIELDS)):
+        if before.get(name) == now.get(name):
+            continue
+        if name == "train_steps":
+            say(
+                f"TRAIN_STEPS was {before[name]}, now {now[name]}: the learning rate follows the "
+                "schedule of the new number from here on"
+            )
+            continue
+        raise UserError(
+            f"{config.model_dir}: holds another run: {name} was {before.get(name)!r}, now "
+            f"{now.get(name)!r}; choose another MODEL_DIR or the settings it had"
+        )
+
+
+def claim(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
+    """Makes MODEL_DIR this run's: run.json and config.gin, the first files written there."""
+    model_dir = Path(config.model_dir)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    identity = _identity(config, fingerprints)
+    write_whole(model_dir / _FILE, [json.dumps(identity, indent=2) + "\n"])
+    if operative_config:
+        write_whole(model_dir / "config.gin", [operative_config])
+
+
+def _identity(config: TrainConfig, fingerprints: Mapping[str, str]) -> dict:
+    fields = {**dataclasses.asdict(config), _FINGERPRINTS: dict(fingerprints)}
+    return json.loads(json.dumps(fields))  # as it reads back: lists for tuples
+
+
+def _tuples(value: object) -> object:
+    """JSON values with tuples for lists, as the configuration has them."""
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return value

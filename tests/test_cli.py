@@ -5,6 +5,7 @@ import pathlib
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 
@@ -280,6 +281,26 @@ def test_train_module_is_sbs_train(here: pathlib.Path) -> None:
     command = [sys.executable, "-m", "sbs_jax.train", *GIVEN, "--dry_run"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert answer.stdout == sbs("train", *GIVEN, "--dry_run", check=True).stdout
+
+
+def test_processes_of_one_run_find_each_other() -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    code = (
+        "import sys; from sbs_jax.commands import train; train.FLAGS(sys.argv); train._connect(); "
+        "import jax; print(jax.process_index(), jax.process_count())"
+    )
+    flags = ["--process_count=2", "--initialization_timeout=60", f"--coordinator_address={address}"]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *flags, f"--process_index={index}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    assert [child.communicate(timeout=120)[0] for child in children] == ["0 2\n", "1 2\n"]
 
 
 def test_interrupt_is_one_line(here: pathlib.Path) -> None:

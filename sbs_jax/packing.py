@@ -108,11 +108,11 @@ def _closest(
     rest: Lengths, unused: Bool[np.ndarray, " examples"], by_input: float, by_target: float
 ) -> int | None:
     """Index of the unused example that would leave the smallest rest, or None if none fits."""
-    fits = np.flatnonzero(unused & (rest.inputs >= 0) & (rest.targets >= 0))
-    if not len(fits):
+    (fits,) = (unused & (rest.inputs >= 0) & (rest.targets >= 0)).nonzero()
+    if not fits.size:
         return None
     inputs, targets = rest.inputs[fits], rest.targets[fits]
-    return int(fits[np.argmin(by_input * (inputs * inputs) + by_target * (targets * targets))])
+    return int(fits[(by_input * (inputs * inputs) + by_target * (targets * targets)).argmin()])
 
 
 def row_bound(lengths: Lengths, row_lengths: RowLengths) -> int:

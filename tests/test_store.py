@@ -1,6 +1,8 @@
 """Checkpoints under faults: whatever is cut off, damaged or full, the last good one is found."""
 
+import contextlib
 import errno
+import gc
 import json
 import os
 import resource
@@ -123,7 +125,7 @@ def test_parameters_alone_are_restored_in_the_dtype_asked_for(saved):
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
-    accuracies = {1: 0.9, 2: 0.1, 3: None, 4: float("nan"), 5: 0.9, 6: 0.2, 7: None}
+    accuracies = {1: float("nan"), 2: 0.9, 3: 0.1, 4: None, 5: 0.9, 6: 0.2, 7: None}
     with Store(tmp_path / "c", keep_latest=2, metric="accuracy") as store:
         for step, accuracy in accuracies.items():
             metrics = None if accuracy is None else {"accuracy": accuracy}
@@ -277,23 +279,24 @@ def test_parameters_of_another_model_are_refused(saved):
         store.restore_params(None, make_state(width=32).params)
 
 
-@pytest.fixture
-def small_files():
-    """No file may grow beyond 20 kB: writes fail as on a full disk (EFBIG for ENOSPC)."""
+@contextlib.contextmanager
+def largest_file(size):
+    """No file may grow beyond `size` bytes: writes fail as on a full disk (EFBIG for ENOSPC)."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.parametrize("size", [0, 20_000], ids=["nothing fits", "arrays do not fit"])
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(copy, small_files, asynchronous):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(copy, caplog, size, asynchronous):
     with Store(copy, metric="accuracy", keep_best=0, asynchronous=asynchronous) as store:
-        small_files()
-        with pytest.raises(UserError) as caught:
+        with largest_file(size), pytest.raises(UserError) as caught:
             store.save(40, make_state(40), {}, {"accuracy": 1.0})
             store.wait()
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         message = str(caught.value)
         assert f"{copy}: the checkpoint of step 40 could not be written" in message
         assert os.strerror(errno.EFBIG) in message and "\n" not in message
@@ -303,6 +306,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(copy, small_files, 
         store.save(40, make_state(40), {}, {"accuracy": 1.0})
         store.wait()
         assert os.listdir(copy) == ["40"]
+    gc.collect()
+    assert not caplog.messages
 
 
 def test_a_killed_save_never_counts(tmp_path):
@@ -335,10 +340,10 @@ def test_a_killed_save_never_counts(tmp_path):
         assert store.steps() == [1]
     assert left[0] in os.listdir(directory), "a reader removes nothing"
     with Store(directory) as store:
-        store.save(2, {"params": {"w": np.zeros(1000)}}, {})
+        store.save(3, {"params": {"w": np.zeros(1000)}}, {})
         store.wait()
-        assert store.steps() == [2]
-    assert os.listdir(directory) == ["2"]
+        assert store.steps() == [3]
+    assert os.listdir(directory) == ["3"]
 
 
 def test_two_processes_save_shards_and_agree_on_damage(tmp_path):

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 # The two items of a checkpoint: arrays, and a JSON note.
@@ -72,23 +73,25 @@ def silence_orbax() -> None:
 
     Orbax logs hundreds of lines through absl, tracebacks of errors it then raises among them.
     When one array cannot be read or written, it drops what works on the others: each of those
-    ends in an exception nobody can catch, which Python prints.
+    ends in an exception nobody can catch, which asyncio logs or Python prints.
     """
-    logging.getLogger("absl").addFilter(_not_from_orbax)
+    logging.getLogger("absl").addFilter(lambda record: not _is_orbax(record.pathname))
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and _through_orbax(record.exc_info[2]))
+    )
     before = sys.unraisablehook
 
     def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-        files = [frame.filename for frame in traceback.extract_tb(unraisable.exc_traceback)]
         late = str(unraisable.exc_value) == "Event loop is closed"
-        if not late and not any(map(_of_orbax, files)):
+        if not late and not _through_orbax(unraisable.exc_traceback):
             before(unraisable)
 
     sys.unraisablehook = hook
 
 
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return not _of_orbax(record.pathname)
+def _through_orbax(trace: TracebackType | None) -> bool:
+    return any(_is_orbax(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(trace))
 
 
-def _of_orbax(path: str) -> bool:
+def _is_orbax(path: str) -> bool:
     return f"{os.sep}orbax{os.sep}" in path

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -185,8 +186,7 @@ class Store:
         step, self._saving = self._saving, None
         self._metrics.pop(step, None)
         if jax.process_index() == 0:
-            for partial in self._unfinished(step):
-                shutil.rmtree(partial, ignore_errors=True)
+            self._remove_unfinished(step)
         self._manager.reload()
         self._broken = True
         last = self.latest_step()
@@ -195,6 +195,13 @@ class Store:
             f"{self._directory}: the checkpoint of step {step} could not be written "
             f"({manager.reason(error)}); {intact}; make room, then start the same command again"
         )
+
+    def _remove_unfinished(self, step: int | None) -> None:
+        # Writes still under way may make the folder again; the next start removes what is left.
+        for _ in range(20):
+            for partial in self._unfinished(step):
+                shutil.rmtree(partial, ignore_errors=True)
+            time.sleep(0.02)
 
     def _reopen(self) -> None:
         """A new manager: after a failed save the old one raises errors left over in its threads."""

@@ -1,6 +1,6 @@
 # The front door: every target works on a fresh clone and needs nothing but make and Python.
 PYTHON ?= python3
-EXTRAS := bench,export,report,teacher,test
+EXTRAS := bench,report,teacher,test
 BIN := .venv/bin
 STAMP := .venv/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')

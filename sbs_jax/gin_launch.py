@@ -5,6 +5,7 @@ imports a framework; what a gin file imports is up to the file.
 """
 
 import contextlib
+import importlib
 import inspect
 import logging
 import os
@@ -71,6 +72,7 @@ def load(
     _search_paths[:] = [os.fspath(folder) for folder in folders]
     found = gin_scan.scan(files, bindings, _search_paths)
     _check_macros(found)
+    _import_from_working_directory(found.imports)
     gin.clear_config()
     with _quiet_search():
         for file in files:
@@ -129,6 +131,20 @@ def _parameters(configurable: Callable) -> list[inspect.Parameter]:
         return list(inspect.signature(configurable).parameters.values())
     # gin wraps the call of a class, which hides the parameters of its constructor.
     return list(inspect.signature(configurable.__init__).parameters.values())[1:]
+
+
+def _import_from_working_directory(modules: Iterable[str]) -> None:
+    """Lets `sbs` find the user's own task modules where `python -m` would: beside him.
+
+    Not for longer than the import: gin takes folders on the path for packages and trips over them.
+    """
+    sys.path.append(os.getcwd())
+    try:
+        for name in modules:
+            with contextlib.suppress(ModuleNotFoundError):  # gin reports it, with the line
+                importlib.import_module(name)
+    finally:
+        sys.path.pop()
 
 
 def _check_macros(found: Scan) -> None:

@@ -75,6 +75,7 @@ class Scan:
         macros: name -> final value.
         uses: name of a macro -> the first place that refers to it.
         selectors: every configurable that a file binds or refers to, as written.
+        imports: modules that a file imports.
         in_files: macros that a file sets.
         given: macros set on the command line -> place.
     """
@@ -83,6 +84,7 @@ class Scan:
     macros: dict[str, Macro] = dataclasses.field(default_factory=dict)
     uses: dict[str, Place] = dataclasses.field(default_factory=dict)
     selectors: set[str] = dataclasses.field(default_factory=set)
+    imports: list[str] = dataclasses.field(default_factory=list)
     in_files: set[str] = dataclasses.field(default_factory=set)
     given: dict[str, Place] = dataclasses.field(default_factory=dict)
 
@@ -220,7 +222,10 @@ def _scan_text(
                 _scan_file(statement.filename, str(place), found, search_paths, parents)
             elif isinstance(statement, config_parser.BindingStatement) and not statement.arg_name:
                 _record_macro(statement, place, found)
-            elif not isinstance(statement, config_parser.ImportStatement):
+            elif isinstance(statement, config_parser.ImportStatement):
+                if not statement.module.startswith("__"):  # __gin__ and __main__ are no files
+                    found.imports.append(statement.module)
+            else:
                 collector.references.append(statement.selector)
             _record_uses(collector, place, found)
     except SyntaxError as error:

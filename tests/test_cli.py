@@ -332,3 +332,15 @@ def test_data_dir_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.
     assert paths.data_dir("~/flag") == tmp_path / "flag"
     paths.set_data_dir(tmp_path / "set")
     assert paths.data_dir() == tmp_path / "set"
+
+
+def test_the_script_finds_task_modules_in_the_working_directory(
+    here: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(here))])
+    (here / "own_tasks.py").write_text("LOADED = True\n")
+    (here / "x.gin").write_text(f"{EXPERIMENT}\nimport own_tasks\n")
+    before = list(sys.path)
+    gin_launch.load(["x.gin"], [])
+    assert sys.modules.pop("own_tasks").LOADED
+    assert sys.path == before

@@ -8,7 +8,11 @@ but the predictions file of the split:
   sbs evaluate --model_dir=runs/cqa --split=validation --output_rationale
 """
 
+import os
+
 from absl import flags
+
+from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
 
@@ -34,14 +38,15 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Scores and prints."""
-    import importlib
-
-    from sbs_jax import datasets, paths
+    from sbs_jax import datasets, gin_launch, paths
 
     if FLAGS.data_dir:
         paths.set_data_dir(FLAGS.data_dir)
     datasets.defer_seqio()
-    importlib.import_module("sbs_jax.tasks")
+    config = os.path.join(FLAGS.model_dir, "config.gin")
+    if not os.path.exists(config):
+        raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")
+    gin_launch.load([config], [])  # imports the modules that define the run's dataset
 
     from sbs_jax import restored
 

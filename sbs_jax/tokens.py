@@ -262,7 +262,8 @@ class _Ragged:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._offsets = np.load(folder / f"{name}.offsets.npy")
-        self._values = np.load(folder / f"{name}.npy", mmap_mode="r" if self._offsets[-1] else None)
+        values = np.load(folder / f"{name}.npy", mmap_mode="r" if self._offsets[-1] else None)
+        self._values = values.view(np.ndarray)  # slices of np.memmap itself are slow to make
         if len(self._values) != self._offsets[-1]:
             raise ValueError(f"{name}.npy is cut short")
 

@@ -43,6 +43,7 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
     partitioner = Partitioner.of(config.partitioner)
     microbatches = config.partitioner.num_microbatches
     batches = inputs.training_batches(source, config, partitioner.batch_shards * microbatches)
+    batches = batches.shard(jax.process_index(), jax.process_count())
     say(str(batches.plan))
     schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
@@ -76,7 +77,9 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
                 _save_and_exit(store, done, state, stop)
     log.close()
     store.wait()
-    return _report(config, store, state, scorer)
+    summary = _report(config, store, state, scorer)
+    store.close()
+    return summary
 
 
 def _updates(
@@ -163,7 +166,7 @@ def _restore(
 def _save_and_exit(store: Store, done: int, state: TrainState, stop: StopRequest) -> None:
     if done not in store.steps():
         store.save(done, state, {}, None)
-    store.wait()
+    store.close()
     say(f"stopped at step {done}, saved; the same command continues")
     raise SystemExit(stop.exit_code)
 

@@ -37,6 +37,7 @@ NUMERICS = [
     ["inputs", "runs"],
     ["scoring"],
     ["predict", "restored", "trainer"],
+    ["workers"],
     ["study"],
     ["demo"],
 ]

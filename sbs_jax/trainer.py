@@ -93,7 +93,7 @@ def _updates(
 ) -> Iterator[tuple[int, TrainState]]:
     """Yields (updates done, state) after every update; fetches and logs metrics once a period."""
     pending: list[dict[str, jax.Array]] = []
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     for index, batch in iterate(batches, first, config.train_steps):
         state, metrics = train_step(state, partitioner.put_batch(batch))
         pending.append(metrics)
@@ -105,12 +105,15 @@ def _updates(
             scalars = _summarise(jax.device_get(pending), done, batches)
             pace = (time.monotonic() - began) / len(pending)
             scalars["examples_per_second"] = config.batch_size / pace
+            if done > first + 1:  # the first step's are the compiler's
+                scalars["cpu_seconds"] = time.process_time() - cpu_began
             log.write(done, scalars)
             log.progress(done, scalars, seconds_left=pace * (config.train_steps - done))
             pending = []
         yield done, state
         if not pending:
-            began = time.monotonic()  # what the caller did, such as an evaluation, does not count
+            # What the caller did, such as an evaluation, does not count.
+            began, cpu_began = time.monotonic(), time.process_time()
 
 
 def _summarise(

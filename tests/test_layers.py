@@ -38,6 +38,7 @@ NUMERICS = [
     ["scoring"],
     ["predict", "restored", "trainer"],
     ["workers"],
+    ["workers"],
     ["study"],
     ["demo"],
 ]

@@ -119,7 +119,7 @@ def test_many_chunks_equal_one(prepare: Callable, tmp_path: pathlib.Path) -> Non
 
 def test_tokens_are_mapped_not_loaded(prepare: Callable) -> None:
     table = prepare()
-    assert isinstance(table._inputs._values, np.memmap)
+    assert isinstance(table._inputs._values.base, np.memmap)
     assert table._inputs._values.dtype == np.uint16
 
 

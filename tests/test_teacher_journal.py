@@ -66,6 +66,15 @@ def test_a_journal_cut_anywhere_keeps_its_whole_rows(texts, cut, more):
             assert len(read) == survivors + 1 and read.unreadable == 0
 
 
+def test_a_row_that_lacks_only_its_line_break_is_kept(tmp_path):
+    write(tmp_path, row("a", "one"))
+    path = tmp_path / journal.NAME
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    write(tmp_path, row("b", "two"))
+    with journal.Journal(tmp_path) as read:
+        assert (read.get("a")["text"], read.get("b")["text"]) == ("one", "two")
+
+
 @settings(max_examples=60, deadline=None)
 @given(junk=st.binary(max_size=60))
 def test_junk_in_the_file_is_skipped(junk):

@@ -27,6 +27,7 @@ from sbs_jax import (
 )
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import SPLITS, TEST, TRAIN
+from sbs_jax.errors import UserError
 from sbs_jax.logs import say
 from sbs_jax.metrics import Accuracy
 from sbs_jax.records import Record
@@ -35,6 +36,7 @@ from sbs_jax.study import Run, Study
 
 BASELINE = "the verb's usual answer, whatever the noun"
 _MOST_WORKERS = 8
+_CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _PAGE_NEEDS = ("jinja2", "matplotlib")
 
 # Encoder and decoder tokens of a row: four questions without prefix, or two with their rationales.
@@ -85,8 +87,13 @@ def run(out: str | os.PathLike[str], grid: Grid = Grid()) -> str:
         UserError: the folder holds a demonstration with other settings, or cannot be written.
     """
     out = Path(out).absolute()
-    for seed in grid.seeds:
-        annotate(out, seed)
+    try:
+        for seed in grid.seeds:
+            annotate(out, seed)
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
     study.run(study_of(out, _runs(out, grid), grid))
     missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
@@ -105,7 +112,7 @@ def study_of(out: Path, runs: Sequence[Run], grid: Grid) -> Study:
         workers=min(_cores(), _MOST_WORKERS),
         environment={
             **workers.ONE_CPU_THREAD,
-            "JAX_COMPILATION_CACHE_DIR": str(out / "cache"),
+            _CACHE_VARIABLE: os.environ.get(_CACHE_VARIABLE, str(out / "cache")),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         },
     )

@@ -7,10 +7,21 @@ import dataclasses
 
 from sbs_jax.errors import UserError
 
+# T5X's names; `optimizers.create_learning_rate_scheduler` says what they mean.
+LEARNING_RATE_FACTORS = (
+    "constant",
+    "linear_warmup",
+    "linear_decay",
+    "rsqrt_decay",
+    "rsqrt_normalized_decay",
+    "decay_every",
+    "cosine_decay",
+)
+
 
 def _require(condition: bool, macro: str, value: object, rule: str) -> None:
     if not condition:
-        raise UserError(f"{macro} = {value!r}: {rule}")
+        raise UserError(f"{macro} = {value!r}: must be {rule}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +82,16 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         presets = ("adamw", "adamw_hf", "adafactor")
         _require(self.preset in presets, "OPTIMIZER", self.preset, f"one of {', '.join(presets)}")
+        for name in self.factor_names:
+            known = ", ".join(LEARNING_RATE_FACTORS)
+            _require(name in LEARNING_RATE_FACTORS, "LEARNING_RATE_FACTORS", name, known)
         _require(self.learning_rate > 0, "LEARNING_RATE", self.learning_rate, "more than 0")
         _require(self.warmup_steps >= 0, "WARMUP_STEPS", self.warmup_steps, "0 or more")
+
+    @property
+    def factor_names(self) -> list[str]:
+        """The single factors of `factors`, which are multiplied."""
+        return [name.strip() for name in self.factors.split("*")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,7 +179,7 @@ class TrainConfig:
                 good and lengths[name] > 1,
                 "TASK_FEATURE_LENGTHS",
                 lengths,
-                'needs {"inputs": tokens, "targets": tokens}, both above 1',
+                '{"inputs": tokens, "targets": tokens}, both above 1',
             )
         for macro, value in (
             ("TRAIN_STEPS", self.train_steps),

@@ -7,19 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from sbs_jax.configs import OptimizerConfig
+from sbs_jax.configs import LEARNING_RATE_FACTORS, OptimizerConfig
 
 Schedule = Callable[[Array | int], Array]
-
-_FACTORS = (
-    "constant",
-    "linear_warmup",
-    "linear_decay",
-    "rsqrt_decay",
-    "rsqrt_normalized_decay",
-    "decay_every",
-    "cosine_decay",
-)
 
 
 def create_learning_rate_scheduler(
@@ -43,8 +33,9 @@ def create_learning_rate_scheduler(
     """
     names = [name.strip() for name in factors.split("*")]
     for name in names:
-        if name not in _FACTORS:
-            raise ValueError(f"unknown learning-rate factor {name!r}; known: {', '.join(_FACTORS)}")
+        if name not in LEARNING_RATE_FACTORS:
+            known = ", ".join(LEARNING_RATE_FACTORS)
+            raise ValueError(f"unknown learning-rate factor {name!r}; known: {known}")
     slope = 0.5 if decay_factor is None else decay_factor
     if "linear_decay" in names and decay_factor is None:
         if total_steps is None:

@@ -87,7 +87,12 @@ def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None
 def claim(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
     """Makes MODEL_DIR this run's: run.json and config.gin, the first files written there."""
     model_dir = Path(config.model_dir)
-    model_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"MODEL_DIR {model_dir}: cannot be made ({error.strerror}); choose another folder"
+        ) from None
     identity = _identity(config, fingerprints)
     write_whole(model_dir / _FILE, [json.dumps(identity, indent=2) + "\n"])
     if operative_config:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import annotate_cli
 import pytest
@@ -128,6 +129,14 @@ def test_samples_vote(annotate, stub, tmp_path):
     assert [(level["votes"], level["n"]) for level in card["calibration"]] == [(3, 2)]
 
 
+def test_the_tokens_of_a_call_are_counted_once(annotate, stub, tmp_path):
+    annotate(n=3, limit=2)
+    journal = rows(tmp_path / "out" / "journal.jsonl")
+    assert len(stub.calls) == 2 and len(journal) == 6
+    usage = [row["usage"].get("completion_tokens", 0) for row in journal]
+    assert sum(usage) == 2 * 30
+
+
 def test_identical_samples_are_warned_of(annotate, capsys):
     annotate(n=2)
     assert "the samples of every record are identical" in capsys.readouterr().out
@@ -242,6 +251,15 @@ def test_a_row_of_failures_stops_the_run(annotate, stub, capsys):
     assert len(stub.calls) == 10
 
 
+def test_failures_between_successes_do_not_stop_the_run(annotate, stub, questions):
+    write_jsonl(questions, demo_data.questions("train")[:16])
+    stub.script = lambda call, sample: (
+        oracle(call, sample) if len(stub.calls) == 8 else error(400, "no")
+    )
+    assert annotate(concurrency=1) == 1  # 7 and 8 failures, never 10 in a row
+    assert len(stub.calls) == 16
+
+
 def test_the_key_reaches_no_file_and_no_output(annotate, stub, tmp_path, capsys):
     stub.script = lambda call, sample: (
         error(500, f"I saw {call.authorization}") if sample == 0 else oracle(call, sample)
@@ -317,12 +335,17 @@ def test_a_file_that_is_no_batch_result(annotate, tmp_path, capsys):
     assert "wrong.jsonl:2: not a result of the Batch API" in capsys.readouterr().err
 
 
-def test_limits_are_kept(annotate, stub):
-    import time
-
+def test_requests_per_minute(annotate):
     began = time.monotonic()
     annotate(rpm=1200)  # 20 a second: ten calls need 0.45 s
     assert time.monotonic() - began >= 0.45
+
+
+def test_tokens_per_minute_count_what_was_used(annotate, tmp_path):
+    began = time.monotonic()
+    annotate(tpm=240_000, max_tokens=4000, concurrency=1)
+    # 4,000 tokens a second. Ten calls may use 41,500, and used 1,600: that is what is counted.
+    assert 0.3 <= time.monotonic() - began <= 4
 
 
 def test_concurrency(annotate, stub):

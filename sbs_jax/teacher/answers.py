@@ -22,7 +22,6 @@ _DECORATION = " \t\r\n\"'`*_$.,;:!"
 _ARITHMETIC = re.compile(r"[-.\d(][\d .+\-*/()]*(?!\w)")
 _EITHER = re.compile(r"(?:either|both|one of|any of|none of)\b")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_UNKNOWN = re.compile(r"\d[a-z]", re.IGNORECASE)  # 7x = 14: solving it is not our task
 _TYPOGRAPHY = {"×": "*", "÷": "/", "−": "-", "–": "-", "\\times": "*", "\\div": "/", "\\cdot": "*"}
 
 
@@ -115,8 +114,7 @@ def _lettered(lettered: dict[str, str], line: str) -> str | None:
 
 def _expression(wording: str) -> str | None:
     """``14 + 9 = 23`` -> ``(14 + 9)``; None unless it begins with arithmetic that has a value."""
-    plain = _plain(wording).lstrip()
-    match = None if _UNKNOWN.search(plain) else _ARITHMETIC.match(plain)
+    match = _ARITHMETIC.match(_plain(wording).lstrip())
     if match is None:
         return None
     found = match[0].strip().rstrip(".")

@@ -1,10 +1,13 @@
 """`sbs annotate` on a handful of questions against a stub server, for the tests that need it."""
 
+import contextlib
 import json
 import pathlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
-from stub_server import Call, StubServer
+from stub_server import Call, Raw, StubServer
 
 from sbs_jax import cli, demo_data
 from sbs_jax.records import Record, write_jsonl
@@ -44,3 +47,30 @@ def run(stub: StubServer, folder: pathlib.Path, **changes: Any) -> int:
 def rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@contextlib.contextmanager
+def gathering(stub: StubServer, expected: int) -> Iterator[list[int]]:
+    """Holds calls back until `expected` are in flight; gives how many were, at every arrival."""
+    lock, enough = threading.Lock(), threading.Event()
+    inside, arrivals = 0, []
+    respond = stub.respond
+
+    def held(call: Call) -> Raw:
+        nonlocal inside
+        with lock:
+            inside += 1
+            arrivals.append(inside)
+            if inside >= expected:
+                enough.set()
+        enough.wait(10)
+        raw = respond(call)
+        with lock:
+            inside -= 1
+        return raw
+
+    stub.respond = held
+    try:
+        yield arrivals
+    finally:
+        stub.respond = respond

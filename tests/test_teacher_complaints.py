@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import annotate_cli
 import pytest
@@ -64,26 +63,13 @@ def test_modelscope_easydistill_issue_18_a_network_fault_loses_a_long_run(stub, 
 
 def test_bespokelabsai_curator_issue_564_restart_and_constant_concurrency(stub, tmp_path):
     """https://github.com/bespokelabsai/curator/issues/564"""
-    inside, most, lock = 0, 0, threading.Lock()
-    respond = stub.respond
-
-    def counting(call):
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        threading.Event().wait(0.1)
-        raw = respond(call)
-        with lock:
-            inside -= 1
-        return raw
-
     # A first run full of failures must leave the second one at full concurrency.
     stub.script = lambda call, sample: error(500, "oops", Retry_After="0.01")
     annotate_cli.run(stub, tmp_path, concurrency=4, max_retries=0)
-    stub.script, stub.respond = oracle, counting
-    assert annotate_cli.run(stub, tmp_path, concurrency=4) == 0
-    assert most == 4 and all(answered(tmp_path))
+    stub.script = oracle
+    with annotate_cli.gathering(stub, 4) as inside:
+        assert annotate_cli.run(stub, tmp_path, concurrency=4) == 0
+    assert max(inside) == 4 and all(answered(tmp_path))
 
 
 def test_bespokelabsai_curator_issue_618_stop_now_and_keep_what_succeeded(stub, tmp_path):

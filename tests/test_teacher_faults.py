@@ -70,12 +70,12 @@ def test_twenty_kills_among_faults(tmp_path):
     journal = tmp_path / "out" / "journal.jsonl"
     draw = random.Random(SEED)
     flags = ["--task=demo", f"--input={tmp_path / 'train.jsonl'}", f"--out={journal.parent}"]
-    flags += ["--model=m", f"--n={SAMPLES}", "--timeout=0.3", "--max_retries=8"]
+    flags += ["--model=m", f"--n={SAMPLES}", "--timeout=1", "--max_retries=8"]
     flags += [f"--concurrency={CONCURRENCY}"]
     stub = StubServer(script, honours_n=False)
     with (
         serving(stub),
-        serving(FaultProxy(stub.base_url, 0.25, SEED, stall_seconds=0.4)) as proxy,
+        serving(FaultProxy(stub.base_url, 0.25, SEED, stall_seconds=1.2)) as proxy,
         running([*flags, f"--base_url={proxy.base_url}"]) as runs,
     ):
         for _ in range(KILLS):

@@ -291,6 +291,18 @@ def resolve(name: str) -> Selection:
     )
 
 
+def method_of(name: str) -> Method:
+    """The method of a task or mixture whose dataset need not be registered, by the name's end.
+
+    Raises UserError for a name that ends like no task or mixture.
+    """
+    kinds = sorted({*METHODS, *VIEWS}, key=len, reverse=True)  # llm_label before label
+    for kind in kinds:
+        if name.endswith(f"_{kind}"):
+            return METHODS[kind] if kind in METHODS else _only(VIEWS[kind])
+    raise UserError(f"{name}: no name of a task or mixture: DATASET_{'|'.join(METHODS)}")
+
+
 def _only(view: View) -> Method:
     """Training on one view of a mixture alone: the limits alpha = 1 and alpha = 0."""
     explains = view.name == "rationale"

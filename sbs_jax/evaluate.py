@@ -77,7 +77,7 @@ class Decoder:
         self._batch_size = -(-batch_size // shards) * shards
 
     def decode(
-        self, params: dict, table: TokenTable, rows: np.ndarray, max_decode_length: int
+        self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
     ) -> list[str]:
         """The greedy output of every row, in the order of `rows`."""
         outputs: list[str | None] = [None] * len(rows)

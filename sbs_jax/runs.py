@@ -55,6 +55,12 @@ def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
         raise UserError(f"{path}: not a run of this version ({error})") from None
 
 
+def fingerprints(model_dir: str | os.PathLike[str]) -> dict[str, str]:
+    """What the run was trained on, as `inputs.Source.fingerprints` had it; after `load`."""
+    path = Path(model_dir) / _FILE
+    return json.loads(path.read_text(encoding="utf-8"))[_FINGERPRINTS]
+
+
 def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
     """Raises UserError, naming the first difference, if MODEL_DIR holds another run.
 

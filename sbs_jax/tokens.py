@@ -202,9 +202,9 @@ def _write(
                 ("inputs", inputs, [text for text, _ in texts]),
                 ("targets", targets, [text for _, text in texts]),
             ):
-                sequences = _encode(vocabulary, column)
+                sequences = encode_with_eos(vocabulary, column)
                 cut[name] += sum(len(sequence) > lengths[name] for sequence in sequences)
-                writer.append([_cut(sequence, lengths[name]) for sequence in sequences])
+                writer.append([cut_to(sequence, lengths[name]) for sequence in sequences])
             ids.append([record.id.encode() for record in chunk])
             counts["n"] += len(chunk)
             counts["missing"] += sum(text is None for _, text in texts)
@@ -213,13 +213,14 @@ def _write(
     (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
-def _encode(vocabulary: Vocabulary, texts: Sequence[str | None]) -> list[list[int]]:
+def encode_with_eos(vocabulary: Vocabulary, texts: Sequence[str | None]) -> list[list[int]]:
     """Ids with EOS at the end; none for a text that is missing."""
     encoded = iter(encode_texts(vocabulary, [text for text in texts if text is not None]))
     return [[] if text is None else [*next(encoded), vocabulary.eos_id] for text in texts]
 
 
-def _cut(ids: list[int], length: int) -> list[int]:
+def cut_to(ids: list[int], length: int) -> list[int]:
+    """At most `length` ids, the last one (EOS) kept."""
     return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 

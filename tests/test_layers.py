@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = [
     ["errors", "suggest"],
     ["archive", "completions", "configs", "download", "equations", "gin_scan", "paths", "records"],
-    ["splits", "gin_launch", "metrics", "sources", "views", "vocabularies"],
+    ["splits", "gin_launch", "metrics", "predict_files", "sources", "views", "vocabularies"],
     ["asdiv", "demo_data", "release", "summaries"],
     ["figures", "prepared", "run_files", "tables"],
     ["teacher.answers", "teacher.journal", "teacher.limits", "teacher.progress"],
@@ -36,9 +36,8 @@ NUMERICS = [
     ["checkpoints.initial", "evaluate"],
     ["inputs", "runs"],
     ["scoring"],
-    ["predict", "restored", "trainer"],
-    ["workers"],
-    ["workers"],
+    ["restored", "trainer"],
+    ["planning", "predict", "workers"],
     ["study"],
     ["demo"],
 ]

@@ -19,7 +19,7 @@ from sbs_jax.metrics import Accuracy
 
 METHODS = {"standard": "finetune", "step_by_step": "step_by_step"}
 LEARNING_RATES = (1e-3, 3e-3)
-WEIGHT_DECAYS = (0.3, 1.0)
+WEIGHT_DECAYS = (0.3, 1.0, 3.0)
 SEEDS = (10, 11)
 FRACTION = 0.5
 

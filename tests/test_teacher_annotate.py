@@ -412,6 +412,10 @@ def test_bad_input_is_one_line(annotate, stub, tmp_path, capsys, flags, message)
     [
         (["--teacher=embedded", "--task=cqa"], "--teacher=embedded: it knows the task demo only"),
         (
+            ["--import_released=x.zip", "--task=cqa", "--input=x.jsonl"],
+            "--input: --import_released brings its own inputs",
+        ),
+        (
             ["--import_released=x.zip", "--task=demo"],
             "--import_released: it holds esnli, anli1, cqa, svamp, not demo",
         ),
@@ -436,6 +440,13 @@ def test_out_never_replaces_the_input(annotate, questions, capsys):
     assert annotate(out=questions.parent) == 2
     assert "--out would replace this input" in capsys.readouterr().err
     assert questions.read_bytes() == before
+
+
+def test_an_empty_input_is_named(annotate, questions, tmp_path, capsys):
+    questions.write_text("")
+    assert annotate() == 2
+    assert "train.jsonl: the file is empty" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_line_is_named(annotate, questions, capsys):

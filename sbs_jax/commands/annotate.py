@@ -156,6 +156,8 @@ def _released() -> tuple[dict, str, Callable[[str], Iterable[str]]]:
     from sbs_jax.release import RELEASED, Release
 
     name = FLAGS.task
+    if FLAGS.input:
+        raise UserError("--input: --import_released brings its own inputs; leave one of them out")
     if name not in RELEASED:
         raise UserError(f"--import_released: it holds {', '.join(RELEASED)}, not {name}")
     release = Release(FLAGS.import_released, paths.cache_home() / "downloads")
@@ -178,6 +180,8 @@ def _inputs(folder: pathlib.Path) -> dict[str, Callable[[], Iterable[Record]]]:
             raise UserError(f"--input: {files[path.stem]} and {path} have the same name")
         if not path.is_file():
             raise UserError(f"{path}: no such file; give --input a JSONL file of records")
+        if not path.stat().st_size:
+            raise UserError(f"{path}: the file is empty; it must hold records, one a line")
         files[path.stem] = path
     annotate.check_inputs(folder, files)
     return {split: _limited(functools.partial(read_jsonl, path)) for split, path in files.items()}

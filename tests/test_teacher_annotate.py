@@ -16,6 +16,7 @@ from stub_server import StubServer, error, serving
 
 from sbs_jax import cli, demo_data
 from sbs_jax.records import Record, read_jsonl, write_jsonl
+from sbs_jax.teacher import batch_api
 
 pytest.importorskip("openai")
 
@@ -326,6 +327,28 @@ def _batch_result(number, request):
     body = {"id": f"r{number}", "model": "m", "choices": choices, "usage": {"prompt_tokens": 5}}
     response = {"status_code": 200, "body": body}
     return {"custom_id": request["custom_id"], "response": response, "error": None}
+
+
+def test_a_batch_that_gave_too_little_is_not_counted_twice(annotate, tmp_path, capsys):
+    annotate(batch_export=True, n=3, limit=1)
+    (request,) = rows(tmp_path / "out" / "batch" / "requests-001.jsonl")
+    result = _batch_result(1, request)
+    del result["response"]["body"]["choices"][2]
+    results = tmp_path / "results.jsonl"
+    results.write_text(json.dumps(result) + "\n")
+    for _ in range(2):
+        annotate(batch_import=results, n=3, limit=1)
+    said = capsys.readouterr().out
+    assert "2 answers added, 0 known" in said and "0 answers added, 1 known" in said
+    assert len(rows(tmp_path / "out" / "journal.jsonl")) == 2
+
+
+def test_large_batches_are_split(annotate, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_api, "MOST_REQUESTS", 4)
+    assert annotate(batch_export=True) == 0
+    parts = sorted((tmp_path / "out" / "batch").iterdir())
+    assert [path.name for path in parts] == [f"requests-00{i}.jsonl" for i in (1, 2, 3)]
+    assert [len(rows(path)) for path in parts] == [4, 4, 2]
 
 
 def test_a_file_that_is_no_batch_result(annotate, tmp_path, capsys):

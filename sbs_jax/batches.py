@@ -165,6 +165,7 @@ def make_plan(
     pack: bool,
     multiple_of: int,
     row_lengths: tuple[int, int] | None,
+    emb_dim: int,
 ) -> Plan:
     """Fixes rows and row lengths for a whole run, from token counts alone."""
     if row_lengths is not None:
@@ -172,7 +173,7 @@ def make_plan(
         questions.check_fit(row_lengths)
     if pack:
         rows, row_lengths = _packed_shape(
-            questions, batch_size, steps, seed, multiple_of, row_lengths
+            questions, batch_size, steps, seed, multiple_of, row_lengths, emb_dim
         )
     else:
         rows = round_up(batch_size * len(questions.tables), multiple_of)
@@ -200,6 +201,7 @@ def _packed_shape(
     seed: int,
     multiple_of: int,
     row_lengths: RowLengths | None,
+    emb_dim: int,
 ) -> tuple[int, RowLengths]:
     """(rows, row lengths) that hold the run's heaviest batches."""
     steps = min(steps, -(-_PLAN_EPOCHS * len(questions) // batch_size))
@@ -216,7 +218,7 @@ def _packed_shape(
     if row_lengths is None:
         trial = heaviest(RowLengths(*totals.sum(axis=1).tolist()))
         trial = trial[: max(4, 2048 // batch_size)]
-        row_lengths = packing.choose_row_lengths(trial, questions.longest(), multiple_of)
+        row_lengths = packing.choose_row_lengths(trial, questions.longest(), multiple_of, emb_dim)
     return packing.rows_needed(heaviest(row_lengths), row_lengths, multiple_of), row_lengths
 
 
@@ -250,7 +252,8 @@ class Batches:
         seed: of the order; any integer.
         pack: several sequences per row; else one per row, batch_size * len(tables) rows.
         multiple_of: rows are a multiple of this (batch shards x micro-batches).
-        row_lengths: encoder and decoder positions of a row; None chooses them from the lengths.
+        row_lengths: encoder and decoder positions of a row; None chooses them from the lengths
+            and the model's width, `emb_dim`.
 
     Raises:
         UserError: nothing selected, or a sequence longer than the given row lengths.
@@ -267,6 +270,7 @@ class Batches:
         pack: bool = True,
         multiple_of: int = 1,
         row_lengths: tuple[int, int] | None = None,
+        emb_dim: int = 512,
     ) -> None:
         for name, number in (("BATCH_SIZE", batch_size), ("TRAIN_STEPS", steps)):
             if number < 1:
@@ -283,6 +287,7 @@ class Batches:
             pack=pack,
             multiple_of=multiple_of,
             row_lengths=row_lengths,
+            emb_dim=emb_dim,
         )
 
     def shard(self, process_index: int, process_count: int) -> "Batches":

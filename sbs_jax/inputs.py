@@ -122,6 +122,7 @@ def training_batches(source: Source, config: TrainConfig, rows_multiple: int) ->
         pack=config.pack,
         multiple_of=rows_multiple,
         row_lengths=config.row_lengths,
+        emb_dim=config.model.emb_dim,
     )
 
 

@@ -22,7 +22,7 @@ _WEIGHTS = ((8.0, 1.0), (1.0, 8.0), (3.0, 1.0), (1.0, 1.0), (64.0, 1.0))
 _INPUT_MULTIPLE = 32
 _TARGET_MULTIPLE = 8
 # Shorter rows hold too few examples to be filled well, unless the batch has no more tokens.
-_INPUT_MINIMUM = 256
+_INPUT_MINIMUM = 128
 
 
 class RowLengths(NamedTuple):
@@ -142,27 +142,29 @@ def rows_needed(
 
 
 def choose_row_lengths(
-    batches: Sequence[Lengths], longest: RowLengths, multiple_of: int
+    batches: Sequence[Lengths], longest: RowLengths, multiple_of: int, emb_dim: int = 512
 ) -> RowLengths:
     """Row lengths that hold these batches (the run's heaviest) at the least cost.
 
     `longest` is the longest input and target of the whole run; every row holds them. Candidates
-    are tried in the order of their cost if packing were perfect, until none left can win.
+    are tried in the order of their cost if packing were perfect, until none left can win. The
+    narrower the model (`emb_dim`), the more its attention costs, and the shorter the rows.
     """
     best, best_cost = None, math.inf
-    for bound, candidate in sorted(_candidates(batches, longest, multiple_of)):
+    for bound, candidate in sorted(_candidates(batches, longest, multiple_of, emb_dim)):
         if bound >= best_cost:
             break
-        affordable = math.ceil(best_cost / _row_cost(candidate)) - 1 if best else math.inf
+        row_cost = _row_cost(candidate, emb_dim)
+        affordable = math.ceil(best_cost / row_cost) - 1 if best else math.inf
         rows = rows_needed(batches, candidate, multiple_of, affordable)
-        cost = rows * _row_cost(candidate)
+        cost = rows * row_cost
         if cost < best_cost:
             best, best_cost = candidate, cost
     return best
 
 
 def _candidates(
-    batches: Sequence[Lengths], longest: RowLengths, multiple_of: int
+    batches: Sequence[Lengths], longest: RowLengths, multiple_of: int, emb_dim: int
 ) -> Iterator[tuple[float, RowLengths]]:
     """(lower bound of the cost, row lengths) worth trying for these batches."""
     inputs = max(int(lengths.inputs.sum()) for lengths in batches)
@@ -179,16 +181,16 @@ def _candidates(
                 target_length = max(longest_target, round_up(in_ratio, _TARGET_MULTIPLE))
                 candidate = RowLengths(length, target_length)
                 rows = max(row_bound(lengths, candidate) for lengths in batches)
-                yield round_up(rows, multiple_of) * _row_cost(candidate), candidate
+                yield round_up(rows, multiple_of) * _row_cost(candidate, emb_dim), candidate
 
 
-def _row_cost(row_lengths: RowLengths) -> float:
-    """Cost of one row in units of an encoder token's matrix products, for a small T5.
+def _row_cost(row_lengths: RowLengths, emb_dim: int) -> float:
+    """Cost of one row in units of an encoder token's matrix products.
 
-    Attention costs 4*L*d beside 24*d*d FLOPs per token and layer (here d = 512); a decoder token
-    costs about twice an encoder token: cross-attention and its share of the vocabulary head.
+    Attention costs 4*L*d beside 24*d*d FLOPs per token and layer; a decoder token costs about
+    twice an encoder token: cross-attention and its share of the vocabulary head.
     """
-    return row_lengths.inputs * (1 + row_lengths.inputs / (6 * 512)) + 2 * row_lengths.targets
+    return row_lengths.inputs * (1 + row_lengths.inputs / (6 * emb_dim)) + 2 * row_lengths.targets
 
 
 def pack(examples: Sequence[Example], row_lengths: RowLengths, rows: int) -> Batch:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -184,6 +185,9 @@ def test_dry_run_sends_and_writes_nothing(annotate, stub, tmp_path, capsys, monk
     assert "records: 12 (10 distinct), 2 sample(s) each" in said
     assert "requests to send: 10 for 20 completions" in said
     assert "at most 1,280 out" in said  # 20 * 64
+    tokens = int(re.search(r"tokens: about ([\d,]+) in", said)[1].replace(",", ""))
+    prompt = said.partition("[user]\n")[2].partition("\n--- request 2")[0]
+    assert tokens == pytest.approx(10 * len(prompt) / 4, rel=0.05)
     assert said.count("--- request ") == 3 and said.count("[system]") == 3
     assert f"Q: {next(read_jsonl(tmp_path / 'train.jsonl')).input}\nA:" in said
     assert "cost: about $0.0" in said and "at most $0.0" in said
@@ -470,6 +474,18 @@ def test_an_empty_input_is_named(annotate, questions, tmp_path, capsys):
     assert annotate() == 2
     assert "train.jsonl: the file is empty" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_half_a_character(annotate, stub, questions, tmp_path, capsys):
+    stub.script = lambda call, sample: "half \ud800 . So the answer is yes."
+    assert annotate() == 0
+    assert next(read_jsonl(tmp_path / "out" / "train.jsonl")).rationale == "half ? ."
+    assert rows(tmp_path / "out" / "journal.jsonl")[0]["text"].startswith("half \ud800")
+    questions.write_text('{"id": "x", "input": "\\ud800", "label": "yes"}\n')
+    calls = len(stub.calls)
+    assert annotate() == 2
+    assert "record x: its text holds half a character" in capsys.readouterr().err
+    assert len(stub.calls) == calls
 
 
 def test_a_broken_line_is_named(annotate, questions, capsys):

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+from sbs_jax.errors import UserError
 from sbs_jax.records import Record
 from sbs_jax.teacher.prompts import Mode, Prompt
 
@@ -55,6 +56,12 @@ class Recipe:
     def request(self, record: Record) -> Request:
         """Raises UserError where the record does not fit the prompt."""
         text = self.prompt.render(record, self.mode, self.label_given)
+        try:
+            prompt_sha = hashlib.sha256(text.encode()).hexdigest()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"record {record.id}: its text holds half a character (a lone surrogate); fix it"
+            ) from None
         body: dict[str, Any] = {"model": self.model, **self.parameters()}
         if self.api == "chat":
             body["messages"] = self.prompt.messages(text)
@@ -64,7 +71,7 @@ class Recipe:
             id=record.id,
             sha=_sha(body),
             body=body,
-            prompt_sha=hashlib.sha256(text.encode()).hexdigest(),
+            prompt_sha=prompt_sha,
             prompt_tokens=len(text) // CHARACTERS_PER_TOKEN + 1,
         )
 
@@ -114,4 +121,4 @@ def answer_key(sha: str, sample: int) -> str:
 
 def _sha(body: dict[str, Any]) -> str:
     canonical = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(canonical.encode()).hexdigest()

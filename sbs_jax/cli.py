@@ -124,8 +124,6 @@ def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
 
         args = rewrite_flags(args)
     known.unparse_flags()
-    for name in known:
-        known[name].unparse()
     known.set_gnu_getopt()
     try:
         positional = known([f"sbs {verb}", *args])[1:]

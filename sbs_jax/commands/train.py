@@ -5,6 +5,7 @@ The same command with the same MODEL_DIR continues a run. Values that are string
   sbs train --gin_file=experiments/cqa_step_by_step.gin --gin.MODEL_DIR='"runs/cqa"'
   sbs train --gin_file=my.gin --gin.MODEL_DIR='"runs/a"' --gin.ALPHA=0.7 --gin.TRAIN_STEPS=300
   sbs train --gin_file=my.gin --gin.MODEL_DIR='"runs/a"' --dry_run
+  sbs train --gin_file=my.gin --gin.MODEL_DIR='"runs/a"' --dry_run --plan --plan_devices=64
 
 --gin.NAME=VALUE sets a macro or a binding after all files were read. Gin files are looked for in
 the working directory, in --gin_search_paths and among the packaged ones.
@@ -15,6 +16,7 @@ import os
 from absl import flags
 
 from sbs_jax import paths
+from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -64,6 +66,30 @@ flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
+    "plan",
+    False,
+    "With --dry_run: print parameters, bytes per device and FLOPs per step (docs/planning.md).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "plan_devices",
+    None,
+    "Devices to plan for, present or not; default: those that are here.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "plan_shape",
+    [],
+    "ROWS,INPUTS,TARGETS of a batch; default: from the run's data, else one sequence per row.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "plan_compile",
+    False,
+    "Also compile the planned step for the devices that are here and print XLA's analysis.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
     "multiprocess_gpu",
     False,
     "One of several processes: connect to the others through --coordinator_address.",
@@ -95,12 +121,14 @@ def main(argv: list[str]) -> int | None:
     datasets.defer_seqio()  # a gin file's `import sbs_jax.tasks` then needs no TensorFlow
     found = gin_launch.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_launch.build("configs.TrainConfig", found)
-    if FLAGS.dry_run:
-        datasets.resolve(config.mixture_or_task_name)
-        print(gin_launch.describe(found))
-        return
     if data_dir:
         paths.set_data_dir(os.path.abspath(data_dir))
+    if FLAGS.plan and not FLAGS.dry_run:
+        raise UserError("--plan needs --dry_run: it plans a run and starts none")
+    if FLAGS.dry_run:
+        datasets.resolve(config.mixture_or_task_name)
+        print(_plan(config) if FLAGS.plan else gin_launch.describe(found))
+        return
     if FLAGS.multiprocess_gpu or FLAGS.coordinator_address:
         _connect()
     import gin
@@ -115,6 +143,22 @@ def _data_dir() -> str | None:
     if len(both) > 1:
         raise UserError("--data_dir and --tfds_data_dir are one flag; give one of them")
     return both.pop() if both else None
+
+
+def _plan(config: TrainConfig) -> str:
+    """What the run would need, on devices that need not be here."""
+    import jax
+
+    from sbs_jax import planning
+
+    devices = jax.device_count() if FLAGS.plan_devices is None else FLAGS.plan_devices
+    try:
+        given = [int(number) for number in FLAGS.plan_shape]
+    except ValueError:
+        raise UserError("--plan_shape: give three whole numbers, ROWS,INPUTS,TARGETS") from None
+    shape = planning.batch_shape(config, devices, given)
+    measured = planning.measure(config, devices, shape) if FLAGS.plan_compile else None
+    return planning.describe(planning.plan(config, devices, shape), measured)
 
 
 def _connect() -> None:

@@ -234,6 +234,9 @@ def _scan_text(
     except tokenize.TokenError as error:
         message, (line, _) = error.args
         place = Place(file, line, binding)
+        if "string" in message:  # Python 3.12 on; before, an open quote is a SyntaxError of gin's
+            text = None if file else "".join(lines)
+            raise UserError(f"{place}: {_syntax('a quote is not closed', text, file)}") from None
         raise UserError(f"{place}: {message}; a bracket or a quote is not closed") from None
 
 

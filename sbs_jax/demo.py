@@ -240,7 +240,9 @@ def _tables(out: Path) -> str:
 def _texts(grid: Grid) -> StudyTexts:
     sizes = {split: n * len(demo_data.NOUNS) for split, n in demo_data.VERBS_PER_SPLIT.items()}
     base = {arm.method: settings(arm.method, grid.bindings) for arm in grid.arms}
-    told = "; ".join(f"{arm.name}: {_told(base[arm.method], arm.steps)}" for arm in grid.arms)
+    told = "; ".join(
+        f"{summaries.arm_name(arm.name)}: {_told(base[arm.method], arm.steps)}" for arm in grid.arms
+    )
     return StudyTexts(
         title="Step-by-step on a generated task: a small T5 from random weights",
         intro=(
@@ -258,8 +260,9 @@ def _texts(grid: Grid) -> StudyTexts:
         ),
         baseline=BASELINE,
         caveats=(
-            "This shows the machinery and an effect on a task made for it, not the paper's "
-            "numbers: no pretrained student, no natural language, and a program as the teacher.",
+            "These are not the paper's numbers: a generated task, no pretrained student, no "
+            "natural language, and a program as the teacher. The run shows that the machinery "
+            "works, and of differences between arms only those whose interval leaves out 0.",
             "The comparison is at equal updates. At equal compute read the standard arm with "
             "twice the steps beside the CPU-seconds, and where both arms end near 1 there is no "
             "room for a difference: no effect at equal compute is claimed with all the labels.",

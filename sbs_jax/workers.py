@@ -106,8 +106,8 @@ class Workers:
             started: called with the index of every run that begins.
 
         Raises:
-            UserError: a run was refused; the message names its MODEL_DIR.
-            RuntimeError: a run or a worker broke; the message holds the traceback or the log.
+            UserError: a run was refused, or its worker killed; the message names its MODEL_DIR.
+            RuntimeError: a run broke; the message holds the traceback.
         """
         waiting = iter(range(len(configs)))
         running: dict[connection.Connection, int] = {}
@@ -132,8 +132,13 @@ class Workers:
         try:
             answer = pipe.recv()
         except EOFError:
+            process = self._processes[pipe]
+            process.join(_JOIN_SECONDS)
             log = self._log(list(self._processes).index(pipe))
-            raise RuntimeError(f"{model_dir}: the worker ended; its log is {log}") from None
+            raise UserError(
+                f"{model_dir}: its worker ended with status {process.exitcode} (killed, or out of "
+                f"memory?); {log} tells more, and the same command continues"
+            ) from None
         if isinstance(answer, Outcome):
             return answer
         if answer.mistake:
@@ -163,6 +168,7 @@ def _stop_with_caller() -> None:
     caller = multiprocessing.parent_process()
     assert caller is not None, "this runs in a worker"
     caller.join()
+    print("the caller is gone", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

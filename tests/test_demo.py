@@ -66,7 +66,7 @@ def test_the_report_shows_table_picture_and_samples(finished):
     out, text, _ = finished
     assert "400 (50%)  step-by-step" in text
     assert demo.BASELINE in text
-    assert "not the paper's numbers" in text
+    assert "These are not the paper's numbers" in text
     assert (out / "accuracy.png").stat().st_size > 10_000
     page = (out / "report.html").read_text()
     assert "can a " in page and "it is a " in page, "questions with the student's rationales"

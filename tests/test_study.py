@@ -58,7 +58,7 @@ def test_a_bug_in_a_worker_shows_its_traceback(tmp_path):
 
 
 def test_a_worker_that_dies_is_noticed(tmp_path):
-    with pytest.raises(RuntimeError, match=r"the worker ended; its log is .*worker-0\.log"):
+    with pytest.raises(UserError, match=r"seed0: its worker ended with status 9 .*worker-0\.log"):
         study.run(make_study(tmp_path, "demo_finetune", functools.partial(os._exit, 9)))
 
 

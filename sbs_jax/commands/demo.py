@@ -2,7 +2,7 @@
 
 Annotates generated questions with the embedded teacher, trains students with and without its
 rationales on 25%, 50% and 100% of the labels with three seeds, scores them on unseen questions
-and prints a table. About five minutes on two cores; no accelerator is used.
+and prints a table. About ten CPU-minutes, shared out over the cores; no accelerator is used.
 
 Examples:
   sbs demo

@@ -1,17 +1,35 @@
-"""Hugging Face T5 names and layouts: the parameter tree of `model` from a state dict.
+"""Hugging Face's T5 folders read: T5 v1.1, Flan-T5, mT5 and ByT5 (untied), T5 1.0 (tied).
 
 Every Linear is transposed; relative_attention_bias of block 0 is the stack's, transposed; the
 embedding is ``shared.weight``. Source: transformers' T5 module names, checked by the trajectories.
+Only safetensors are read: loading a pickle can run code.
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from sbs_jax.checkpoints.params import (
+    Checkpoint,
+    LazyArray,
+    as_float32,
+    config_of,
+    infer_config,
+    read_all,
+)
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
+
+__all__ = ["infer_config", "load_params", "read", "tensor_names"]
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
+SPIECE = "spiece.model"
 
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
 _SUBLAYERS = {
@@ -21,7 +39,45 @@ _SUBLAYERS = {
     ("decoder", "1"): ("encoder_decoder_attention", "pre_cross_attention_layer_norm"),
     ("decoder", "2"): ("mlp", "pre_mlp_layer_norm"),
 }
+_HF_SUBLAYERS = {
+    ("encoder", "0"): "SelfAttention",
+    ("encoder", "1"): "DenseReluDense",
+    ("decoder", "0"): "SelfAttention",
+    ("decoder", "1"): "EncDecAttention",
+    ("decoder", "2"): "DenseReluDense",
+}
 _BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d+)\.layer\.(\d)\.(\w+)\.(?:(\w+)\.)?weight")
+_TRANSPOSED = ("kernel", "rel_embedding")
+# Copies of shared.weight, which some files carry beside it or instead of it.
+_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# The first T5 files hold this table, which no version of the model has ever used.
+_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+# What config.json may say, because the model computes exactly that.
+_FIXED = {
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "layer_norm_epsilon": 1e-6,
+    "is_encoder_decoder": True,
+    "decoder_start_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+_FIELDS = {
+    "d_model": "emb_dim",
+    "d_kv": "head_dim",
+    "d_ff": "mlp_dim",
+    "num_heads": "num_heads",
+    "num_layers": "num_encoder_layers",
+    "num_decoder_layers": "num_decoder_layers",
+    "vocab_size": "vocab_size",
+}
 
 
 def parameter_path(name: str) -> tuple[str, ...] | None:
@@ -36,61 +92,236 @@ def parameter_path(name: str) -> tuple[str, ...] | None:
         case "decoder.final_layer_norm.weight":
             return ("decoder", "decoder_norm", "scale")
     found = _BLOCK.fullmatch(name)
-    if not found:
+    if not found or found.group(1, 3) not in _SUBLAYERS:
         return None
     stack, block, layer, module, part = found.groups()
     if part == "relative_attention_bias":
-        return (stack, "relpos_bias", "rel_embedding") if block == "0" else None
+        return (stack, "relpos_bias", "rel_embedding") if (block, layer) == ("0", "0") else None
     sublayer, norm = _SUBLAYERS[stack, layer]
     if module == "layer_norm":
         return (stack, f"layers_{block}", norm, "scale")
-    return (stack, f"layers_{block}", sublayer, _ATTENTION.get(part, part), "kernel")
+    return (stack, f"layers_{block}", sublayer, _ATTENTION.get(part, str(part)), "kernel")
 
 
-def from_state_dict(tensors: Mapping[str, np.ndarray]) -> dict:
-    """Our nested parameter tree (float32 arrays as given, Linear weights transposed)."""
-    params: dict = {}
+def tensor_names(config: T5Config) -> dict[str, str]:
+    """{our name: Hugging Face's} of every parameter of a model, in Hugging Face's order."""
+    names = {"/".join(parameter_path(name)): name for name in _names(config)}
+    if config.logits_via_embedding:
+        del names["decoder/logits_dense/kernel"]
+    return names
+
+
+def _names(config: T5Config) -> Iterator[str]:
+    yield SHARED
+    gated = len(config.mlp_activations) == 2
+    mlp = ("wi_0", "wi_1", "wo") if gated else ("wi", "wo")
+    layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
+    for stack, count in layers.items():
+        for block in range(count):
+            for (of, layer), module in _HF_SUBLAYERS.items():
+                if of != stack:
+                    continue
+                prefix = f"{stack}.block.{block}.layer.{layer}"
+                for part in mlp if module == "DenseReluDense" else _ATTENTION:
+                    yield f"{prefix}.{module}.{part}.weight"
+                if block == 0 and layer == "0":
+                    yield f"{prefix}.{module}.relative_attention_bias.weight"
+                yield f"{prefix}.layer_norm.weight"
+        yield f"{stack}.final_layer_norm.weight"
+    yield LM_HEAD
+
+
+def read(path: str) -> Checkpoint:
+    """The checkpoint in a folder (``config.json`` and safetensors), or in one safetensors file.
+
+    Raises UserError for another architecture, weights that are only there as a pickle, damaged
+    files, and names or shapes that do not make a T5.
+    """
+    place = Path(path)
+    settings = _settings(place) if place.is_dir() else {}
+    _refuse_other_models(settings, path)
+    tensors = _tensors(place)
+    _drop_copies(tensors, path)
+    _settle_logits(tensors, settings, path)
+    params = {}
     for name, tensor in tensors.items():
-        path = parameter_path(name)
-        if path is None:
-            raise KeyError(f"{name} is not a tensor of T5")
-        node = params
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = tensor.T if path[-1] in ("kernel", "rel_embedding") else tensor
-    return params
-
-
-def infer_config(params: dict, **overrides: object) -> T5Config:
-    """The sizes of a parameter tree; every one can be read off the shapes."""
-    encoder, decoder = params["encoder"], params["decoder"]
-    vocab_size, emb_dim = params["token_embedder"]["embedding"].shape
-    num_heads = encoder["relpos_bias"]["rel_embedding"].shape[0]
-    mlp = encoder["layers_0"]["mlp"]
-    gated = "wi_0" in mlp
-    sizes = {
-        "vocab_size": vocab_size,
-        "emb_dim": emb_dim,
-        "num_heads": num_heads,
-        "num_encoder_layers": sum(name.startswith("layers_") for name in encoder),
-        "num_decoder_layers": sum(name.startswith("layers_") for name in decoder),
-        "head_dim": encoder["layers_0"]["attention"]["query"]["kernel"].shape[1] // num_heads,
-        "mlp_dim": mlp["wi_0" if gated else "wi"]["kernel"].shape[1],
-        "mlp_activations": ("gelu", "linear") if gated else ("relu",),
-        "logits_via_embedding": "logits_dense" not in decoder,
-    }
-    return T5Config(**{**sizes, **overrides})
+        parts = parameter_path(name)
+        ours = "/".join(parts) if parts else name  # an unknown name is reported as it stands
+        transposed = bool(parts) and parts[-1] in _TRANSPOSED
+        params[ours] = _transposed(tensor) if transposed else tensor
+    config = config_of(params, path, settings.get("dropout_rate"))
+    _check_sizes(settings, config, path)
+    return Checkpoint("hf", path, params, config, vocabulary=_vocabulary(place, settings))
 
 
 def load_params(path: Path) -> dict:
-    """The float32 parameter tree of a safetensors file with Hugging Face's T5 names."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """The float32 parameter tree of a safetensors file or folder with Hugging Face's T5 names."""
+    return read_all(read(str(path)))
+
+
+def _settings(folder: Path) -> dict:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: no {CONFIG}; copy the whole folder of the model")
+    return _json(path)
+
+
+def _json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path}: cannot be read as JSON; copy it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return value
+
+
+def _refuse_other_models(settings: dict, path: str) -> None:
+    where = f"{path}/{CONFIG}"
+    kind = settings.get("model_type", "t5")
+    if kind == "umt5":
+        raise UserError(
+            f"{where}: umT5 has a table of relative positions in every layer, T5 one per stack; "
+            "it is not supported: take T5 v1.1, Flan-T5, mT5 or ByT5"
+        )
+    if kind not in ("t5", "mt5"):
+        raise UserError(f"{where}: model_type is {kind!r}; only t5 and mt5 are supported")
+    if settings.get("quantization_config"):
+        raise UserError(f"{where}: a quantised model; take the original weights")
+    activation = settings.get("feed_forward_proj", "relu")
+    if activation not in ("relu", "gated-gelu"):
+        raise UserError(
+            f"{where}: feed_forward_proj is {activation!r}; only relu and gated-gelu are supported"
+        )
+    for name, value in _FIXED.items():
+        # mT5's files say null for some; null means the default.
+        if settings.get(name) not in (None, value):
+            raise UserError(f"{where}: {name} is {settings[name]!r}; only {value} is supported")
+
+
+def _tensors(place: Path) -> dict[str, LazyArray]:
+    """Every tensor by its name in the files; names and shapes are read now, numbers later."""
+    tensors: dict[str, LazyArray] = {}
+    for file in _files(place):
+        with _opened(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 (no mapping: it only has keys)
+                piece = opened.get_slice(name)
+                shape, code = tuple(piece.get_shape()), piece.get_dtype()
+                if code not in _DTYPES:
+                    raise UserError(
+                        f"{file}: {name} is {code}; only F32, F16 and BF16 are supported"
+                    )
+                tensor = LazyArray(shape, _DTYPES[code], _reader(file, name))
+                tensors[name] = as_float32(tensor, name, str(file))
+    return tensors
+
+
+def _files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    if (place / WEIGHTS).is_file():
+        return [place / WEIGHTS]
+    if (place / INDEX).is_file():
+        names = _json(place / INDEX).get("weight_map")
+        if not isinstance(names, dict) or not all(map(_plain, names.values())):
+            raise UserError(f"{place / INDEX}: weight_map must name files of this folder")
+        return [place / name for name in sorted(set(names.values()))]
+    if any((place / name).is_file() for name in _PICKLES):
+        raise UserError(
+            f"{place}: holds only pickled weights (pytorch_model.bin), which are not read because "
+            "loading them can run code; convert them to safetensors where you trust them: "
+            "transformers' AutoModelForSeq2SeqLM.from_pretrained(A).save_pretrained(B)"
+        )
+    raise UserError(f"{place}: no {WEIGHTS}; copy the whole folder of the model")
+
+
+def _plain(name: object) -> bool:
+    return isinstance(name, str) and bool(re.fullmatch(r"[\w-][\w.-]*\.safetensors", name))
+
+
+def _opened(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors = load_file(path)
-        # The two copies of shared.weight that some files carry besides it.
-        own = {name: t for name, t in tensors.items() if not name.endswith("embed_tokens.weight")}
-        return from_state_dict({name: t.astype(np.float32) for name, t in own.items()})
-    except (SafetensorError, KeyError) as error:
-        raise UserError(f"{path}: not a T5 checkpoint ({error.args[0]})") from None
+        return safe_open(file, framework="numpy")
+    except FileNotFoundError:
+        raise UserError(f"{file}: missing; copy the whole folder of the model") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: damaged or cut short ({error}); copy it again") from None
+
+
+def _reader(file: Path, name: str) -> Callable[[], np.ndarray]:
+    def read_tensor() -> np.ndarray:
+        with _opened(file) as opened:
+            return opened.get_tensor(name)
+
+    return read_tensor
+
+
+def _transposed(tensor: LazyArray) -> LazyArray:
+    return LazyArray(tensor.shape[::-1], tensor.dtype, lambda: tensor.read().T)
+
+
+def _drop_copies(tensors: dict[str, LazyArray], path: str) -> None:
+    """Leaves of shared.weight and its copies the first alone, once they prove equal."""
+    tensors.pop(_UNUSED, None)
+    for name in _COPIES:
+        copy = tensors.pop(name, None)
+        if copy is None:
+            continue
+        if not _equal(tensors.setdefault(SHARED, copy), copy):
+            raise UserError(f"{path}: {name} differs from {SHARED}; T5 has one embedding")
+
+
+def _settle_logits(tensors: dict[str, LazyArray], settings: Mapping, path: str) -> None:
+    """Keeps lm_head.weight exactly if the logits have a kernel of their own.
+
+    transformers 5 writes ``tie_word_embeddings: true`` whatever the model, and tells T5 1.0, whose
+    logits are scaled, by ``scale_decoder_outputs``; without lm_head.weight it uses shared.weight.
+    """
+    if SHARED not in tensors:
+        return  # no T5: the names will tell
+    tied = settings.get("tie_word_embeddings", True) if settings else LM_HEAD not in tensors
+    # transformers' mT5 never scales; its own files are all untied.
+    scaled = settings.get("scale_decoder_outputs", tied and settings.get("model_type") != "mt5")
+    if LM_HEAD not in tensors:
+        if not tied:
+            raise UserError(
+                f"{path}: {LM_HEAD} is missing, though {CONFIG} says tie_word_embeddings: false; "
+                "the file was saved incompletely: take the original one"
+            )
+        if not scaled:
+            tensors[LM_HEAD] = tensors[SHARED]
+    elif scaled:
+        if not _equal(tensors[LM_HEAD], tensors[SHARED]):
+            raise UserError(
+                f"{path}: {CONFIG} ties the logits to the embedding, but {LM_HEAD} differs from "
+                f"{SHARED}; set tie_word_embeddings: false if the model is a T5 v1.1"
+            )
+        del tensors[LM_HEAD]
+
+
+def _equal(a: LazyArray, b: LazyArray) -> bool:
+    return a is b or (a.shape == b.shape and np.array_equal(a.read(), b.read()))
+
+
+def _check_sizes(settings: Mapping, config: T5Config, path: str) -> None:
+    for name, field in _FIELDS.items():
+        told = settings.get(name)
+        if told is not None and told != getattr(config, field):
+            raise UserError(
+                f"{path}/{CONFIG}: {name} is {told!r}, the tensors have {getattr(config, field)}"
+            )
+    gated = settings.get("feed_forward_proj", "relu") == "gated-gelu"
+    if settings and gated != (len(config.mlp_activations) == 2):
+        raise UserError(
+            f"{path}/{CONFIG}: feed_forward_proj does not fit the tensors, which are those of "
+            f"{'gated-gelu' if not gated else 'relu'}"
+        )
+
+
+def _vocabulary(place: Path, settings: Mapping) -> str | None:
+    if settings.get("tokenizer_class") == "ByT5Tokenizer":
+        return "bytes"
+    spiece = place / SPIECE
+    return str(spiece) if place.is_dir() and spiece.is_file() else None

@@ -1,46 +1,78 @@
 """INITIAL_CHECKPOINT_PATH: parameters to start from, in whatever format the path holds."""
 
+import re
 from pathlib import Path
 
-import jax
-import numpy as np
-
-from sbs_jax.checkpoints import hf
+from sbs_jax.checkpoints import hf, sbs, t5x
+from sbs_jax.checkpoints.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
-from sbs_jax.model import init_params
+from sbs_jax.logs import say
+
+FORMATS = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}
+_READERS = {"hf": hf.read, "t5x": t5x.read, "sbs": sbs.read}
+
+_ACCEPTED = (
+    "give a Hugging Face folder with model.safetensors, a T5X checkpoint_STEP folder, or a "
+    "MODEL_DIR of sbs train"
+)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_params(path: str, config: T5Config) -> dict:
-    """Float32 parameters on the host.
+    """Float32 parameters on the host; tells which format was found.
 
     Raises UserError if the path holds no known checkpoint, or one that does not fit `config`
-    (naming the first parameter that differs).
+    (naming the parameters that differ).
     """
-    folder = Path(path)
-    weights = folder / "model.safetensors" if folder.is_dir() else folder
-    if weights.suffix != ".safetensors" or not weights.is_file():
-        raise UserError(
-            f"INITIAL_CHECKPOINT_PATH {path}: no checkpoint found; give a Hugging Face folder with "
-            "model.safetensors, or None to start from random parameters"
+    try:
+        checkpoint = find(path)
+        say(
+            f"INITIAL_CHECKPOINT_PATH {path}: {FORMATS[checkpoint.kind]} checkpoint of step "
+            f"{checkpoint.step}, {checkpoint.size:,} parameters"
         )
-    params = hf.load_params(weights)
-    _check_shapes(params, config, path)
-    return params
+        check_fits(checkpoint.params, config, path)
+        return read_all(checkpoint)
+    except UserError as error:
+        raise UserError(f"INITIAL_CHECKPOINT_PATH {error}") from None
 
 
-def _check_shapes(params: dict, config: T5Config, path: str) -> None:
-    wanted = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-    wanted_shapes = {jax.tree_util.keystr(k): v.shape for k, v in _leaves(wanted)}
-    found_shapes = {jax.tree_util.keystr(k): v.shape for k, v in _leaves(params)}
-    for name in sorted(wanted_shapes.keys() | found_shapes.keys()):
-        have, need = found_shapes.get(name), wanted_shapes.get(name)
-        if have != need:
-            raise UserError(
-                f"INITIAL_CHECKPOINT_PATH {path}: parameter {name} is {have or 'absent'} there and "
-                f"{need or 'absent'} in the model; choose the model file of the same size"
-            )
+def find(path: str, kind: str | None = None) -> Checkpoint:
+    """Opens the checkpoint at a path; its names and shapes are read, its numbers not yet.
+
+    Args:
+        path: a folder, a safetensors file, or a ``gs://`` address of a T5X checkpoint.
+        kind: hf, t5x or sbs; None looks.
+
+    Raises UserError if there is none, it is damaged, or it is not a T5 this model can hold.
+    """
+    return _READERS[kind or _kind(path)](path)
 
 
-def _leaves(tree: dict) -> list[tuple[tuple, np.ndarray]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
+def _kind(path: str) -> str:
+    if "://" in path:
+        return "t5x"
+    place = Path(path)
+    if place.is_file():
+        if place.suffix == ".safetensors":
+            return "hf"
+        raise UserError(f"{path}: not a safetensors file; {_ACCEPTED}")
+    if not place.exists():
+        hub = (
+            f"; if {path} is a model of the Hugging Face hub, get it first: "
+            f"hf download {path} --local-dir FOLDER"
+            if _HUB_ID.fullmatch(path)
+            else ""
+        )
+        raise UserError(f"{path}: no checkpoint found; {_ACCEPTED}{hub}")
+    if (place / t5x.INDEX).is_file():
+        return "t5x"
+    if (place / "state").is_dir() or (place / sbs.CHECKPOINTS).is_dir():
+        return "sbs"
+    if place.name == sbs.CHECKPOINTS:
+        return "sbs"
+    if (place / hf.CONFIG).is_file() or any(place.glob("*.safetensors")):
+        return "hf"
+    inside = sorted(place.glob(f"checkpoint_*/{t5x.INDEX}"))
+    hint = f"; it holds {inside[-1].parent.name}: give that folder" if inside else ""
+    raise UserError(f"{path}: no checkpoint found{hint or '; ' + _ACCEPTED}")

@@ -1,0 +1,121 @@
+"""From one checkpoint format to another, array by array, checked against the source."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sbs_jax.checkpoints import hf_write, initial, sbs, t5x
+from sbs_jax.checkpoints.params import Checkpoint, read_all
+from sbs_jax.configs import T5Config
+from sbs_jax.errors import UserError
+from sbs_jax.model import Transformer
+
+# The logits need all parameters in memory; above this the parameters alone are compared.
+LOGITS_BYTES = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What was done.
+
+    Attributes:
+        logits: whether the logits of a fixed input were compared besides the parameters.
+    """
+
+    source: Checkpoint
+    written: Checkpoint
+    logits: bool
+
+
+def convert(
+    source: str,
+    destination: str,
+    to_kind: str,
+    from_kind: str | None = None,
+    vocabulary: str | None = None,
+) -> Conversion:
+    """Writes `destination`, reads it again, and compares every number with the source.
+
+    Peak memory is a few times the largest array, whatever the size of the model.
+
+    Args:
+        destination: a folder that does not exist; it appears complete or not at all.
+        to_kind, from_kind: hf, t5x or sbs; None looks what the source is.
+        vocabulary: what `vocabularies.load` takes; default: what the source tells.
+
+    Raises:
+        UserError: for a source that cannot be read, a destination that is there or cannot be
+            written, or a copy that came out different.
+    """
+    target = Path(destination)
+    if target.exists():
+        raise UserError(f"{destination}: already there; choose another folder")
+    opened = initial.find(source, from_kind)
+    if vocabulary:
+        opened = dataclasses.replace(opened, vocabulary=vocabulary)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        _writer(to_kind, target)(partial, opened)
+        written = initial.find(str(partial), to_kind)
+        logits = compare(opened, written)
+        partial.rename(target)
+    except OSError as error:
+        raise UserError(f"{destination}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Conversion(opened, dataclasses.replace(written, path=destination), logits)
+
+
+def _writer(kind: str, target: Path) -> Callable[[Path, Checkpoint], None]:
+    if kind == "sbs":
+        return lambda folder, checkpoint: sbs.write(folder, checkpoint, target)
+    return {"hf": hf_write.write, "t5x": t5x.write}[kind]
+
+
+def compare(source: Checkpoint, written: Checkpoint) -> bool:
+    """Compares two checkpoints bit by bit; returns whether their logits were compared too.
+
+    Raises UserError for the first difference.
+    """
+    if _architecture(source) != _architecture(written):
+        raise UserError(f"{written.path}: its model came out different; nothing was kept")
+    for name, array in source.params.items():
+        before, after = array.read(), written.params[name].read()
+        if before.dtype != after.dtype or not np.array_equal(_bits(before), _bits(after)):
+            raise UserError(f"{written.path}: {name} came out different; nothing was kept")
+    if sum(array.nbytes for array in source.params.values()) > LOGITS_BYTES:
+        return False
+    if not np.array_equal(logits(source), logits(written), equal_nan=True):
+        raise UserError(f"{written.path}: its logits came out different; nothing was kept")
+    return True
+
+
+def _architecture(checkpoint: Checkpoint) -> T5Config:
+    # T5X's format does not tell the dropout rate.
+    return dataclasses.replace(checkpoint.config, dropout_rate=0.0)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).view(np.uint32)
+
+
+def logits(checkpoint: Checkpoint) -> Float[Array, "2 6 V"]:
+    """Logits of a fixed input with a checkpoint's parameters, in float32."""
+    config = dataclasses.replace(checkpoint.config, dtype="float32", remat=False)
+    rng = np.random.default_rng(0)
+    inputs, targets = (rng.integers(2, config.vocab_size, (2, n)) for n in (12, 6))
+    batch = {
+        "encoder_input_tokens": jnp.asarray(inputs, jnp.int32),
+        "decoder_input_tokens": jnp.asarray(targets, jnp.int32),
+        "encoder_segment_ids": jnp.ones(inputs.shape, jnp.int32),
+        "decoder_segment_ids": jnp.ones(targets.shape, jnp.int32),
+    }
+    apply = jax.jit(lambda params, batch: Transformer(config).apply({"params": params}, batch))
+    return apply(read_all(checkpoint), batch)

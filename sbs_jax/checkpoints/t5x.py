@@ -1,0 +1,269 @@
+"""T5X's legacy checkpoints, read and written: a msgpack index and one zarr array per parameter.
+
+The format of the public checkpoints (``gs://t5-data/pretrained_models/t5x/...``) and of upstream
+runs with ``use_orbax=False``. Read and written with msgpack, gzip and numpy alone; upstream T5X is
+not needed. Source of the layout: ``t5x/checkpoints.py``, version 3.
+"""
+
+import math
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from sbs_jax.checkpoints import zarr
+from sbs_jax.checkpoints.params import Checkpoint, LazyArray, as_float32, config_of
+from sbs_jax.checkpoints.zarr import Read
+from sbs_jax.errors import UserError
+
+INDEX = "checkpoint"
+_VERSION = 3
+_UINT16_VERSIONS = (0, 1, 2)  # these store bfloat16 as uint16
+_NDARRAY, _SCALAR = 1, 3  # flax.serialization's msgpack extension types
+_CHUNKED = "__msgpack_chunked_array__"
+_INLINE_DTYPES = {dtype.name: dtype for dtype in zarr.DTYPES.values()}
+_PATIENCE = 600  # seconds for one file of a bucket
+_FACTOR_FROM = 128  # Adafactor factors a matrix whose second largest dimension reaches this
+
+
+def read(path: str) -> Checkpoint:
+    """The parameters of a checkpoint folder, local or ``gs://``; optimizer slots are left.
+
+    Raises UserError if the index is damaged, an array's description is, or it is no T5.
+    """
+    arrays = read_state(path)
+    params = {
+        name.removeprefix("target/"): as_float32(array, name, path)
+        for name, array in arrays.items()
+        if name.startswith("target/")
+    }
+    step = arrays.get("state/step")
+    return Checkpoint(
+        kind="t5x",
+        path=path,
+        params=params,
+        config=config_of(params, path),
+        step=int(step.read()) if step is not None and step.shape == () else 0,
+    )
+
+
+def read_state(path: str) -> dict[str, LazyArray]:
+    """Every array of a checkpoint: ``target/...``, ``state/param_states/...``, ``state/step``."""
+    files = _local(Path(path)) if "://" not in path else _bucket(path)
+    data = files(INDEX)
+    if data is None:
+        raise UserError(f"{path}: no file {INDEX!r}, the index of a T5X checkpoint")
+    index = _unpack(data, f"{path}/{INDEX}")
+    state = index.get("optimizer") if isinstance(index, dict) else None
+    if not isinstance(state, dict) or not isinstance(state.get("target"), dict):
+        raise UserError(f"{path}/{INDEX}: not the index of a T5X checkpoint")
+    version = index.get("version", 0)
+    arrays = {}
+    for name, leaf in _leaves(state):
+        array = _open_leaf(leaf, files, name, path)
+        if version in _UINT16_VERSIONS and array.dtype == np.uint16:
+            array = _as_bfloat16(array)
+        arrays[name] = array
+    return arrays
+
+
+def _as_bfloat16(array: LazyArray) -> LazyArray:
+    dtype = np.dtype(ml_dtypes.bfloat16)
+    return LazyArray(array.shape, dtype, lambda: array.read().view(dtype))
+
+
+def _local(folder: Path) -> Read:
+    def read_file(name: str) -> bytes | None:
+        try:
+            return (folder / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise UserError(f"{folder / name}: cannot be read ({error.strerror})") from None
+
+    return read_file
+
+
+def _bucket(url: str) -> Read:
+    """A bucket's files through TensorStore, which comes with Orbax; public ones need no login."""
+    import tensorstore
+
+    scheme = url.partition("://")[0]
+    # T5X's public buckets are gs://; the other two are what TensorStore can serve locally.
+    if scheme not in ("gs", "file", "memory"):
+        raise UserError(f"{url}: only local folders and gs:// are read; copy the checkpoint first")
+    advice = f"copy it with `gcloud storage cp -r {url} .` and give the folder"
+    # Its own default is 32 attempts over minutes.
+    context = tensorstore.Context({"gcs_request_retries": {"max_retries": 3}})
+    try:
+        store = tensorstore.KvStore.open(url.rstrip("/") + "/", context=context).result()
+    except ValueError as error:
+        raise UserError(f"{url}: cannot be opened ({_reason(error)}); {advice}") from None
+
+    def read_file(name: str) -> bytes | None:
+        try:
+            found = store.read(name).result(timeout=_PATIENCE)
+        except (ValueError, TimeoutError) as error:
+            raise UserError(f"{url}/{name}: cannot be read ({_reason(error)}); {advice}") from None
+        return found.value if found.state == "value" else None
+
+    return read_file
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).partition(" [")[0].strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def _unpack(data: bytes, where: str) -> Any:
+    import msgpack
+
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+        raise UserError(f"{where}: damaged, or no msgpack index; copy it again") from None
+
+
+def _leaves(tree: Mapping, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(name, leaf) of everything that is no plain dictionary."""
+    for key, node in tree.items():
+        names = (*parents, str(key))
+        if isinstance(node, dict) and not ({"driver", _CHUNKED} & node.keys()):
+            yield from _leaves(node, names)
+        elif node is not None:
+            yield "/".join(names), node
+
+
+def _open_leaf(leaf: Any, files: Read, name: str, path: str) -> LazyArray:
+    where = f"{path}/{INDEX}: {name}"
+    if isinstance(leaf, dict) and "driver" in leaf:
+        array = zarr.open_array(files, _folder(leaf, where), path)
+        _check_described(leaf, array, where)
+        return array
+    value = _inline(leaf, where)
+    return LazyArray(value.shape, value.dtype, lambda: value)
+
+
+def _folder(spec: dict, where: str) -> str:
+    """The array's folder, below the checkpoint. Driver and bucket are those of the writer."""
+    kvstore = spec.get("kvstore")
+    found = spec.get("path") or (kvstore.get("path") if isinstance(kvstore, dict) else None)
+    if spec["driver"] != "zarr" or not isinstance(found, str):
+        raise UserError(f"{where}: neither an array nor the description of one")
+    folder = found.rstrip("/")
+    unsafe = {"", ".", ".."} & set(folder.split("/")) or "\\" in folder or "\0" in folder
+    if unsafe or posixpath.isabs(folder):
+        raise UserError(f"{where}: {found!r} leads out of the checkpoint; it is not read")
+    return folder
+
+
+def _check_described(spec: dict, array: LazyArray, where: str) -> None:
+    described = spec.get("metadata")
+    shape = described.get("shape") if isinstance(described, dict) else None
+    if shape is not None and shape != list(array.shape):
+        raise UserError(
+            f"{where}: the index says {str(shape)[:80]}, the array is {list(array.shape)}"
+        )
+
+
+def _inline(leaf: Any, where: str) -> np.ndarray:
+    """An array of the index itself: flax's extension type, or a dictionary of its pieces."""
+    import msgpack
+
+    if isinstance(leaf, dict):
+        try:
+            shape = tuple(leaf["shape"][str(i)] for i in range(len(leaf["shape"])))
+            pieces = [_inline(leaf["chunks"][str(i)], where) for i in range(len(leaf["chunks"]))]
+            return np.concatenate(pieces).reshape(shape)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{where}: damaged array") from None
+    if isinstance(leaf, int | float):
+        return np.asarray(leaf)
+    if not isinstance(leaf, msgpack.ExtType) or leaf.code not in (_NDARRAY, _SCALAR):
+        raise UserError(f"{where}: neither an array nor the description of one")
+    parts = _unpack(leaf.data, where)
+    if not (isinstance(parts, list) and len(parts) == 3 and isinstance(parts[0], list)):
+        raise UserError(f"{where}: damaged array")
+    shape, code, data = tuple(parts[0]), parts[1], parts[2]
+    dtype = _INLINE_DTYPES.get(code) if isinstance(code, str) else None
+    if dtype is None:
+        raise UserError(f"{where}: an array of {str(code)[:40]}, which T5X does not write")
+    zarr.check_shape(shape, dtype, where)
+    if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize:
+        raise UserError(f"{where}: {list(shape)} {code} needs another number of bytes than it has")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint that upstream's ``t5x.train`` starts from with Adafactor.
+
+    Without optimizer slots it refuses a checkpoint, so those of a fresh Adafactor, zeros, are
+    written too. One parameter at a time is in memory.
+
+    Args:
+        folder: is created; upstream expects the name ``checkpoint_STEP``.
+    """
+    import msgpack
+
+    folder.mkdir(parents=True)
+    target: dict = {}
+    slots: dict = {}
+    for name, array in checkpoint.params.items():
+        _put(target, name, _write_array(folder, f"target/{name}", array.read()))
+        for slot, shape in slot_shapes(array.shape).items():
+            zeros, slot_name = np.zeros(shape, np.float32), f"{name}/{slot}"
+            if slot == "v" and shape == array.shape:  # partitioned like its parameter
+                leaf = _write_array(folder, f"state/param_states/{slot_name}", zeros)
+            else:
+                leaf = _pack_inline(zeros)
+            _put(slots, slot_name, leaf)
+    state = {"step": _pack_inline(np.asarray(checkpoint.step, np.int32)), "param_states": slots}
+    index = {"version": _VERSION, "optimizer": {"target": target, "state": state}}
+    (folder / INDEX).write_bytes(msgpack.packb(index))
+
+
+def slot_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes of T5X's Adafactor slots for a parameter; an unused one is (1,).
+
+    A matrix whose second largest dimension is 128 or more is factored: v_row has its shape without
+    the largest axis, v_col without the second largest; of equal ones the later counts as larger.
+    """
+    slots = {"m": (1,), "v": (1,), "v_row": (1,), "v_col": (1,)}
+    order = np.argsort(shape, kind="stable")
+    if len(shape) < 2 or shape[order[-2]] < _FACTOR_FROM:
+        return {**slots, "v": tuple(shape)}
+    largest, second = (int(axis) for axis in (order[-1], order[-2]))
+    return {**slots, "v_row": _without(shape, largest), "v_col": _without(shape, second)}
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _write_array(folder: Path, name: str, array: np.ndarray) -> dict:
+    """The array's folder, and TensorStore's description of it for the index."""
+    path = name.replace("/", ".")
+    return {
+        "driver": "zarr",
+        "dtype": array.dtype.name,
+        "kvstore": {"driver": "file", "path": f"{path}/"},
+        "metadata": zarr.write_array(folder / path, array),
+    }
+
+
+def _pack_inline(array: np.ndarray) -> Any:
+    import msgpack
+
+    return msgpack.ExtType(
+        _NDARRAY, msgpack.packb([array.shape, array.dtype.name, array.tobytes()])
+    )
+
+
+def _put(tree: dict, name: str, leaf: Any) -> None:
+    *parents, last = name.split("/")
+    for key in parents:
+        tree = tree.setdefault(key, {})
+    tree[last] = leaf

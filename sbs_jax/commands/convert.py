@@ -1,0 +1,48 @@
+"""Convert a checkpoint between Hugging Face (hf), T5X (t5x) and our format (sbs).
+
+The result is read again and compared with the source, bit by bit, before it gets its name. A model
+of any size is converted array by array:
+
+  sbs convert --to=sbs google-t5-v1_1-base models/t5_1_1_base
+  sbs convert --to=t5x models/t5_1_1_base models/t5x/checkpoint_0
+  sbs convert --to=hf runs/cqa students/cqa
+"""
+
+from absl import flags
+
+FLAGS = flags.FlagValues()
+ARGUMENTS = "SRC DST"
+
+_KINDS = ["hf", "t5x", "sbs"]
+
+flags.DEFINE_enum(
+    "from", None, _KINDS, "What SRC is; default: what it looks like.", flag_values=FLAGS
+)
+flags.DEFINE_enum("to", None, _KINDS, "What DST becomes.", required=True, flag_values=FLAGS)
+flags.DEFINE_string(
+    "vocabulary",
+    None,
+    "t5, mt5, bytes, demo or a SentencePiece .model file, where SRC does not tell: it goes along.",
+    flag_values=FLAGS,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Converts and tells what was compared."""
+    from sbs_jax.checkpoints.convert import convert
+    from sbs_jax.checkpoints.initial import FORMATS
+
+    source, destination = argv
+    done = convert(source, destination, FLAGS.to, FLAGS["from"].value, FLAGS.vocabulary)
+    found, written = done.source, done.written
+    print(
+        f"{found.path}: {FORMATS[found.kind]} checkpoint of step {found.step}, "
+        f"{len(found.params)} arrays, {found.size:,} parameters"
+    )
+    checked = "every array equal bit for bit"
+    checked += ", and the logits of a fixed input" if done.logits else " (logits not computed)"
+    print(f"{written.path}: written as {FORMATS[written.kind]} checkpoint; {checked}")
+    if found.vocabulary is None:
+        print(f"{source} does not tell its vocabulary; --vocabulary adds it")
+    elif FLAGS.to == "hf" and written.vocabulary is None:
+        print("the tokenizer was not copied: take spiece.model of the Hugging Face model")

@@ -290,18 +290,18 @@ class Batches:
             emb_dim=emb_dim,
         )
 
-    def shard(self, process_index: int, process_count: int) -> "Batches":
-        """The same batches, of which this host makes only its rows: block `process_index`.
+    def shard(self, index: int, count: int) -> "Batches":
+        """The same batches, of which only the rows of block `index` of `count` are made.
 
         Raises UserError where the plan's rows do not divide evenly.
         """
-        if self.plan.multiple_of % process_count:
+        if self.plan.multiple_of % count:
             raise UserError(
-                f"batch: rows are a multiple of {self.plan.multiple_of}, which {process_count} "
+                f"batch: rows are a multiple of {self.plan.multiple_of}, which {count} "
                 "hosts do not divide evenly; use a mesh whose data shards are a multiple of them"
             )
         mine = copy.copy(self)
-        mine._host = (process_index, process_count)
+        mine._host = (index, count)
         return mine
 
     def __len__(self) -> int:

@@ -144,6 +144,10 @@ class TrainConfig:
         row_lengths: ROW_LENGTHS, (encoder, decoder) tokens of a packed row; None chooses them.
         log_period: updates between two lines of metrics.jsonl.
         keep_latest: checkpoints kept besides the best on validation.
+        checkpoint_period: CHECKPOINT_PERIOD, updates between checkpoints without an evaluation;
+            None saves with every evaluation only.
+        on_nonfinite: "stop" at an update whose loss or gradient is not finite, or "skip" it:
+            parameters and optimizer slots stay as they were. The tenth in a row stops the run.
     """
 
     model_dir: str
@@ -170,6 +174,8 @@ class TrainConfig:
     row_lengths: tuple[int, int] | None = None
     log_period: int = 50
     keep_latest: int = 1
+    checkpoint_period: int | None = None
+    on_nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
         lengths = self.task_feature_lengths
@@ -185,8 +191,11 @@ class TrainConfig:
             ("TRAIN_STEPS", self.train_steps),
             ("BATCH_SIZE", self.batch_size),
             ("EVAL_PERIOD", self.eval_period),
+            ("CHECKPOINT_PERIOD", self.checkpoint_period or 1),
         ):
             _require(isinstance(value, int) and value > 0, macro, value, "a whole number above 0")
+        handled = self.on_nonfinite in ("stop", "skip")
+        _require(handled, "TrainConfig.on_nonfinite", self.on_nonfinite, "'stop' or 'skip'")
         _require(0 <= self.alpha <= 1, "ALPHA", self.alpha, "from 0 to 1")
         _require(0 < self.data_fraction <= 1, "DATA_FRACTION", self.data_fraction, "above 0, to 1")
         _require(isinstance(self.model, T5Config), "MODEL", self.model, "a T5Config")

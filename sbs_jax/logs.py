@@ -6,21 +6,28 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from sbs_jax import hosts
+
 
 class MetricsLog:
     """Appends one JSON object per logged step, the same scalars to TensorBoard, a line to stderr.
+
+    Of several processes the first writes, the others write nothing.
 
     A run that continues from `start_step` first drops the lines of later steps: those updates are
     done again, and a step stands in the file once.
     """
 
     def __init__(self, model_dir: Path, start_step: int, train_steps: int) -> None:
+        self.path = model_dir / "metrics.jsonl"
+        self._events = None
+        self._train_steps = train_steps
+        if not hosts.is_primary():
+            return
         from tensorboardX import SummaryWriter  # seconds of protobuf imports; only a run needs it
 
-        self.path = model_dir / "metrics.jsonl"
         self._drop_after(start_step)
         self._events = SummaryWriter(str(model_dir / "train"), purge_step=start_step + 1)
-        self._train_steps = train_steps
 
     def _drop_after(self, step: int) -> None:
         if not self.path.exists():
@@ -39,6 +46,8 @@ class MetricsLog:
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One object of metrics.jsonl and one point per TensorBoard curve."""
+        if self._events is None:
+            return
         rounded = {name: float(f"{value:.9g}") for name, value in scalars.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **rounded}) + "\n")
@@ -59,12 +68,14 @@ class MetricsLog:
         )
 
     def close(self) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def say(message: str) -> None:
-    """A line for the person who waits."""
-    print(message, file=sys.stderr, flush=True)
+    """A line for the person who waits; of several processes the first says it."""
+    if hosts.is_primary():
+        print(message, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ Logical axis names are T5X's; rules map them to mesh axes and can be replaced fr
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -101,6 +102,24 @@ class Partitioner:
         """Batch rows must be a multiple of this."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
+    @functools.cached_property
+    def host_block(self) -> tuple[int, int]:
+        """(index, count): this host's rows of a batch are block `index` of `count` equal blocks.
+
+        Hosts across which the model axis runs have the same block. Raises UserError where the mesh
+        gives a host rows that are not one block.
+        """
+        grid = self.mesh.devices.reshape(self.batch_shards, -1)
+        process = jax.process_index()
+        mine = [i for i, row in enumerate(grid) if any(d.process_index == process for d in row)]
+        block, size = mine[0] // len(mine), len(mine)
+        if self.batch_shards % size or mine != list(range(block * size, (block + 1) * size)):
+            raise UserError(
+                f"num_partitions={self.mesh.shape['model']}: a host would hold batch rows that are "
+                "not one block; choose a size that divides the devices of a host, or a multiple"
+            )
+        return block, self.batch_shards // size
+
     def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(self.mesh, spec)
 
@@ -150,10 +169,12 @@ class Partitioner:
         )
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """This host's rows of a batch to the devices, as one global array per feature."""
-        sharding = self.batch_sharding
+        """This host's rows (`host_block`) of a batch to the devices, one global array a feature."""
+        sharding, (_, count) = self.batch_sharding, self.host_block
         return {
-            name: jax.make_array_from_process_local_data(sharding, rows)
+            name: jax.make_array_from_process_local_data(
+                sharding, rows, (count * rows.shape[0], *rows.shape[1:])
+            )
             for name, rows in batch.items()
         }
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from sbs_jax import hosts
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import write_whole
@@ -14,11 +15,12 @@ from sbs_jax.logs import say
 _FILE = "run.json"
 _FINGERPRINTS = "fingerprints"
 
+# Where things are may differ; what they hold may not.
+_PATHS = ("model_dir", "initial_checkpoint_path", "vocabulary")
+
 # What may differ between the starts of one run: nothing of it enters an update.
 _FREE_FIELDS = (
-    "model_dir",
-    "initial_checkpoint_path",
-    "vocabulary",  # a path; its content counts
+    *_PATHS,
     "partitioner",
     "pack",
     "row_lengths",
@@ -29,6 +31,8 @@ _FREE_FIELDS = (
     "output_rationale",
     "log_period",
     "keep_latest",
+    "checkpoint_period",
+    "on_nonfinite",
 )
 
 
@@ -91,7 +95,23 @@ def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None
 
 
 def claim(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
-    """Makes MODEL_DIR this run's: run.json and config.gin, the first files written there."""
+    """Makes MODEL_DIR this run's: run.json and config.gin, the first files written there.
+
+    Of several processes the first writes. Raises UserError where the folder cannot be made, and
+    where another process does not see it.
+    """
+    with hosts.together("MODEL_DIR"):
+        if hosts.is_primary():
+            _write(config, fingerprints, operative_config)
+    with hosts.together("MODEL_DIR"):
+        if not exists(config.model_dir):
+            raise UserError(
+                f"MODEL_DIR {config.model_dir}: this process does not see what process 0 wrote "
+                "there; choose a folder that all processes share"
+            )
+
+
+def _write(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
     model_dir = Path(config.model_dir)
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -103,6 +123,14 @@ def claim(config: TrainConfig, fingerprints: Mapping[str, str], operative_config
     write_whole(model_dir / _FILE, [json.dumps(identity, indent=2) + "\n"])
     if operative_config:
         write_whole(model_dir / "config.gin", [operative_config])
+
+
+def check_same(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
+    """Raises UserError, naming a field, if the processes of a run were told different things."""
+    fields = _identity(config, fingerprints)
+    for name in _PATHS:
+        del fields[name]
+    hosts.check_same(fields)
 
 
 def _identity(config: TrainConfig, fingerprints: Mapping[str, str]) -> dict:

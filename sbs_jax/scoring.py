@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax import evaluate, inputs
+from sbs_jax import evaluate, hosts, inputs
 from sbs_jax.configs import TrainConfig
 from sbs_jax.evaluate import Result, Split
 from sbs_jax.logs import say
@@ -70,11 +70,10 @@ def finished(config: TrainConfig, step: int) -> dict | None:
 def write_report(
     config: TrainConfig, step: int, results: Sequence[Result], metric: str, params: dict
 ) -> dict:
-    """Tells the results and writes predictions files and results.json; returns the latter."""
-    model_dir = Path(config.model_dir)
-    for result in results:
-        evaluate.write_predictions(model_dir, result, step)
-        tell(result, step)
+    """Tells the results and writes predictions files and results.json; returns the latter.
+
+    Of several processes the first writes; all have the results.
+    """
     summary = {
         "mixture": config.mixture_or_task_name,
         "metric": metric,
@@ -86,7 +85,12 @@ def write_report(
         "model": {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))},
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
-    evaluate.write_whole(model_dir / _FILE, [json.dumps(summary, indent=2) + "\n"])
+    if hosts.is_primary():
+        model_dir = Path(config.model_dir)
+        for result in results:
+            evaluate.write_predictions(model_dir, result, step)
+            tell(result, step)
+        evaluate.write_whole(model_dir / _FILE, [json.dumps(summary, indent=2) + "\n"])
     return summary
 
 

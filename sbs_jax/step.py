@@ -93,6 +93,7 @@ def make_train_step(
     segments: int = 1,
     num_microbatches: int = 1,
     normalization: str = GLOBAL,
+    skip_nonfinite: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The jitted update; it donates the state it is given.
 
@@ -102,6 +103,8 @@ def make_train_step(
         segments: sequences of a packed row that get a dropout mask of their own.
         num_microbatches: rows [B] are worked in this many consecutive groups, one after another.
         normalization: `GLOBAL` (exact) or `PER_MICROBATCH` (transformers' accumulation).
+        skip_nonfinite: where loss or gradient norm is not finite, the step is counted, but
+            parameters and optimizer slots (its own count of updates too) stay as they were.
 
     Returns:
         (state, batch) -> (new state, metrics): loss, label/loss, rationale/loss, token counts and
@@ -148,10 +151,18 @@ def make_train_step(
         grads, loss, sums, hits = gradients(state.params, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        grad_norm = optax.tree.norm(grads)
+        if skip_nonfinite:
+            finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+            params, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old),
+                (params, opt_state),
+                (state.params, state.opt_state),
+            )
         metrics = {
             "loss": loss,
             "learning_rate": learning_rate(state.step),
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": grad_norm,
         }
         counts = objective.task_counts(batch)
         for index, task in enumerate(objective.TASKS):

@@ -1,9 +1,18 @@
-"""Ctrl-C and SIGTERM (preemption) as a wish to stop that the train loop grants between steps."""
+"""Ctrl-C and SIGTERM (preemption) as a wish to stop that the train loop grants between updates.
+
+Of several processes usually one gets the signal, or each at another moment. jax's preemption
+service then agrees on one update after which all of them stop. It waits for SIGTERM by itself, so a
+Ctrl-C is handed to it as one.
+"""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
 
 
 class StopRequest:
@@ -11,13 +20,16 @@ class StopRequest:
 
     signal_number: int | None = None
 
-    def __bool__(self) -> bool:
+    def granted(self, done: int) -> bool:
+        """Whether to stop after update `done`; every process asks after every update."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(done)
         return self.signal_number is not None
 
     @property
     def exit_code(self) -> int:
-        """The shell's convention: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + (self.signal_number or 0)
+        """The shell's convention: 130 after Ctrl-C, 143 after SIGTERM (or another process's)."""
+        return 128 + (self.signal_number or signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -31,8 +43,11 @@ def stop_on_signal() -> Iterator[StopRequest]:
         request.signal_number = number
         for each, handler in previous.items():
             signal.signal(each, handler)
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    several = jax.process_count() > 1
+    for number in (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM):
         previous[number] = signal.signal(number, handle)
     try:
         yield request

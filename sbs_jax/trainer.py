@@ -1,25 +1,21 @@
 """The training loop: prepare, restore, step, log, evaluate, save, report."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import numpy as np
 import optax
 
-from sbs_jax import inputs, objective, optimizers, runs, scoring, step
-from sbs_jax.batches import Batches, iterate
+from sbs_jax import hosts, inputs, objective, optimizers, runs, scoring, step, updates
+from sbs_jax.batches import Batches
 from sbs_jax.checkpoints import initial
-from sbs_jax.checkpoints.store import Store
+from sbs_jax.checkpoints.store import Store, holds_checkpoints
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import TEST, VALIDATION
-from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.scoring import Scorer
 from sbs_jax.step import TrainState
-from sbs_jax.stopping import StopRequest, stop_on_signal
+from sbs_jax.stopping import stop_on_signal
 
 _BEST_METRIC = "accuracy"
 
@@ -37,14 +33,57 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
         UserError: for data, vocabulary, checkpoint or MODEL_DIR that do not fit.
         SystemExit: 130 or 143 after Ctrl-C or SIGTERM, once the state is saved.
     """
-    model_dir = Path(config.model_dir)
-    source = inputs.Source.of(config)
-    runs.refuse_another(config, source.fingerprints())
-    partitioner = Partitioner.of(config.partitioner)
-    microbatches = config.partitioner.num_microbatches
-    batches = inputs.training_batches(source, config, partitioner.batch_shards * microbatches)
-    batches = batches.shard(jax.process_index(), jax.process_count())
+    with hosts.together("preparation"):
+        source = inputs.Source.of(config)
+        runs.refuse_another(config, source.fingerprints())
+        partitioner = Partitioner.of(config.partitioner)
+        batches = _batches(config, source, partitioner)
+        initial_params = _initial_params(config)
+    runs.check_same(config, source.fingerprints())
     say(str(batches.plan))
+    optimizer, train_step = _compiled_by_need(config, source, partitioner, batches)
+    runs.claim(config, source.fingerprints(), operative_config)
+    store = Store(_checkpoints(config), config.keep_latest, _BEST_METRIC)
+    state = _restore(config, store, optimizer, partitioner, initial_params)
+    scorer = Scorer(config, source, partitioner)
+    first = int(state.step)
+    log = MetricsLog(Path(config.model_dir), first, config.train_steps)
+    meter = updates.Meter(batches, config, last_checkpoint=lambda: _newest(store))
+    with stop_on_signal() as stop:
+        progress = updates.run(first, state, train_step, batches, partitioner, config, log, meter)
+        for done, state in progress:
+            scores = None
+            if done % config.eval_period == 0 or done == config.train_steps:
+                meter.check()
+                accuracy = scorer(VALIDATION, state.params).accuracy
+                say(f"step {done}  validation accuracy {accuracy}")
+                log.write(done, {"validation/accuracy": accuracy.value})
+                scores = {_BEST_METRIC: accuracy.value}
+            stopping = stop.granted(done)
+            if scores or stopping or done % (config.checkpoint_period or config.eval_period) == 0:
+                meter.check()
+                store.save(done, state, {}, scores)
+            if stopping:
+                store.close()
+                say(f"stopped at step {done}, saved; the same command continues")
+                raise SystemExit(stop.exit_code)
+    log.close()
+    store.wait()
+    summary = _report(config, store, state, scorer)
+    store.close()
+    return summary
+
+
+def _batches(config: TrainConfig, source: inputs.Source, partitioner: Partitioner) -> Batches:
+    """This host's share of the run's batches."""
+    multiple = partitioner.batch_shards * config.partitioner.num_microbatches
+    return inputs.training_batches(source, config, multiple).shard(*partitioner.host_block)
+
+
+def _compiled_by_need(
+    config: TrainConfig, source: inputs.Source, partitioner: Partitioner, batches: Batches
+) -> tuple[optax.GradientTransformation, Callable]:
+    """The optimizer, and the train step, which compiles when it is first called."""
     schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
     tasks = tuple(objective.TASKS[view.task_id - 1] for view in source.selection.views)
@@ -56,94 +95,24 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
         partitioner,
         seed=config.random_seed,
         segments=batches.plan.segments,
-        num_microbatches=microbatches,
+        num_microbatches=config.partitioner.num_microbatches,
+        skip_nonfinite=config.on_nonfinite == "skip",
     )
-    initial_params = _initial_params(config)
-    runs.claim(config, source.fingerprints(), operative_config)
-    store = Store(model_dir / "checkpoints", config.keep_latest, _BEST_METRIC)
-    state = _restore(config, store, optimizer, partitioner, initial_params)
-    scorer = Scorer(config, source, partitioner)
-    first = int(state.step)
-    log = MetricsLog(model_dir, first, config.train_steps)
-    with stop_on_signal() as stop:
-        updates = _updates(first, state, train_step, batches, partitioner, config, log)
-        for done, state in updates:
-            if done % config.eval_period == 0 or done == config.train_steps:
-                accuracy = scorer(VALIDATION, state.params).accuracy
-                say(f"step {done}  validation accuracy {accuracy}")
-                log.write(done, {"validation/accuracy": accuracy.value})
-                store.save(done, state, {}, {_BEST_METRIC: accuracy.value})
-            if stop:
-                _save_and_exit(store, done, state, stop)
-    log.close()
+    return optimizer, train_step
+
+
+def _checkpoints(config: TrainConfig) -> Path:
+    return Path(config.model_dir) / "checkpoints"
+
+
+def _newest(store: Store) -> int | None:
     store.wait()
-    summary = _report(config, store, state, scorer)
-    store.close()
-    return summary
-
-
-def _updates(
-    first: int,
-    state: TrainState,
-    train_step: Callable,
-    batches: Batches,
-    partitioner: Partitioner,
-    config: TrainConfig,
-    log: MetricsLog,
-) -> Iterator[tuple[int, TrainState]]:
-    """Yields (updates done, state) after every update; fetches and logs metrics once a period."""
-    pending: list[dict[str, jax.Array]] = []
-    began, cpu_began = time.monotonic(), time.process_time()
-    for index, batch in iterate(batches, first, config.train_steps):
-        state, metrics = train_step(state, partitioner.put_batch(batch))
-        pending.append(metrics)
-        done = index + 1
-        if index == first:
-            jax.block_until_ready(metrics)
-            say(f"first step (with compilation) after {time.monotonic() - began:.1f} s")
-        if done % config.log_period == 0 or done == config.train_steps or done == first + 1:
-            scalars = _summarise(jax.device_get(pending), done, batches)
-            pace = (time.monotonic() - began) / len(pending)
-            scalars["examples_per_second"] = config.batch_size / pace
-            if done > first + 1:  # the first step's are the compiler's
-                scalars["cpu_seconds"] = time.process_time() - cpu_began
-            log.write(done, scalars)
-            log.progress(done, scalars, seconds_left=pace * (config.train_steps - done))
-            pending = []
-        yield done, state
-        if not pending:
-            # What the caller did, such as an evaluation, does not count.
-            began, cpu_began = time.monotonic(), time.process_time()
-
-
-def _summarise(
-    fetched: list[dict[str, np.ndarray]], done: int, batches: Batches
-) -> dict[str, float]:
-    """A period's scalars: losses as token means over the period, the rest of its last step."""
-    for offset, metrics in enumerate(fetched):
-        if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_norm"]):
-            index = done - len(fetched) + offset
-            raise UserError(
-                f"step {index + 1}: the loss or its gradient is not finite "
-                f"(questions {', '.join(batches.ids(index)[:8])}, ...); lower LEARNING_RATE, or "
-                "set DTYPE to float32. The last checkpoint is intact"
-            )
-    last = fetched[-1]
-    scalars = {"loss": float(np.mean([metrics["loss"] for metrics in fetched]))}
-    for task in objective.TASKS:
-        count = sum(float(metrics[f"{task}/tokens"]) for metrics in fetched)
-        if count:
-            total = sum(float(metrics[f"{task}/loss_sum"]) for metrics in fetched)
-            hits = sum(float(metrics[f"{task}/correct_tokens"]) for metrics in fetched)
-            scalars[f"{task}/loss"] = total / count
-            scalars[f"{task}/token_accuracy"] = hits / count
-    scalars["learning_rate"] = float(last["learning_rate"])
-    scalars["grad_norm"] = float(last["grad_norm"])
-    return scalars
+    return store.latest_step()
 
 
 def _initial_params(config: TrainConfig) -> dict | None:
-    if not config.initial_checkpoint_path or runs.exists(config.model_dir):
+    # MODEL_DIR alone tells nothing: the run may have been killed before its first checkpoint.
+    if not config.initial_checkpoint_path or holds_checkpoints(_checkpoints(config)):
         return None
     return initial.load_params(config.initial_checkpoint_path, config.model)
 
@@ -164,14 +133,6 @@ def _restore(
     origin = config.initial_checkpoint_path if initial_params else "random parameters"
     say(f"starts from {origin}")
     return step.init_state(config.model, optimizer, partitioner, config.random_seed, initial_params)
-
-
-def _save_and_exit(store: Store, done: int, state: TrainState, stop: StopRequest) -> None:
-    if done not in store.steps():
-        store.save(done, state, {}, None)
-    store.close()
-    say(f"stopped at step {done}, saved; the same command continues")
-    raise SystemExit(stop.exit_code)
 
 
 def _report(config: TrainConfig, store: Store, state: TrainState, scorer: Scorer) -> dict:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sbs_jax import datasets, restored, trainer
+from sbs_jax import datasets, restored, trainer, updates
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
@@ -130,7 +130,7 @@ def test_a_finished_run_is_not_done_again(whole, capsys):
 
 def test_a_stopped_run_continues_to_the_same_parameters(whole, tmp_path, monkeypatch):
     model_dir = tmp_path / "run"
-    real, calls = trainer.iterate, []
+    real, calls = updates.iterate, []
 
     def stop_after_five(*args: object) -> object:
         for index, batch in real(*args):
@@ -139,7 +139,7 @@ def test_a_stopped_run_continues_to_the_same_parameters(whole, tmp_path, monkeyp
                 os.kill(os.getpid(), signal.SIGTERM)
             yield index, batch
 
-    monkeypatch.setattr(trainer, "iterate", stop_after_five)
+    monkeypatch.setattr(updates, "iterate", stop_after_five)
     with pytest.raises(SystemExit) as stopped:
         trainer.train(config_of(model_dir))
     assert stopped.value.code == 143

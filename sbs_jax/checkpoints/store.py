@@ -34,6 +34,11 @@ class _Damaged(Exception):
     """A checkpoint whose files are not what was written."""
 
 
+def holds_checkpoints(directory: Path) -> bool:
+    """Whether a complete checkpoint, intact or not, is there; one half-written does not count."""
+    return any(entry.name.isdigit() for entry in directory.glob("*"))
+
+
 class Store:
     """The checkpoints under one directory, each in a folder named by its step.
 

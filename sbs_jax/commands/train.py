@@ -11,6 +11,7 @@ The same command with the same MODEL_DIR continues a run. Values that are string
 the working directory, in --gin_search_paths and among the packaged ones.
 """
 
+import contextlib
 import os
 
 from absl import flags
@@ -92,7 +93,8 @@ flags.DEFINE_boolean(
 flags.DEFINE_boolean(
     "multiprocess_gpu",
     False,
-    "One of several processes: connect to the others through --coordinator_address.",
+    "One of several processes, on any device; what the three flags below do not tell is found on "
+    "Cloud TPU, GKE and SLURM.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -106,7 +108,13 @@ flags.DEFINE_integer("process_index", None, "Index of this process.", flag_value
 flags.DEFINE_integer(
     "initialization_timeout",
     None,
-    "Seconds to wait for the other processes; default: jax's.",
+    "Seconds to wait for the other processes; default 300.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "heartbeat_timeout",
+    None,
+    "Seconds after which a process that is silent counts as dead; default 100.",
     flag_values=FLAGS,
 )
 
@@ -129,13 +137,12 @@ def main(argv: list[str]) -> int | None:
         datasets.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_launch.describe(found))
         return
-    if FLAGS.multiprocess_gpu or FLAGS.coordinator_address:
-        _connect()
     import gin
 
     from sbs_jax import trainer
 
-    trainer.train(config, gin.operative_config_str())
+    with _joined():
+        trainer.train(config, gin.operative_config_str())
 
 
 def _data_dir() -> str | None:
@@ -161,14 +168,18 @@ def _plan(config: TrainConfig) -> str:
     return planning.describe(planning.plan(config, devices, shape), measured)
 
 
-def _connect() -> None:
-    """Joins the other processes of the run; every one of them is started with these flags."""
-    import jax
+def _joined() -> contextlib.AbstractContextManager[None]:
+    """Joins the other processes of the run, if it has several."""
+    if not FLAGS.multiprocess_gpu and not FLAGS.coordinator_address:
+        if FLAGS.process_count or FLAGS.process_index:
+            raise UserError("--process_count and --process_index need --coordinator_address")
+        return contextlib.nullcontext()
+    from sbs_jax import hosts
 
-    timeout = FLAGS.initialization_timeout
-    jax.distributed.initialize(
+    return hosts.joined(
         FLAGS.coordinator_address,
         FLAGS.process_count,
         FLAGS.process_index,
-        **({} if timeout is None else {"initialization_timeout": timeout}),
+        FLAGS.initialization_timeout,
+        FLAGS.heartbeat_timeout,
     )

@@ -116,11 +116,13 @@ def test_names_of_another_layout_are_no_t5(tmp_path):
 def test_paths_without_a_checkpoint_are_explained(tmp_path):
     (tmp_path / "empty").mkdir()
     t5x.write(tmp_path / "run" / "checkpoint_7", made.checkpoint())
+    (tmp_path / "checkpoint_30" / "state").mkdir(parents=True)
     (tmp_path / "weights.bin").write_bytes(b"x")
     for path, reason in {
         tmp_path / "empty": "no checkpoint found; give a Hugging Face folder",
         tmp_path / "nowhere": "no checkpoint found; give a Hugging Face folder",
         tmp_path / "run": "it holds checkpoint_7: give that folder",
+        tmp_path / "checkpoint_30": "an Orbax checkpoint, but not .* use_orbax=False",
         tmp_path / "weights.bin": "not a safetensors file",
         "google/t5-v1_1-base": "hf download google/t5-v1_1-base --local-dir FOLDER",
     }.items():

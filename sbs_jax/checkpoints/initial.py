@@ -67,10 +67,15 @@ def _kind(path: str) -> str:
         raise UserError(f"{path}: no checkpoint found; {_ACCEPTED}{hub}")
     if (place / t5x.INDEX).is_file():
         return "t5x"
-    if (place / "state").is_dir() or (place / sbs.CHECKPOINTS).is_dir():
+    if sbs.CHECKPOINTS in (place.name, *(inside.name for inside in place.iterdir())):
         return "sbs"
-    if place.name == sbs.CHECKPOINTS:
-        return "sbs"
+    if (place / "state").is_dir():
+        if place.name.isdigit():
+            return "sbs"
+        raise UserError(
+            f"{path}: an Orbax checkpoint, but not MODEL_DIR/checkpoints/STEP of sbs train; "
+            "from upstream T5X take one saved with use_orbax=False"
+        )
     if (place / hf.CONFIG).is_file() or any(place.glob("*.safetensors")):
         return "hf"
     inside = sorted(place.glob(f"checkpoint_*/{t5x.INDEX}"))

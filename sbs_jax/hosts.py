@@ -169,7 +169,8 @@ def roll_call(address: str, count: int, index: int, timeout: float) -> None:
 
 
 def _call(port: int, count: int, deadline: float, where: str) -> None:
-    present: dict[int, socket.socket] = {}
+    present: set[int] = set()
+    peers: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listen(port))
         error = None
@@ -190,8 +191,9 @@ def _call(port: int, count: int, deadline: float, where: str) -> None:
                 error = f"process {number} has --process_count={told}, process 0 has {count}"
             elif number in present:
                 error = f"two processes have --process_index={number}"
-            present[number] = peer
-        for peer in present.values():
+            present.add(number)
+            peers.append(peer)
+        for peer in peers:
             with contextlib.suppress(OSError):
                 peer.sendall(f"{error or ''}\n".encode())
                 peer.recv(1)  # the other side closes first, so that the port is free at once
@@ -205,8 +207,9 @@ def _listen(port: int) -> socket.socket:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
         raise UserError(
-            f"--coordinator_address: process 0 cannot listen at port {port} ({error.strerror}); "
+            f"--coordinator_address: process 0 cannot listen at port {port} ({reason}); "
             "choose another port"
         ) from None
 

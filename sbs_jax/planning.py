@@ -282,7 +282,9 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
         num_microbatches=mesh.num_microbatches,
     )
     state = step.abstract_state(config.model, optimizer, partitioner)
-    compiled = train_step.lower(state, _abstract_batch(shape, partitioner)).compile()
+    compiled = train_step.func.lower(
+        *train_step.args, state, _abstract_batch(shape, partitioner)
+    ).compile()
     memory = compiled.memory_analysis()
     return Measured(
         memory.argument_size_in_bytes,

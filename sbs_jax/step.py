@@ -4,14 +4,15 @@ The loss of a step is the same number however its batch is packed, sharded or cu
 micro-batches: each task's normaliser is its token count in the whole batch (see `objective`).
 """
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
 
 from sbs_jax import objective
 from sbs_jax.configs import T5Config
@@ -53,9 +54,9 @@ def init_state(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     if params is None:
         create = jax.jit(
-            lambda: init_params(config, jax.random.key(seed)), out_shardings=shardings.params
+            lambda seed: init_params(config, jax.random.key(seed)), out_shardings=shardings.params
         )
-        params = create()
+        params = create(_argument(seed))
     else:
         params = jax.device_put(params, shardings.params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
@@ -94,8 +95,8 @@ def make_train_step(
     num_microbatches: int = 1,
     normalization: str = GLOBAL,
     skip_nonfinite: bool = False,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The jitted update; it donates the state it is given.
+) -> functools.partial[tuple[TrainState, Metrics]]:
+    """The jitted update, its seed bound; it donates the state it is given.
 
     Args:
         task_weights: see `objective.coefficients`.
@@ -146,7 +147,9 @@ def make_train_step(
         total, _ = jax.lax.scan(accumulate, start, (jnp.arange(num_microbatches), grouped))
         return total
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        seed: UInt[Array, ""], state: TrainState, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, loss, sums, hits = gradients(state.params, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -171,16 +174,24 @@ def make_train_step(
             metrics[f"{task}/tokens"] = counts[index]
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    def placed(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def placed(
+        seed: UInt[Array, ""], state: TrainState, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
         with partitioner.activations():
-            return train_step(state, batch)
+            return train_step(seed, state, batch)
 
     shardings = jax.tree.map(
         lambda leaf: leaf.sharding, abstract_state(config, optimizer, partitioner)
     )
-    return jax.jit(
+    jitted = jax.jit(
         placed,
-        in_shardings=(shardings, partitioner.batch_sharding),
+        in_shardings=(partitioner.replicated, shardings, partitioner.batch_sharding),
         out_shardings=(shardings, partitioner.replicated),
-        donate_argnums=0,
+        donate_argnums=1,
     )
+    return functools.partial(jitted, _argument(seed))
+
+
+def _argument(seed: int) -> np.ndarray:
+    """A seed as data: closed over, it would make another program to compile of every seed."""
+    return np.asarray(seed % 2**32, np.uint32)

@@ -1,0 +1,131 @@
+"""Updates that are not finite, and how often the train step is traced."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_trainer import MODEL, config_of, final_params, metrics_of
+
+from sbs_jax import inputs, objective, optimizers, step, trainer
+from sbs_jax.batches import Batches
+from sbs_jax.configs import OptimizerConfig, TrainConfig
+from sbs_jax.errors import UserError
+from sbs_jax.partitioning import Partitioner
+
+BAD = 5  # index of the batch that is made to fail; update 6
+
+
+def batches_of(config: TrainConfig) -> Batches:
+    return inputs.training_batches(inputs.Source.of(config), config, 8)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, mark: int) -> None:
+    """The batch whose input ids sum to `mark` has neither a finite loss nor a finite gradient."""
+    real = objective.task_sums
+
+    def task_sums(logits: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
+        sums, hits = real(logits, batch)
+        found = jnp.sum(batch["encoder_input_tokens"]) == mark
+        return sums * jnp.where(found, jnp.nan, 1.0), hits
+
+    monkeypatch.setattr(objective, "task_sums", task_sums)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> TrainConfig:
+    """A run whose update 6 is not finite, and which logs too rarely to see that at once."""
+    # A width of its own: nothing traced before, with the real objective, is used again.
+    model = dataclasses.replace(MODEL, mlp_dim=40)
+    made = config_of(tmp_path / "run", model=model, log_period=100)
+    batches = batches_of(made)
+    marks = [int(batches[index]["encoder_input_tokens"].sum()) for index in range(len(batches))]
+    assert marks.count(marks[BAD]) == 1
+    spoil(monkeypatch, marks[BAD])
+    return made
+
+
+def checkpoints(model_dir: str) -> list[int]:
+    return sorted(int(path.name) for path in (Path(model_dir) / "checkpoints").iterdir())
+
+
+def test_a_run_stops_before_it_saves_what_is_not_finite(config):
+    asked = ", ".join(batches_of(config).ids(BAD))
+    with pytest.raises(UserError) as caught:
+        trainer.train(config)
+    message = str(caught.value)
+    assert message.startswith("step 6: the loss or its gradient is not finite (questions " + asked)
+    assert "Checkpoints: that of step 4 is finite" in message and "\n" not in message
+    assert "bind TrainConfig.on_nonfinite = 'skip'" in message
+    assert checkpoints(config.model_dir) == [4]
+
+
+def test_the_advice_works_the_update_is_skipped_and_counted(config):
+    with pytest.raises(UserError, match="step 6"):
+        trainer.train(config)
+    trainer.train(dataclasses.replace(config, on_nonfinite="skip"))
+    rows = metrics_of(Path(config.model_dir))
+    assert [row.get("skipped_updates") for row in rows if row["step"] > 4] == [None, 1.0]
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    summary = json.loads((Path(config.model_dir) / "results.json").read_text())
+    assert summary["train_steps"] == 12
+
+
+def test_before_the_first_checkpoint_the_error_says_so(config):
+    with pytest.raises(UserError, match=r"step 6: .* Checkpoints: none yet"):
+        trainer.train(dataclasses.replace(config, eval_period=12))
+
+
+def test_skipping_gives_up_at_the_tenth_in_a_row(tmp_path):
+    wild = OptimizerConfig(learning_rate=1e30, clip_norm=None)
+    config = config_of(tmp_path / "run", optimizer=wild, on_nonfinite="skip", train_steps=40)
+    with pytest.raises(UserError, match=r"step \d+: .* not finite 10 times in a row"):
+        trainer.train(config)
+
+
+def test_a_skipped_update_leaves_everything_but_the_step(config):
+    rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    partitioner = Partitioner(num_partitions=2)
+    weights = objective.coefficients(objective.TASKS, 0.5)
+    train_step = step.make_train_step(
+        config.model, optimizer, rate, weights, partitioner, segments=99, skip_nonfinite=True
+    )
+    batches = batches_of(config)
+    state = step.init_state(config.model, optimizer, partitioner, seed=0)
+    state, _ = train_step(state, partitioner.put_batch(batches[0]))
+    before = jax.device_get((state.params, state.opt_state))
+    state, metrics = train_step(state, partitioner.put_batch(batches[BAD]))
+    assert not np.isfinite(metrics["loss"])
+    after = jax.device_get((state.params, state.opt_state))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    state, metrics = train_step(state, partitioner.put_batch(batches[1]))
+    assert int(state.step) == 3 and np.isfinite(metrics["loss"])
+    moved = jax.tree.leaves(jax.device_get(state.params))
+    assert all(np.any(a != b) for a, b in zip(moved, jax.tree.leaves(before[0]), strict=True))
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_the_train_step_is_traced_once_in_a_run(tmp_path, monkeypatch, pack):
+    """Varying batches, two evaluations in the middle, and the final one."""
+    traced, real = [], objective.task_sums
+
+    def counted(logits: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
+        traced.append(logits.shape)
+        return real(logits, batch)
+
+    monkeypatch.setattr(objective, "task_sums", counted)
+    model = dataclasses.replace(MODEL, mlp_dim=48 if pack else 56)
+    config = config_of(tmp_path / "run", model=model, pack=pack, row_lengths=None)
+    trainer.train(config)
+    assert len(traced) == 1, traced
+
+
+def test_a_checkpoint_may_come_more_often_than_an_evaluation(tmp_path):
+    config = config_of(tmp_path / "run", train_steps=7, eval_period=7, checkpoint_period=3)
+    trainer.train(dataclasses.replace(config, keep_latest=9))
+    assert checkpoints(config.model_dir) == [3, 6, 7]
+    assert final_params(tmp_path / "run")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sbs_jax import datasets, restored, trainer, updates
+from sbs_jax import datasets, inputs, restored, runs, trainer, updates
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
@@ -248,6 +248,17 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     assert time.monotonic() - asked < 30
     saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert len(saved) == 1 and saved[0] >= 3
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_parameters(
+    whole, tmp_path, capsys
+):
+    config = config_of(tmp_path / "run", initial_checkpoint_path=str(whole), train_steps=2)
+    runs.claim(config, inputs.Source.of(config).fingerprints(), "")
+    (tmp_path / "run" / "checkpoints" / "4.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    trainer.train(config)
+    assert f"starts from {whole}" in capsys.readouterr().err
+    assert metrics_of(tmp_path / "run")[0]["loss"] < metrics_of(whole)[-1]["loss"] + 0.5
 
 
 def test_evaluate_scores_the_best_checkpoint_again(whole, capsys):

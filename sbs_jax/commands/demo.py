@@ -6,7 +6,7 @@ and prints a table. About ten CPU-minutes, shared out over the cores; no acceler
 
 Examples:
   sbs demo
-  sbs demo --out /tmp/demo
+  sbs demo --out=runs/demo
 
 The same command again does only what is missing. OUT/report.html holds the tables, pictures and
 samples; OUT/accuracy.png the main picture; OUT/runs/ every MODEL_DIR; OUT/data/ the questions.

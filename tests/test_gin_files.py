@@ -6,7 +6,7 @@ import pytest
 
 from sbs_jax import datasets, gin_launch, model, paths
 
-MODELS = sorted((paths.gin_dir() / "engines" / "sbs" / "sbs_models").glob("*.gin"))
+MODELS = sorted((paths.gin_dir() / "sbs_models").glob("*.gin"))
 EXPERIMENTS = sorted((paths.gin_dir() / "experiments").glob("*.gin"))
 PUBLISHED = {"t5_1_1_small": 77e6, "t5_1_1_base": 248e6, "t5_1_0_base": 223e6, "mt5_xxl": 12.9e9}
 

@@ -36,6 +36,7 @@ _VERBS = {
     "predict": "label (and explain) new inputs",
     "convert": "checkpoints between Hugging Face, T5X and our format",
     "export": "a deployable student with its tokenizer",
+    "t5x_path": "gin search path for upstream T5X",
     "study": "grids of runs: methods, data fractions, seeds",
     "report": "tables, figures and one HTML page from finished runs",
 }

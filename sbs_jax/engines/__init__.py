@@ -1,0 +1,1 @@
+"""What other trainers need to launch our experiments; nothing else imports it."""

@@ -97,7 +97,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
     """Trains the recorded steps and decodes the recorded questions; returns the differences."""
     import jax
 
-    from sbs_jax import objective, optimizers, step
+    from sbs_jax import gradients, objective, optimizers, step
     from sbs_jax.checkpoints import hf
     from sbs_jax.partitioning import Partitioner
 
@@ -117,7 +117,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
         objective.coefficients(tasks, float(case.settings.get("alpha", 0.5))),
         partitioner,
         num_microbatches=case.grad_steps,
-        normalization=step.PER_MICROBATCH,
+        normalization=gradients.PER_MICROBATCH,
     )
     state = step.init_state(config, optimizer, partitioner, 0, params)
     losses, norms = [], []

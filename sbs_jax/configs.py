@@ -32,8 +32,14 @@ class T5Config:
         vocab_size: embedding rows V, a multiple of 128 in all public checkpoints.
         mlp_activations: one entry for T5 1.0 (``("relu",)``), two for the gated v1.1 block.
         logits_via_embedding: T5 1.0 ties the logits to the embedding and scales them by D**-0.5.
-        dtype: of the computation; parameters are float32, softmax and logits always are.
-        remat: recompute each layer's activations in the backward pass instead of keeping them.
+        dtype: of the computation; softmax and logits are float32 always.
+        param_dtype: of the matrices between the updates. "bfloat16" halves their memory; updates
+            are then rounded stochastically (`rounding`), optimizer slots stay float32.
+        remat_policy: what a layer keeps for the backward pass: "none" keeps all it needs,
+            "minimal" the results of its matrix products with parameters, "full" its input alone.
+        scan_layers: compile one layer of a stack and loop over it. The program of a deep model is
+            made faster, and remat and fsdp really work layer by layer; costs a copy of the layers'
+            parameters in dtype. Needs a remat policy: a loop would keep every value in between.
     """
 
     vocab_size: int
@@ -47,12 +53,20 @@ class T5Config:
     dropout_rate: float = 0.0
     logits_via_embedding: bool = False
     dtype: str = "float32"
-    remat: bool = False
+    param_dtype: str = "float32"
+    remat_policy: str = "none"
+    scan_layers: bool = False
 
     def __post_init__(self) -> None:
         # gin has no tuples of its own, and a config must be hashable: jit takes it as static.
         object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
-        _require(self.dtype in ("float32", "bfloat16"), "DTYPE", self.dtype, "float32 or bfloat16")
+        for macro, dtype in (("DTYPE", self.dtype), ("PARAM_DTYPE", self.param_dtype)):
+            _require(dtype in ("float32", "bfloat16"), macro, dtype, "float32 or bfloat16")
+        policies = ("none", "minimal", "full")
+        known = self.remat_policy in policies
+        _require(known, "REMAT_POLICY", self.remat_policy, f"one of {', '.join(policies)}")
+        fits = not self.scan_layers or self.remat_policy != "none"
+        _require(fits, "REMAT_POLICY", "none", "minimal or full with SCAN_LAYERS = True")
         _require(0 <= self.dropout_rate < 1, "DROPOUT_RATE", self.dropout_rate, "from 0 to below 1")
 
 
@@ -147,7 +161,8 @@ class TrainConfig:
         checkpoint_period: CHECKPOINT_PERIOD, updates between checkpoints without an evaluation;
             None saves with every evaluation only.
         on_nonfinite: "stop" at an update whose loss or gradient is not finite, or "skip" it:
-            parameters and optimizer slots stay as they were. The tenth in a row stops the run.
+            parameters and optimizer slots stay as they were, or "reduce": skip it and halve the
+            learning rate for the rest of the run. The tenth in a row stops the run.
     """
 
     model_dir: str
@@ -194,8 +209,9 @@ class TrainConfig:
             ("CHECKPOINT_PERIOD", self.checkpoint_period or 1),
         ):
             _require(isinstance(value, int) and value > 0, macro, value, "a whole number above 0")
-        handled = self.on_nonfinite in ("stop", "skip")
-        _require(handled, "TrainConfig.on_nonfinite", self.on_nonfinite, "'stop' or 'skip'")
+        handled = self.on_nonfinite in ("stop", "skip", "reduce")
+        rule = "'stop', 'skip' or 'reduce'"
+        _require(handled, "TrainConfig.on_nonfinite", self.on_nonfinite, rule)
         _require(0 <= self.alpha <= 1, "ALPHA", self.alpha, "from 0 to 1")
         _require(0 < self.data_fraction <= 1, "DATA_FRACTION", self.data_fraction, "above 0, to 1")
         _require(isinstance(self.model, T5Config), "MODEL", self.model, "a T5Config")

@@ -1,12 +1,18 @@
 """T5 in Flax linen, with T5X's parameter names so that public T5X checkpoints load by name.
 
 One architecture serves T5 v1.1, Flan-T5, mT5 and ByT5 (gated GELU, untied logits) and T5 1.0 (ReLU,
-logits from the embedding). Shapes use these letters: B batch, L length, D emb_dim, H num_heads,
-K head_dim, V vocab_size. Attention never mixes segments: packed rows mean the same as padded ones.
+logits from the embedding). Shapes use the letters of `layers`. Attention never mixes segments:
+packed rows mean the same as padded ones.
+
+With ``scan_layers`` a stack is one compiled layer in a loop, not N copies of it. The parameters
+keep T5X's names all the same, one array per layer: they are stacked inside the step, which costs
+a copy of them in the computation's dtype, and leaves optimizer and checkpoints as they are.
 
 Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names and initialisers as in T5X
 ``examples/t5/network.py``; checked against Hugging Face's T5 by tests/test_parity.py.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,171 +21,65 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from sbs_jax.configs import T5Config
+from sbs_jax.layers import (
+    Attention,
+    LogitsDense,
+    MlpBlock,
+    RelativePositionBias,
+    RMSNorm,
+    SequenceDropout,
+    TokenEmbedder,
+)
 
-_NUM_BUCKETS = 32
-_MAX_DISTANCE = 128
 _MASKED = -1e10  # T5X's value; finite, so that a row of padding stays free of NaN
 
-_ACTIVATIONS = {
-    "gelu": lambda x: nn.gelu(x, approximate=True),  # Hugging Face calls this one gelu_new
-    "relu": nn.relu,
-    "linear": lambda x: x,
+# What a layer keeps for the backward pass besides its input; T5X's names of the policies.
+_REMAT_POLICIES = {
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
-def relative_position_buckets(
-    query_length: int, key_length: int, bidirectional: bool
-) -> Int[np.ndarray, "query key"]:
-    """T5's bucket of every (query, key) distance: exact when near, logarithmic when far.
+def _remat(layer: type[nn.Module], config: T5Config, static_argnum: int) -> type[nn.Module]:
+    """The layer class under the configured policy; `deterministic` is its static argument."""
+    if config.remat_policy == "none":
+        return layer
+    policy = _REMAT_POLICIES[config.remat_policy]
+    return nn.remat(
+        layer,
+        policy=policy,
+        prevent_cse=not config.scan_layers,  # a loop's body has nothing to merge with
+        static_argnums=(static_argnum,),
+    )
 
-    A decoder (not bidirectional) uses all 32 buckets for the past; its future is masked anyway.
+
+def _scan(
+    stack: nn.Module, layer: nn.Module, count: int, x: Float[Array, "B L D"], *inputs: Any
+) -> Float[Array, "B L D"]:
+    """What `count` layers of a stack make of x, as a loop over their stacked parameters.
+
+    Args:
+        layer: unbound; the parameters are those of ``layers_0``, ``layers_1``, ... in `stack`.
+        inputs: what every layer is called with after x.
     """
-    distance = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
-    buckets, offset = _NUM_BUCKETS, 0
-    if bidirectional:
-        buckets //= 2
-        offset = (distance < 0) * buckets
-        distance = np.abs(distance)
-    distance = np.maximum(distance, 0)
-    exact = buckets // 2
-    ratio = np.maximum(distance, exact).astype(np.float32) / np.float32(exact)
-    scale = np.float32(buckets - exact) / np.float32(np.log(_MAX_DISTANCE / exact))
-    far = exact + (np.log(ratio + np.finfo(np.float32).eps) * scale).astype(np.int32)
-    bucket = np.where(distance < exact, distance, np.minimum(far, buckets - 1))
-    return (bucket + offset).astype(np.int32)
+    params = stack.variables["params"]
+    dtype = stack.config.dtype
 
+    def stacked(*leaves: Float[Array, "..."]) -> Float[Array, "N ..."]:
+        # Matrices are cast as their layer would cast them, so that the copy is no larger.
+        return jnp.stack([leaf.astype(dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
 
-class Dense(nn.Module):
-    """A linear map without bias: parameter ``kernel`` (in, out), float32."""
+    layers = jax.tree.map(stacked, *(params[f"layers_{i}"] for i in range(count)))
+    keys = None
+    if stack.has_rng("dropout"):
+        keys = jax.random.split(stack.make_rng("dropout"), count)
 
-    features: int
-    config: T5Config
-    init_scale: float = 1.0
+    def body(x: Float[Array, "B L D"], item: tuple) -> tuple[Float[Array, "B L D"], None]:
+        params, key = item
+        rngs = None if key is None else {"dropout": key}
+        return layer.apply({"params": params}, x, *inputs, rngs=rngs), None
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "*B in_"]) -> Float[Array, "*B out"]:
-        init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "normal")
-        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        dtype = self.config.dtype
-        return jnp.dot(x.astype(dtype), kernel.astype(dtype))
-
-
-class SequenceDropout(nn.Module):
-    """Dropout whose mask is drawn once per sequence and holds for all its positions.
-
-    T5X shares a mask along the whole row, a large saving on CPU (a mask per element doubles the
-    step of a small model). In a packed row that would tie unrelated questions together and train
-    measurably worse, so here each of a row's `segments` has a mask of its own: packed or not, a
-    question meets the same kind of noise. Rows with more sequences reuse masks.
-    """
-
-    rate: float
-    segments: int
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], deterministic: bool
-    ) -> Float[Array, "B L D"]:
-        if deterministic or self.rate == 0.0:
-            return x
-        shape = (x.shape[0], self.segments, x.shape[2])
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
-        if self.segments > 1:
-            index = (segment_ids % self.segments)[:, :, None]
-            keep = jnp.take_along_axis(keep, index, axis=1)
-        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros((), x.dtype))
-
-
-class RMSNorm(nn.Module):
-    """Scale without shift, statistics in float32; parameter ``scale`` (D,)."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        x = x.astype(jnp.float32)
-        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
-        return (x * scale[None, None, :]).astype(self.config.dtype)
-
-
-class RelativePositionBias(nn.Module):
-    """Parameter ``rel_embedding`` (H, 32), shared by all layers of a stack."""
-
-    config: T5Config
-    bidirectional: bool
-
-    @nn.compact
-    def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q L"]:
-        init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-        shape = (self.config.num_heads, _NUM_BUCKETS)
-        table = self.param("rel_embedding", init, shape, jnp.float32)
-        buckets = relative_position_buckets(query_length, key_length, self.bidirectional)
-        return table[:, buckets][None]
-
-
-class Attention(nn.Module):
-    """Multi-head attention, unscaled as in T5: 1/sqrt(K) sits in the query's initialiser."""
-
-    config: T5Config
-
-    def setup(self) -> None:
-        cfg = self.config
-        joined = cfg.num_heads * cfg.head_dim
-        self.query = Dense(joined, cfg, init_scale=1.0 / cfg.head_dim)
-        self.key = Dense(joined, cfg)
-        self.value = Dense(joined, cfg)
-        self.out = Dense(cfg.emb_dim, cfg)
-        # One mask per key for all queries: a key belongs to one sequence, packed or not.
-        self.dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
-
-    def _split(self, x: Float[Array, "B L J"]) -> Float[Array, "B H L K"]:
-        heads = x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
-        heads = nn.with_logical_constraint(heads, ("batch", "length", "heads", "kv"))
-        return heads.transpose(0, 2, 1, 3)
-
-    def keys_values(
-        self, x: Float[Array, "B L D"]
-    ) -> tuple[Float[Array, "B H L K"], Float[Array, "B H L K"]]:
-        """What a cache holds: projected keys and values."""
-        return self._split(self.key(x)), self._split(self.value(x))
-
-    def __call__(
-        self,
-        x: Float[Array, "B Q D"],
-        keys: Float[Array, "B H L K"],
-        values: Float[Array, "B H L K"],
-        bias: Float[Array, "#B #H Q L"],
-        deterministic: bool,
-    ) -> Float[Array, "B Q D"]:
-        query = self._split(self.query(x))
-        scores = jnp.einsum("bhqk,bhlk->bhql", query, keys, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores + bias).astype(self.config.dtype)
-        weights = self.dropout(weights, deterministic=deterministic)
-        mixed = jnp.einsum("bhql,bhlk->bqhk", weights, values)
-        return self.out(mixed.reshape(*mixed.shape[:2], -1))
-
-
-class MlpBlock(nn.Module):
-    """Feed-forward: parameters ``wi`` or, gated, ``wi_0`` (activated) and ``wi_1``; then ``wo``."""
-
-    config: T5Config
-    segments: int
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], deterministic: bool
-    ) -> Float[Array, "B L D"]:
-        cfg = self.config
-        hidden = None
-        for i, activation in enumerate(cfg.mlp_activations):
-            name = "wi" if len(cfg.mlp_activations) == 1 else f"wi_{i}"
-            part = _ACTIVATIONS[activation](Dense(cfg.mlp_dim, cfg, name=name)(x))
-            hidden = part if hidden is None else hidden * part
-        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
-        dropout = SequenceDropout(cfg.dropout_rate, self.segments)
-        hidden = dropout(hidden, segment_ids, deterministic)
-        return Dense(cfg.emb_dim, cfg, name="wo")(hidden)
+    return jax.lax.scan(body, x, (layers, keys))[0]
 
 
 class EncoderLayer(nn.Module):
@@ -307,10 +207,15 @@ class Encoder(nn.Module):
         length = x.shape[1]
         bias = RelativePositionBias(cfg, bidirectional=True, name="relpos_bias")(length, length)
         bias = jnp.where(_same_segment(segment_ids, segment_ids), bias, _MASKED)
-        layer = nn.remat(EncoderLayer, static_argnums=(4,)) if cfg.remat else EncoderLayer
+        layer = _remat(EncoderLayer, cfg, static_argnum=4)
         x = dropout(x, segment_ids, deterministic)
-        for i in range(cfg.num_encoder_layers):
-            x = layer(cfg, self.segments, name=f"layers_{i}")(x, bias, segment_ids, deterministic)
+        if cfg.scan_layers and not self.is_initializing():
+            one = layer(cfg, self.segments, parent=None)
+            x = _scan(self, one, cfg.num_encoder_layers, x, bias, segment_ids, deterministic)
+        else:
+            for i in range(cfg.num_encoder_layers):
+                one = layer(cfg, self.segments, name=f"layers_{i}")
+                x = one(x, bias, segment_ids, deterministic)
         return dropout(RMSNorm(cfg, name="encoder_norm")(x), segment_ids, deterministic)
 
 
@@ -322,7 +227,7 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         cfg = self.config
-        layer = nn.remat(DecoderLayer, static_argnums=(6,)) if cfg.remat else DecoderLayer
+        layer = _remat(DecoderLayer, cfg, static_argnum=6)
         self.relpos_bias = RelativePositionBias(cfg, bidirectional=False)
         self.layers = [layer(cfg, self.segments) for _ in range(cfg.num_decoder_layers)]
         self.decoder_norm = RMSNorm(cfg)
@@ -345,8 +250,13 @@ class Decoder(nn.Module):
         cross_mask = _same_segment(segment_ids, encoder_segment_ids)
         cross_bias = jnp.where(cross_mask, 0.0, _MASKED)
         x = self.dropout(x, segment_ids, deterministic)
-        for layer in self.layers:
-            x = layer(x, encoded, self_bias, cross_bias, segment_ids, deterministic)
+        inputs = (encoded, self_bias, cross_bias, segment_ids, deterministic)
+        if self.config.scan_layers and not self.is_initializing():
+            layer = self.layers[0].clone(parent=None, name=None)
+            x = _scan(self, layer, len(self.layers), x, *inputs)
+        else:
+            for layer in self.layers:
+                x = layer(x, *inputs)
         return self.dropout(self.decoder_norm(x), segment_ids, deterministic)
 
     def init_cache(
@@ -381,43 +291,6 @@ class Decoder(nn.Module):
             x, cache = layer.step(x, index, cache, self_bias, cross_bias)
             updated.append(cache)
         return self.decoder_norm(x), updated
-
-
-class LogitsDense(nn.Module):
-    """Vocabulary logits, accumulated in float32 whatever the compute dtype."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
-        cfg = self.config
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-        kernel = self.param("kernel", init, (cfg.emb_dim, cfg.vocab_size), jnp.float32)
-        dtype = cfg.dtype
-        return jnp.dot(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
-
-
-class TokenEmbedder(nn.Module):
-    """Parameter ``embedding`` (V, D), used by encoder, decoder and, in T5 1.0, the logits."""
-
-    config: T5Config
-
-    def setup(self) -> None:
-        cfg = self.config
-        init = nn.initializers.normal(stddev=1.0)
-        self.embedding = self.param("embedding", init, (cfg.vocab_size, cfg.emb_dim), jnp.float32)
-
-    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        # A gather: the one-hot product of T5X costs 28x on CPU (docs/performance.md).
-        x = jnp.take(self.embedding, tokens, axis=0).astype(self.config.dtype)
-        return nn.with_logical_constraint(x, ("batch", "length", "embed"))
-
-    def attend(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
-        dtype = self.config.dtype
-        logits = jnp.dot(
-            x.astype(dtype), self.embedding.T.astype(dtype), preferred_element_type=jnp.float32
-        )
-        return logits / jnp.sqrt(jnp.float32(x.shape[-1]))
 
 
 class Transformer(nn.Module):

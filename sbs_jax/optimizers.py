@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from sbs_jax.configs import LEARNING_RATE_FACTORS, OptimizerConfig
+from sbs_jax.rounding import in_float32
 
 Schedule = Callable[[Array | int], Array]
 
@@ -102,7 +103,7 @@ def create_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float | None = 1.0,
 ) -> optax.GradientTransformation:
-    """An optimizer by name, clipping the global gradient norm first.
+    """An optimizer by name, clipping the global gradient norm first; all of it in float32.
 
     Args:
         preset: ``adamw`` (optax, torch's formula), ``adamw_hf`` (the original's) or ``adafactor``
@@ -124,7 +125,7 @@ def create_optimizer(
         case _:
             raise ValueError(f"unknown optimizer {preset!r}; known: adamw, adamw_hf, adafactor")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    return optax.chain(*clip, *steps)
+    return in_float32(optax.chain(*clip, *steps))
 
 
 def learning_rate_of(config: OptimizerConfig, train_steps: int) -> Schedule:

@@ -29,6 +29,7 @@ _DECODER = (
     "decoder_task_ids",
 )
 _FLOAT32 = 4
+_WIDTHS = {"float32": 4, "bfloat16": 2}
 _GIB = 2**30
 
 
@@ -137,6 +138,8 @@ def plan(config: TrainConfig, devices: int, shape: Shape) -> Plan:
     partitioner = _AbstractPartitioner(config, devices)
     state = step.abstract_state(config.model, _optimizer(config), partitioner)
     parameters = _bytes_per_device(state.params)
+    gradients = _bytes_per_device(state.params, _FLOAT32)
+    width, param_width = _WIDTHS[config.model.dtype], _WIDTHS[config.model.param_dtype]
     groups = config.partitioner.num_microbatches
     rows = shape.rows / partitioner.batch_shards / groups
     split = config.partitioner.num_partitions
@@ -144,12 +147,14 @@ def plan(config: TrainConfig, devices: int, shape: Shape) -> Plan:
         "parameters": parameters,
         "optimizer slots": _bytes_per_device(state.opt_state),
         # Micro-batches add theirs to a sum that lives beside them.
-        "gradients": parameters * (1 if groups == 1 else 2),
+        "gradients": gradients if groups == 1 else parameters + gradients,
         "activations": activation_bytes(config.model, shape, rows, split),
     }
-    if config.model.dtype == "bfloat16" and not config.model.remat:
+    if config.model.scan_layers:
+        memory["stacked layers"] = _bytes_per_device(_layers(state.params), width)
+    elif width != param_width and config.model.remat_policy == "none":
         # Cast in the forward pass, wanted again in the backward pass; remat casts again.
-        memory["weights in bfloat16"] = parameters // 2
+        memory[f"weights in {config.model.dtype}"] = _bytes_per_device(state.params, width)
     if config.partitioner.fsdp > 1:
         memory["a gathered layer"] = _gathered_layer(config.model, split)
     return Plan(
@@ -157,7 +162,7 @@ def plan(config: TrainConfig, devices: int, shape: Shape) -> Plan:
         shape=shape,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
         memory=memory,
-        clipped=parameters if config.optimizer.clip_norm else 0,
+        clipped=gradients if config.optimizer.clip_norm else 0,
         flops=flops(config.model, shape),
     )
 
@@ -167,11 +172,22 @@ def _optimizer(config: TrainConfig):
     return optimizers.optimizer_of(config.optimizer, schedule)
 
 
-def _bytes_per_device(tree) -> int:
+def _bytes_per_device(tree, width: int | None = None) -> int:
+    """Of a tree of shapes, in their own dtypes or at `width` bytes a number."""
     return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * (width or leaf.dtype.itemsize)
         for leaf in jax.tree.leaves(tree)
     )
+
+
+def _layers(params: dict) -> dict:
+    """The parameters inside the layers of both stacks."""
+    return {
+        (stack, name): params[stack][name]
+        for stack in ("encoder", "decoder")
+        for name in params[stack]
+        if name.startswith("layers_")
+    }
 
 
 def activation_bytes(model: T5Config, shape: Shape, rows: float, split: int) -> int:
@@ -186,23 +202,38 @@ def activation_bytes(model: T5Config, shape: Shape, rows: float, split: int) -> 
     """
     length, targets = shape.inputs, shape.targets
     encoder, decoder = (rows * size for size in _layer_bytes(model, length, targets, split))
-    width = _FLOAT32 if model.dtype == "float32" else 2
+    width = _WIDTHS[model.dtype]
     heads, vocabulary = model.num_heads / split, model.vocab_size / split
     # The logits and their gradient, the biases all layers share, the streams around the stacks.
     around = rows * 2 * targets * vocabulary * _FLOAT32
     around += rows * heads * (length**2 + targets**2) * _FLOAT32
     around += rows * 2 * (length + targets) * model.emb_dim * width
     layers = (model.num_encoder_layers, model.num_decoder_layers)
-    if not model.remat:
+    if model.remat_policy == "none":
         return round(around + layers[0] * encoder + layers[1] * decoder)
-    streams = rows * model.emb_dim * width * (layers[0] * length + layers[1] * targets)
+    kept = [rows * size for size in _remat_bytes(model, length, targets, split)]
     # One layer at a time is there as a whole, with the gradients of what it keeps.
-    return round(around + streams + 2 * max(encoder, decoder))
+    return round(around + layers[0] * kept[0] + layers[1] * kept[1] + 2 * max(encoder, decoder))
+
+
+def _remat_bytes(model: T5Config, length: int, targets: int, split: int) -> tuple[float, float]:
+    """Bytes kept per row by an encoder and by a decoder layer under a remat policy."""
+    width = _WIDTHS[model.dtype]
+    encoder, decoder = float(length * model.emb_dim * width), float(targets * model.emb_dim * width)
+    if model.remat_policy == "full":
+        return encoder, decoder
+    # "minimal": what the products with parameters gave, except what only the next layer reads.
+    joined = model.num_heads * model.head_dim / split
+    mlp = model.mlp_dim / split * len(model.mlp_activations)
+    encoder += length * (model.emb_dim + 3 * joined + mlp) * width
+    decoder += targets * (2 * model.emb_dim + 4 * joined + mlp) * width
+    decoder += length * 2 * joined * width
+    return encoder, decoder
 
 
 def _layer_bytes(model: T5Config, length: int, targets: int, split: int) -> tuple[float, float]:
     """Bytes kept per row by an encoder and by a decoder layer."""
-    width = _FLOAT32 if model.dtype == "float32" else 2
+    width = _WIDTHS[model.dtype]
     joined = model.num_heads * model.head_dim / split
     mlp = model.mlp_dim / split * (len(model.mlp_activations) + 1)
     # Probabilities in float32; scores and dropped-out probabilities in the computation's type.
@@ -221,14 +252,15 @@ def _gathered_layer(model: T5Config, split: int) -> int:
     attention = 4 * model.emb_dim * joined
     mlp = (len(model.mlp_activations) + 1) * model.emb_dim * model.mlp_dim
     table = model.vocab_size * model.emb_dim
-    width = _FLOAT32 if model.dtype == "float32" else 2
+    width = _WIDTHS[model.dtype]
     return round(max(2 * (2 * attention + mlp), table) / split * width)
 
 
 def flops(model: T5Config, shape: Shape) -> int:
     """Floating-point operations of an update's matrix products: 2 per multiply-add.
 
-    The backward pass costs two forward passes; remat computes the layers once more.
+    The backward pass costs two forward passes; remat "full" computes the layers once more, and
+    "minimal" their attention.
     """
     joined = model.num_heads * model.head_dim
     mlp = (len(model.mlp_activations) + 1) * model.emb_dim * model.mlp_dim
@@ -239,7 +271,10 @@ def flops(model: T5Config, shape: Shape) -> int:
     decoder += length * 2 * square
     layers = model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
     head = targets * model.emb_dim * model.vocab_size
-    return 2 * shape.rows * ((4 if model.remat else 3) * layers + 3 * head)
+    attention = model.num_encoder_layers * 2 * length * length * joined
+    attention += model.num_decoder_layers * 2 * targets * (targets + length) * joined
+    again = {"none": 0, "minimal": attention, "full": layers}[model.remat_policy]
+    return 2 * shape.rows * (3 * layers + again + 3 * head)
 
 
 @dataclasses.dataclass(frozen=True)

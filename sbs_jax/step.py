@@ -12,20 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Float, UInt
 
-from sbs_jax import objective
+from sbs_jax import objective, rounding
 from sbs_jax.configs import T5Config
-from sbs_jax.model import Transformer, init_params
+from sbs_jax.gradients import GLOBAL, Batch, Gradients, make_gradients
+from sbs_jax.model import init_params
 from sbs_jax.optimizers import Schedule
 from sbs_jax.partitioning import Partitioner
 
-Batch = dict[str, Int[Array, "B _"]]
 Metrics = dict[str, Float[Array, ""]]
 
-# How the token counts that normalise a task's loss are taken.
-GLOBAL = "global"  # over the whole batch: micro-batches change nothing
-PER_MICROBATCH = "per_microbatch"  # the original's gradient accumulation: mean of means
+_BACKOFF = 0.5  # of the learning rate, at an update that is not finite
+_ROUNDING = 2**31 - 1  # the stream of random bits beside those of the micro-batches' dropout
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -33,13 +32,15 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
         step: updates done so far, an int32 scalar.
-        params: nested dict with T5X's names, float32.
-        opt_state: the optimizer's slots.
+        params: nested dict with T5X's names; matrices in `T5Config.param_dtype`, the rest float32.
+        opt_state: the optimizer's slots, float32.
+        rate_scale: what updates that were not finite have left of the learning rate, float32.
     """
 
     step: Any
     params: dict
     opt_state: optax.OptState
+    rate_scale: Any
 
 
 def init_state(
@@ -58,10 +59,12 @@ def init_state(
         )
         params = create(_argument(seed))
     else:
-        params = jax.device_put(params, shardings.params)
+        cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, shapes.params)
+        params = jax.device_put(cast, shardings.params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
-    return TrainState(step=step, params=params, opt_state=opt_state)
+    rate_scale = jax.device_put(jnp.ones((), jnp.float32), shardings.rate_scale)
+    return TrainState(step, params, opt_state, rate_scale)
 
 
 def abstract_state(
@@ -70,11 +73,13 @@ def abstract_state(
     """Shapes, dtypes and shardings of a state, without allocating it."""
     params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     opt_state = jax.eval_shape(optimizer.init, params)
-    state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
+    step, rate_scale = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32))
+    state = TrainState(step, params, opt_state, rate_scale)
     shardings = TrainState(
         partitioner.replicated,
         partitioner.param_shardings(params),
         partitioner.optimizer_shardings(optimizer, params, opt_state),
+        partitioner.replicated,
     )
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -94,85 +99,46 @@ def make_train_step(
     segments: int = 1,
     num_microbatches: int = 1,
     normalization: str = GLOBAL,
-    skip_nonfinite: bool = False,
+    on_nonfinite: str = "stop",
 ) -> functools.partial[tuple[TrainState, Metrics]]:
     """The jitted update, its seed bound; it donates the state it is given.
 
     Args:
         task_weights: see `objective.coefficients`.
-        seed: dropout masks are a function of (seed, step, micro-batch) alone.
+        seed: dropout masks and rounding are functions of (seed, step, micro-batch) alone.
         segments: sequences of a packed row that get a dropout mask of their own.
         num_microbatches: rows [B] are worked in this many consecutive groups, one after another.
         normalization: `GLOBAL` (exact) or `PER_MICROBATCH` (transformers' accumulation).
-        skip_nonfinite: where loss or gradient norm is not finite, the step is counted, but
-            parameters and optimizer slots (its own count of updates too) stay as they were.
+        on_nonfinite: where loss or gradient norm is not finite, "skip" counts the step, but
+            leaves parameters and optimizer slots (its own count of updates too) as they were;
+            "reduce" also halves the learning rate from there on; "stop" leaves it to the caller.
 
     Returns:
         (state, batch) -> (new state, metrics): loss, label/loss, rationale/loss, token counts and
         accuracies per task, grad_norm before clipping, learning_rate of this update.
     """
-    model = Transformer(config, segments)
-    dropout = config.dropout_rate > 0.0
-
-    def loss_fn(
-        params: dict, microbatch: Batch, counts: Float[Array, " tasks"], rng: Array
-    ) -> tuple[Float[Array, ""], tuple[Float[Array, " tasks"], Float[Array, " tasks"]]]:
-        rngs = {"dropout": rng} if dropout else None
-        logits = model.apply({"params": params}, microbatch, deterministic=not dropout, rngs=rngs)
-        sums, hits = objective.task_sums(logits, microbatch)
-        return objective.combine(sums, counts, task_weights), (sums, hits)
-
-    def gradients(
-        params: dict, batch: Batch, rng: Array
-    ) -> tuple[dict, Float[Array, ""], Float[Array, " tasks"], Float[Array, " tasks"]]:
-        counts = objective.task_counts(batch)
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        if num_microbatches == 1:
-            (loss, (sums, hits)), grads = grad_fn(params, batch, counts, rng)
-            return grads, loss, sums, hits
-
-        def accumulate(total: tuple, item: tuple[Array, Batch]) -> tuple[tuple, None]:
-            index, microbatch = item
-            own = objective.task_counts(microbatch) * num_microbatches
-            divisor = counts if normalization == GLOBAL else own
-            key = jax.random.fold_in(rng, index)
-            (loss, aux), grads = grad_fn(params, microbatch, divisor, key)
-            return jax.tree.map(jnp.add, total, (grads, loss, *aux)), None
-
-        grouped = {
-            name: rows.reshape(num_microbatches, -1, rows.shape[1]) for name, rows in batch.items()
-        }
-        zeros = jnp.zeros(len(objective.TASKS))
-        start = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), zeros, zeros)
-        total, _ = jax.lax.scan(accumulate, start, (jnp.arange(num_microbatches), grouped))
-        return total
+    gradients = make_gradients(
+        config,
+        task_weights,
+        segments=segments,
+        num_microbatches=num_microbatches,
+        normalization=normalization,
+    )
 
     def train_step(
         seed: UInt[Array, ""], state: TrainState, batch: Batch
     ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, loss, sums, hits = gradients(state.params, batch, rng)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        grad_norm = optax.tree.norm(grads)
-        if skip_nonfinite:
-            finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-            params, opt_state = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old),
-                (params, opt_state),
-                (state.params, state.opt_state),
-            )
-        metrics = {
-            "loss": loss,
-            "learning_rate": learning_rate(state.step),
-            "grad_norm": grad_norm,
-        }
-        counts = objective.task_counts(batch)
-        for index, task in enumerate(objective.TASKS):
-            metrics[f"{task}/loss_sum"] = sums[index]
-            metrics[f"{task}/correct_tokens"] = hits[index]
-            metrics[f"{task}/tokens"] = counts[index]
-        return TrainState(state.step + 1, params, opt_state), metrics
+        found = gradients(state.params, batch, rng)
+        updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
+        rounding_rng = jax.random.fold_in(rng, _ROUNDING)
+        params = rounding.apply_updates(state.params, updates, state.rate_scale, rounding_rng)
+        new = TrainState(state.step + 1, params, opt_state, state.rate_scale)
+        metrics = _metrics(found, learning_rate(state.step) * state.rate_scale)
+        if on_nonfinite != "stop":
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            new = _guarded(finite, new, state, _BACKOFF if on_nonfinite == "reduce" else 1.0)
+        return new, metrics
 
     def placed(
         seed: UInt[Array, ""], state: TrainState, batch: Batch
@@ -190,6 +156,25 @@ def make_train_step(
         donate_argnums=1,
     )
     return functools.partial(jitted, _argument(seed))
+
+
+def _metrics(found: Gradients, learning_rate: Array) -> Metrics:
+    metrics = {
+        "loss": found.loss,
+        "learning_rate": learning_rate,
+        "grad_norm": optax.tree.norm(found.grads),
+    }
+    for index, task in enumerate(objective.TASKS):
+        metrics[f"{task}/loss_sum"] = found.sums[index]
+        metrics[f"{task}/correct_tokens"] = found.hits[index]
+        metrics[f"{task}/tokens"] = found.counts[index]
+    return metrics
+
+
+def _guarded(finite: Array, new: TrainState, old: TrainState, backoff: float) -> TrainState:
+    """The new state, or where its update was not finite the old one at a reduced rate."""
+    kept = old.replace(step=new.step, rate_scale=old.rate_scale * backoff)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
 
 
 def _argument(seed: int) -> np.ndarray:

@@ -96,7 +96,7 @@ def _compiled_by_need(
         seed=config.random_seed,
         segments=batches.plan.segments,
         num_microbatches=config.partitioner.num_microbatches,
-        skip_nonfinite=config.on_nonfinite == "skip",
+        on_nonfinite=config.on_nonfinite,
     )
     return optimizer, train_step
 

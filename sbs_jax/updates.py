@@ -29,7 +29,7 @@ class Meter:
         self, batches: Batches, config: TrainConfig, last_checkpoint: Callable[[], int | None]
     ) -> None:
         self._batches, self._last_checkpoint = batches, last_checkpoint
-        self._skips = config.on_nonfinite == "skip"
+        self._skips = config.on_nonfinite != "stop"
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._finite: list[dict[str, np.ndarray]] = []
         self._skipped = self._in_a_row = 0
@@ -60,7 +60,8 @@ class Meter:
         last = self._last_checkpoint()
         kept = "none yet" if last is None else f"that of step {last} is finite"
         again = f" {_MOST_SKIPPED} times in a row" if self._skips else ""
-        other = "" if self._skips else "to go on here, bind TrainConfig.on_nonfinite = 'skip'; "
+        skip = "to go on here, bind TrainConfig.on_nonfinite = 'skip' or 'reduce' (the rate); "
+        other = "" if self._skips else skip
         return UserError(
             f"step {index + 1}: the loss or its gradient is not finite{again} (questions "
             f"{', '.join(self._batches.ids(index)[:8])}, ...); {other}or start in another "

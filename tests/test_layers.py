@@ -30,25 +30,31 @@ DATA = [
     ["tasks"],
 ]
 NUMERICS = [
-    ["hosts"],
+    ["hosts", "layers", "rounding"],
     ["logs", "model", "objective", "optimizers", "packing", "partitioning", "stopping"],
-    ["checkpoints.integrity", "checkpoints.manager", "checkpoints.params", "checkpoints.trees"],
-    ["batches", "checkpoints.hf", "checkpoints.store", "checkpoints.zarr", "decoding", "step"],
-    ["checkpoints.hf_write", "checkpoints.sbs", "checkpoints.t5x", "evaluate"],
+    ["checkpoints.hf_tokenizer", "checkpoints.hub", "checkpoints.integrity"],
+    ["checkpoints.manager", "checkpoints.params", "checkpoints.trees"],
+    ["checkpoints.torch_file"],
+    ["batches", "checkpoints.hf", "checkpoints.store", "checkpoints.zarr", "decoding", "gradients"],
+    ["checkpoints.hf_write", "checkpoints.sbs", "checkpoints.t5x", "evaluate", "step"],
     ["checkpoints.initial"],
     ["checkpoints.convert", "inputs", "runs"],
     ["scoring", "updates"],
     ["restored", "trainer"],
-    ["planning", "predict", "workers"],
+    ["exports.student", "planning", "predict", "workers"],
+    ["exports.cards"],
+    ["exports.hugging_face", "exports.stablehlo"],
     ["study"],
     ["demo"],
 ]
+# Other trainers launch our experiments through these; test_nothing_imports_an_engine.
+ENGINES = [["engines.t5x_data"], ["engines.t5x_model"], ["engines.t5x_training"]]
 FRONT = [["commands.*"], ["cli"], ["train", "__main__"]]
-ROWS = DATA + NUMERICS + FRONT
+ROWS = DATA + NUMERICS + ENGINES + FRONT
 
 # These alone may touch TensorFlow: nothing from JSONL to a trained student needs it.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "t5x"}
-TENSORFLOW_MODULES = {"seqio_tasks", "tfds_builder"}
+TENSORFLOW_MODULES = {"seqio_tasks", "tfds_builder", *(row[0] for row in ENGINES)}
 
 # jax begins with the numerical core: everything that prepares or reports runs without it.
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
@@ -114,6 +120,13 @@ def test_tensorflow_is_not_needed(module: str) -> None:
     for imported in _imports(MODULES[module]):
         assert imported.split(".")[0] not in TENSORFLOW, f"sbs_jax.{module} imports {imported}"
         assert _own(imported) not in TENSORFLOW_MODULES, f"sbs_jax.{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("engines.")])
+def test_nothing_imports_an_engine(module: str) -> None:
+    for imported in _imports(MODULES[module]):
+        assert not (_own(imported) or "").startswith("engines"), f"sbs_jax.{module}: {imported}"
+        assert imported.split(".")[0] != "t5x", f"sbs_jax.{module} imports {imported}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,11 +1,14 @@
 """The student: names, sizes, masks and the equivalence of its three ways to run."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from sbs_jax import model
+from sbs_jax import layers, model
 from sbs_jax.configs import T5Config
 from sbs_jax.model import Transformer
 
@@ -127,28 +130,96 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence():
 
 
 def test_relative_buckets_are_exact_when_near_and_capped_when_far():
-    past = model.relative_position_buckets(300, 300, bidirectional=False)
+    past = layers.relative_position_buckets(300, 300, bidirectional=False)
     assert past[20, 20 - 15] == 15  # exact below 16
     assert past[40, 40 - 16] == 16 and past[40, 0] == 16 + int(16 * np.log(40 / 16) / np.log(8))
     assert past[299, 0] == 31 and past[0, 299] == 0  # capped; the future is one bucket
-    both = model.relative_position_buckets(300, 300, bidirectional=True)
+    both = layers.relative_position_buckets(300, 300, bidirectional=True)
     assert both[5, 0] == 5 and both[0, 5] == 16 + 5
     assert both[299, 0] == 15 and both[0, 299] == 31
 
 
-def test_remat_changes_memory_not_numbers():
-    params = model.init_params(TINY, jax.random.key(0))
-    remat = T5Config(**{**vars(TINY), "remat": True})
+def loss_and_gradients(config: T5Config) -> tuple[jax.Array, dict]:
+    params = model.init_params(config, jax.random.key(0))
 
-    def loss(config: T5Config) -> jax.Array:
-        return jax.grad(lambda p: jnp.sum(Transformer(config).apply({"params": p}, BATCH) ** 2))(
-            params
+    def loss(params: dict) -> jax.Array:
+        return jnp.sum(Transformer(config).apply({"params": params}, BATCH) ** 2)
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize(
+    ("policy", "scan_layers"),
+    [("minimal", False), ("full", False), ("minimal", True), ("full", True)],
+)
+def test_remat_and_scan_change_no_number(policy, scan_layers):
+    changed = dataclasses.replace(TINY, remat_policy=policy, scan_layers=scan_layers)
+    (loss, grads), (wanted_loss, wanted) = loss_and_gradients(changed), loss_and_gradients(TINY)
+    np.testing.assert_allclose(loss, wanted_loss, rtol=1e-6)
+    assert jax.tree.structure(grads) == jax.tree.structure(wanted)
+    for found, leaf in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(found, leaf, rtol=1e-4, atol=1e-4)
+
+
+def test_a_remat_policy_decides_what_is_kept():
+    """Between the passes: full keeps least, minimal the matrix products with parameters besides."""
+
+    def kept(policy: str) -> int:
+        config = dataclasses.replace(TINY, remat_policy=policy)
+        params = model.init_params(config, jax.random.key(0))
+
+        def logits(params: dict) -> jax.Array:
+            return Transformer(config).apply({"params": params}, BATCH)
+
+        residuals = jax.eval_shape(lambda p: jax.vjp(logits, p)[1], params)
+        return sum(leaf.size for leaf in jax.tree.leaves(residuals))
+
+    assert kept("full") < kept("minimal") < kept("none")
+
+
+def test_scan_compiles_one_layer_however_deep_the_stack():
+    def program(depth: int, scan_layers: bool) -> int:
+        config = dataclasses.replace(
+            TINY,
+            num_encoder_layers=depth,
+            num_decoder_layers=depth,
+            remat_policy="full",
+            scan_layers=scan_layers,
         )
+        params = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+        lowered = jax.jit(lambda p: Transformer(config).apply({"params": p}, BATCH)).lower(params)
+        return lowered.as_text().count("stablehlo.dot_general")
 
-    for plain, again in zip(jax.tree.leaves(loss(TINY)), jax.tree.leaves(loss(remat)), strict=True):
-        np.testing.assert_allclose(plain, again, rtol=1e-4, atol=1e-4)
-    jaxpr = str(jax.make_jaxpr(lambda p: Transformer(remat).apply({"params": p}, BATCH))(params))
-    assert "remat" in jaxpr or "checkpoint" in jaxpr
+    assert program(6, True) == program(3, True) < program(3, False) < program(6, False)
+
+
+class Noise(nn.Module):
+    """Layer n writes its own coin tosses into x, shifted by n digits."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        coins = jax.random.bernoulli(self.make_rng("dropout"), 0.5, x.shape)
+        return 2 * x + coins + self.param("zero", nn.initializers.zeros, ())
+
+
+class NoisyStack(nn.Module):
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(3):
+            Noise(name=f"layers_{i}")(x)
+        return model._scan(self, Noise(parent=None), 3, x)
+
+
+def test_scanned_layers_meet_different_dropout():
+    stack, x = NoisyStack(TINY), jnp.zeros((1, 1, 64))
+    zero = {"params": {f"layers_{i}": {"zero": jnp.zeros(())} for i in range(3)}}
+    tossed = stack.apply(zero, x, rngs={"dropout": jax.random.key(0)}).astype(int)[0, 0]
+    masks = [tuple(np.asarray(tossed >> i & 1)) for i in range(3)]
+    assert len(set(masks)) == 3, "every layer has a mask of its own"
+    again = stack.apply(zero, x, rngs={"dropout": jax.random.key(1)})
+    assert np.any(np.asarray(again[0, 0]) != np.asarray(tossed))
 
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
@@ -162,7 +233,7 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
 
 
 def test_a_dropout_mask_holds_for_one_sequence_and_for_all_its_positions():
-    drop = model.SequenceDropout(rate=0.5, segments=4)
+    drop = layers.SequenceDropout(rate=0.5, segments=4)
     x = jnp.ones((2, 6, 64))
     segments = jnp.array([[1, 1, 2, 2, 3, 3], [1, 1, 1, 1, 2, 2]])
     rngs = {"dropout": jax.random.key(0)}

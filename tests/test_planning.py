@@ -72,12 +72,45 @@ def test_memory_and_flops_are_those_of_the_compiled_step(config, devices, shape,
     xla = planning.measure(config, devices, shape)
     # The positions are in the batch, but T5 does not read them and jit drops them.
     batch = shape.rows * (2 * shape.inputs + 5 * shape.targets) * 4 // _batch_shards(found)
-    step_and_seed = 4 + (4 if config.model.dropout_rate else 0)  # unread, the seed is dropped too
-    assert xla.arguments == found.state + batch + step_and_seed, "exact: shapes and shardings"
+    scalars = 8 + (4 if config.model.dropout_rate else 0)  # unread, the seed is dropped too
+    assert xla.arguments == found.state + batch + scalars, "exact: shapes and shardings"
     assert found.peak - found.state == pytest.approx(xla.temporaries, rel=tolerance)
     # XLA also counts elementwise work and sums: 3%, 1% and 4% more at these widths.
     assert found.flops / devices <= xla.flops
     assert found.flops / devices == pytest.approx(xla.flops, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("policy", "mesh", "devices", "sizes"),
+    [
+        ("minimal", PartitionerConfig(), 1, {}),
+        ("full", PartitionerConfig(fsdp=4), 4, {"emb_dim": 512, "mlp_dim": 2048}),
+    ],
+    ids=["minimal, one device", "full, fsdp"],
+)
+def test_scanned_layers_need_no_more_than_planned(policy, mesh, devices, sizes):
+    """In a loop XLA does work layer by layer, on CPU too: remat and fsdp save what they promise."""
+    deep = {"num_encoder_layers": 4, "num_decoder_layers": 4, **sizes}
+    config = config_of(mesh, remat_policy=policy, scan_layers=True, **deep)
+    found = planning.plan(config, devices, SHAPE)
+    xla = planning.measure(config, devices, SHAPE)
+    planned = found.peak - found.state
+    assert 0.7 * planned < xla.temporaries < planned
+    unrolled = planning.measure(config_of(mesh, **deep), devices, SHAPE)
+    assert xla.temporaries < 0.65 * unrolled.temporaries
+
+
+def test_bfloat16_parameters_are_half_the_bytes():
+    narrow, wide = (
+        planning.plan(config_of(param_dtype=dtype), 1, SHAPE) for dtype in ("bfloat16", "float32")
+    )
+    xla = planning.measure(config_of(param_dtype="bfloat16"), 1, SHAPE)
+    batch = SHAPE.rows * (2 * SHAPE.inputs + 5 * SHAPE.targets) * 4
+    assert xla.arguments == narrow.state + batch + 12, "exact: shapes and shardings"
+    # All but the norms' scales and the relative positions.
+    assert narrow.memory["parameters"] == pytest.approx(wide.memory["parameters"] / 2, rel=0.01)
+    assert narrow.memory["optimizer slots"] == wide.memory["optimizer slots"]
+    assert narrow.memory["weights in float32"] == wide.memory["parameters"]
 
 
 def _batch_shards(found: planning.Plan) -> int:
@@ -106,11 +139,12 @@ def kept_by_jax(model: T5Config) -> int:
     return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in kept.values())
 
 
+@pytest.mark.parametrize("policy", ["full", "minimal"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stack", ["num_encoder_layers", "num_decoder_layers"])
-def test_under_remat_a_layer_keeps_its_input_alone(dtype, stack):
+def test_a_layer_keeps_what_its_remat_policy_says(policy, dtype, stack):
     """Asked of jax: XLA's scheduler for CPU makes all layers again at once (docs/planning.md)."""
-    small = dataclasses.replace(MODEL, remat=True, dtype=dtype)
+    small = dataclasses.replace(MODEL, remat_policy=policy, dtype=dtype)
     large = dataclasses.replace(small, **{stack: getattr(small, stack) + 1})
     by_plan = planning.activation_bytes(large, SHAPE, float(SHAPE.rows), 1)
     by_plan -= planning.activation_bytes(small, SHAPE, float(SHAPE.rows), 1)

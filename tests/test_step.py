@@ -1,11 +1,13 @@
 """The train step means the same on any mesh, in any layout, in any number of micro-batches."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sbs_jax import objective, optimizers, packing, step
+from sbs_jax import gradients, objective, optimizers, packing, step
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
@@ -19,6 +21,7 @@ CONFIG = T5Config(
     head_dim=8,
     mlp_dim=32,
 )
+DEEP = dataclasses.replace(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
 ROWS = packing.RowLengths(24, 16)
 
 
@@ -38,7 +41,7 @@ def run(
     microbatches: int = 1,
     config: T5Config = CONFIG,
     steps: int = 4,
-    normalization: str = step.GLOBAL,
+    normalization: str = gradients.GLOBAL,
 ) -> tuple[list[dict], dict]:
     """Metrics of each step and the final parameters of a short run."""
     rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
@@ -96,6 +99,21 @@ def test_every_mesh_gives_the_same_run(plain, settings):
     assert_same(run(Partitioner(**settings)), plain)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"devices": jax.devices()[:1]}, {"num_partitions": 2, "fsdp": 2}],
+    ids=["one", "data2-fsdp2-model2"],
+)
+def test_scanned_layers_give_the_same_run(deep, settings):
+    scanned = dataclasses.replace(DEEP, scan_layers=True, remat_policy="full")
+    assert_same(run(Partitioner(**settings), config=scanned, packed=True), deep)
+
+
+@pytest.fixture(scope="module")
+def deep() -> tuple[list[dict], dict]:
+    return run(Partitioner(devices=jax.devices()[:1]), config=DEEP)
+
+
 @pytest.mark.parametrize("microbatches", [2, 3])
 def test_packing_and_micro_batches_change_nothing(plain, microbatches):
     single = Partitioner(devices=jax.devices()[:1])
@@ -105,7 +123,7 @@ def test_packing_and_micro_batches_change_nothing(plain, microbatches):
 
 def test_the_originals_accumulation_is_another_number(plain):
     single = Partitioner(devices=jax.devices()[:1])
-    history, _ = run(single, microbatches=3, normalization=step.PER_MICROBATCH, steps=1)
+    history, _ = run(single, microbatches=3, normalization=gradients.PER_MICROBATCH, steps=1)
     assert abs(history[0]["loss"] - plain[0][0]["loss"]) > 1e-4
 
 

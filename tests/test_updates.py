@@ -59,7 +59,7 @@ def test_a_run_stops_before_it_saves_what_is_not_finite(config):
     message = str(caught.value)
     assert message.startswith("step 6: the loss or its gradient is not finite (questions " + asked)
     assert "Checkpoints: that of step 4 is finite" in message and "\n" not in message
-    assert "bind TrainConfig.on_nonfinite = 'skip'" in message
+    assert "bind TrainConfig.on_nonfinite = 'skip' or 'reduce'" in message
     assert checkpoints(config.model_dir) == [4]
 
 
@@ -79,6 +79,46 @@ def test_before_the_first_checkpoint_the_error_says_so(config):
         trainer.train(dataclasses.replace(config, eval_period=12))
 
 
+def test_reducing_halves_the_rate_for_the_rest_of_the_run(config):
+    halved = dataclasses.replace(config, on_nonfinite="reduce", log_period=1)
+    trainer.train(dataclasses.replace(halved, train_steps=8))
+    trainer.train(dataclasses.replace(halved, train_steps=12))  # continued: still halved
+    plain = optimizers.learning_rate_of(config.optimizer, 8)
+    longer = optimizers.learning_rate_of(config.optimizer, 12)
+    rates = {
+        row["step"]: row["learning_rate"]
+        for row in metrics_of(Path(config.model_dir))
+        if "learning_rate" in row
+    }
+    assert rates[5] == pytest.approx(float(plain(4)), rel=1e-6)
+    assert BAD + 1 not in rates
+    assert rates[7] == pytest.approx(0.5 * float(plain(6)), rel=1e-6)
+    assert rates[12] == pytest.approx(0.5 * float(longer(11)), rel=1e-6)
+
+
+def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
+    """Adam's first update is the rate times a sign, whatever the gradient."""
+    rate = optimizers.create_learning_rate_scheduler("constant", 1e-2)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    partitioner = Partitioner(num_partitions=2)
+    weights = objective.coefficients(objective.TASKS, 0.5)
+    train_step = step.make_train_step(
+        config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="reduce"
+    )
+    batches = batches_of(config)
+
+    def moved(indices: tuple[int, ...]) -> float:
+        state = step.init_state(config.model, optimizer, partitioner, seed=0)
+        start = jax.device_get(state.params)
+        for index in indices:
+            state, _ = train_step(state, partitioner.put_batch(batches[index]))
+        distances = jax.tree.map(lambda a, b: np.abs(a - b), jax.device_get(state.params), start)
+        return np.median(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(distances)]))
+
+    assert moved((0,)) == pytest.approx(1e-2, rel=1e-3)
+    assert moved((BAD, 0)) == pytest.approx(0.5e-2, rel=1e-3)
+
+
 def test_skipping_gives_up_at_the_tenth_in_a_row(tmp_path):
     wild = OptimizerConfig(learning_rate=1e30, clip_norm=None)
     config = config_of(tmp_path / "run", optimizer=wild, on_nonfinite="skip", train_steps=40)
@@ -92,7 +132,7 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
     partitioner = Partitioner(num_partitions=2)
     weights = objective.coefficients(objective.TASKS, 0.5)
     train_step = step.make_train_step(
-        config.model, optimizer, rate, weights, partitioner, segments=99, skip_nonfinite=True
+        config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="skip"
     )
     batches = batches_of(config)
     state = step.init_state(config.model, optimizer, partitioner, seed=0)

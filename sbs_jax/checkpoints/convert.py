@@ -1,9 +1,10 @@
 """From one checkpoint format to another, array by array, checked against the source."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -54,23 +55,33 @@ def convert(
         UserError: for a source that cannot be read, a destination that is there or cannot be
             written, or a copy that came out different.
     """
+    with whole_folder(destination) as partial:
+        opened = initial.find(source, from_kind)
+        if vocabulary:
+            opened = dataclasses.replace(opened, vocabulary=vocabulary)
+        _writer(to_kind, Path(destination))(partial, opened)
+        written = initial.find(str(partial), to_kind)
+        logits = compare(opened, written)
+    return Conversion(opened, dataclasses.replace(written, path=destination), logits)
+
+
+@contextlib.contextmanager
+def whole_folder(destination: str) -> Iterator[Path]:
+    """A path to make a folder at, which becomes `destination` if all goes well, and else nothing.
+
+    Raises UserError where the destination is there already or cannot be written.
+    """
     target = Path(destination)
     if target.exists():
         raise UserError(f"{destination}: already there; choose another folder")
-    opened = initial.find(source, from_kind)
-    if vocabulary:
-        opened = dataclasses.replace(opened, vocabulary=vocabulary)
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        _writer(to_kind, target)(partial, opened)
-        written = initial.find(str(partial), to_kind)
-        logits = compare(opened, written)
+        yield partial
         partial.rename(target)
     except OSError as error:
         raise UserError(f"{destination}: cannot be written ({error.strerror})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Conversion(opened, dataclasses.replace(written, path=destination), logits)
 
 
 def _writer(kind: str, target: Path) -> Callable[[Path, Checkpoint], None]:
@@ -98,8 +109,15 @@ def compare(source: Checkpoint, written: Checkpoint) -> bool:
 
 
 def _architecture(checkpoint: Checkpoint) -> T5Config:
-    # T5X's format does not tell the dropout rate.
-    return dataclasses.replace(checkpoint.config, dropout_rate=0.0)
+    """The sizes alone: not every format tells how the model is trained."""
+    return dataclasses.replace(
+        checkpoint.config,
+        dropout_rate=0.0,
+        dtype="float32",
+        param_dtype="float32",
+        remat_policy="none",
+        scan_layers=False,
+    )
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -108,7 +126,7 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 def logits(checkpoint: Checkpoint) -> Float[Array, "2 6 V"]:
     """Logits of a fixed input with a checkpoint's parameters, in float32."""
-    config = dataclasses.replace(checkpoint.config, dtype="float32", remat=False)
+    config = _architecture(checkpoint)
     rng = np.random.default_rng(0)
     inputs, targets = (rng.integers(2, config.vocab_size, (2, n)) for n in (12, 6))
     batch = {

@@ -2,7 +2,7 @@
 
 Every Linear is transposed; relative_attention_bias of block 0 is the stack's, transposed; the
 embedding is ``shared.weight``. Source: transformers' T5 module names, checked by the trajectories.
-Only safetensors are read: loading a pickle can run code.
+Weights are safetensors, or PyTorch's own files, which `torch_file` reads without unpickling them.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from sbs_jax.checkpoints import torch_file
 from sbs_jax.checkpoints.params import (
     Checkpoint,
     LazyArray,
@@ -29,6 +30,7 @@ __all__ = ["infer_config", "load_params", "read", "tensor_names"]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 SPIECE = "spiece.model"
 
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
@@ -52,7 +54,6 @@ _TRANSPOSED = ("kernel", "rel_embedding")
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # The first T5 files hold this table, which no version of the model has ever used.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -132,9 +133,9 @@ def _names(config: T5Config) -> Iterator[str]:
 
 
 def read(path: str) -> Checkpoint:
-    """The checkpoint in a folder (``config.json`` and safetensors), or in one safetensors file.
+    """The checkpoint in a folder (``config.json`` and weights), or in one file of weights.
 
-    Raises UserError for another architecture, weights that are only there as a pickle, damaged
+    Raises UserError for another architecture, pickled weights that are more than tensors, damaged
     files, and names or shapes that do not make a T5.
     """
     place = Path(path)
@@ -203,6 +204,10 @@ def _tensors(place: Path) -> dict[str, LazyArray]:
     """Every tensor by its name in the files; names and shapes are read now, numbers later."""
     tensors: dict[str, LazyArray] = {}
     for file in _files(place):
+        if file.suffix == ".bin":
+            found = torch_file.read(file).items()
+            tensors |= {name: as_float32(tensor, name, str(file)) for name, tensor in found}
+            continue
         with _opened(file) as opened:
             for name in opened.keys():  # noqa: SIM118 (no mapping: it only has keys)
                 piece = opened.get_slice(name)
@@ -219,24 +224,19 @@ def _tensors(place: Path) -> dict[str, LazyArray]:
 def _files(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
-    if (place / WEIGHTS).is_file():
-        return [place / WEIGHTS]
-    if (place / INDEX).is_file():
-        names = _json(place / INDEX).get("weight_map")
-        if not isinstance(names, dict) or not all(map(_plain, names.values())):
-            raise UserError(f"{place / INDEX}: weight_map must name files of this folder")
-        return [place / name for name in sorted(set(names.values()))]
-    if any((place / name).is_file() for name in _PICKLES):
-        raise UserError(
-            f"{place}: holds only pickled weights (pytorch_model.bin), which are not read because "
-            "loading them can run code; convert them to safetensors where you trust them: "
-            "transformers' AutoModelForSeq2SeqLM.from_pretrained(A).save_pretrained(B)"
-        )
+    for single, index in ((WEIGHTS, INDEX), (PICKLE, PICKLE_INDEX)):
+        if (place / single).is_file():
+            return [place / single]
+        if (place / index).is_file():
+            names = _json(place / index).get("weight_map")
+            if not isinstance(names, dict) or not all(map(_plain, names.values())):
+                raise UserError(f"{place / index}: weight_map must name files of this folder")
+            return [place / name for name in sorted(set(names.values()))]
     raise UserError(f"{place}: no {WEIGHTS}; copy the whole folder of the model")
 
 
 def _plain(name: object) -> bool:
-    return isinstance(name, str) and bool(re.fullmatch(r"[\w-][\w.-]*\.safetensors", name))
+    return isinstance(name, str) and bool(re.fullmatch(r"[\w-][\w.-]*\.(safetensors|bin)", name))
 
 
 def _opened(file: Path) -> Any:

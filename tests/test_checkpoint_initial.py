@@ -117,14 +117,14 @@ def test_paths_without_a_checkpoint_are_explained(tmp_path):
     (tmp_path / "empty").mkdir()
     t5x.write(tmp_path / "run" / "checkpoint_7", made.checkpoint())
     (tmp_path / "checkpoint_30" / "state").mkdir(parents=True)
-    (tmp_path / "weights.bin").write_bytes(b"x")
+    (tmp_path / "weights.h5").write_bytes(b"x")
     for path, reason in {
         tmp_path / "empty": "no checkpoint found; give a Hugging Face folder",
         tmp_path / "nowhere": "no checkpoint found; give a Hugging Face folder",
         tmp_path / "run": "it holds checkpoint_7: give that folder",
         tmp_path / "checkpoint_30": "an Orbax checkpoint, but not .* use_orbax=False",
-        tmp_path / "weights.bin": "not a safetensors file",
-        "google/t5-v1_1-base": "hf download google/t5-v1_1-base --local-dir FOLDER",
+        tmp_path / "weights.h5": r"no file of weights \(\.safetensors or \.bin\)",
+        "google/t5-v1_1-base": "no checkpoint found; .* is hf://google/t5-v1_1-base",
     }.items():
         with pytest.raises(UserError, match=reason) as raised:
             initial.load_params(str(path), made.UNTIED)

@@ -1,9 +1,10 @@
 """INITIAL_CHECKPOINT_PATH: parameters to start from, in whatever format the path holds."""
 
+import dataclasses
 import re
 from pathlib import Path
 
-from sbs_jax.checkpoints import hf, sbs, t5x
+from sbs_jax.checkpoints import hf, hub, sbs, t5x
 from sbs_jax.checkpoints.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
@@ -41,11 +42,18 @@ def find(path: str, kind: str | None = None) -> Checkpoint:
     """Opens the checkpoint at a path; its names and shapes are read, its numbers not yet.
 
     Args:
-        path: a folder, a safetensors file, or a ``gs://`` address of a T5X checkpoint.
-        kind: hf, t5x or sbs; None looks.
+        path: a folder, a file of weights, a ``gs://`` address of a T5X checkpoint, or a model of
+            the Hugging Face hub, ``hf://OWNER/NAME``.
+        kind: hf, t5x or sbs; None looks. With hf, OWNER/NAME is a model of the hub where there is
+            no such folder.
 
     Raises UserError if there is none, it is damaged, or it is not a T5 this model can hold.
     """
+    if kind == "hf" and _HUB_ID.fullmatch(path) and not Path(path).exists():
+        path = hub.SCHEME + path
+    if path.startswith(hub.SCHEME) and kind in (None, "hf"):
+        found = hf.read(str(hub.fetch(path)))
+        return dataclasses.replace(found, path=path)
     return _READERS[kind or _kind(path)](path)
 
 
@@ -54,17 +62,12 @@ def _kind(path: str) -> str:
         return "t5x"
     place = Path(path)
     if place.is_file():
-        if place.suffix == ".safetensors":
+        if place.suffix in (".safetensors", ".bin"):
             return "hf"
-        raise UserError(f"{path}: not a safetensors file; {_ACCEPTED}")
+        raise UserError(f"{path}: no file of weights (.safetensors or .bin); {_ACCEPTED}")
     if not place.exists():
-        hub = (
-            f"; if {path} is a model of the Hugging Face hub, get it first: "
-            f"hf download {path} --local-dir FOLDER"
-            if _HUB_ID.fullmatch(path)
-            else ""
-        )
-        raise UserError(f"{path}: no checkpoint found; {_ACCEPTED}{hub}")
+        hint = f"; a model of the hub is {hub.SCHEME}{path}" if _HUB_ID.fullmatch(path) else ""
+        raise UserError(f"{path}: no checkpoint found; {_ACCEPTED}{hint}")
     if (place / t5x.INDEX).is_file():
         return "t5x"
     if sbs.CHECKPOINTS in (place.name, *(inside.name for inside in place.iterdir())):

@@ -1,6 +1,6 @@
 # The front door: every target works on a fresh clone and needs nothing but make and Python.
 PYTHON ?= python3
-EXTRAS := bench,report,teacher,test
+EXTRAS := bench,export,report,teacher,test
 BIN := .venv/bin
 STAMP := .venv/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
@@ -33,8 +33,9 @@ test: $(STAMP)  ## run the tests
 test-slow: $(STAMP)  ## run the tests that take more than 20 seconds each
 	$(BIN)/python -m pytest -q -m slow
 
-test-server: $(STAMP) build/server/installed  ## annotate through a real server, transformers serve
-	SBS_SERVER_PYTHON=build/server/bin/python $(BIN)/python -m pytest -q tests/test_teacher_server.py
+test-server: $(STAMP) build/server/installed  ## the tests against transformers: serving, exported students
+	SBS_SERVER_PYTHON=build/server/bin/python $(BIN)/python -m pytest -q tests/test_teacher_server.py \
+	  tests/test_checkpoint_hf.py tests/test_checkpoint_tokenizer.py tests/test_export.py
 
 # In a place of its own: nothing of it is needed to use this package. 1.3 GB; on Linux give pip the
 # address of torch's CPU builds (PIP_INDEX_URL or pip.conf), or it fetches CUDA as well.

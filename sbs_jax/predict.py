@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sbs_jax import datasets, predict_files, runs, tokens, views, vocabularies
+from sbs_jax import datasets, predict_files, runs, tokens, views
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Decoder
 from sbs_jax.logs import duration, say
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.predict_files import Answers, BadRow, Question
 from sbs_jax.records import Record
-from sbs_jax.restored import load_student
+from sbs_jax.restored import load_student, vocabulary_of
 from sbs_jax.views import View
 from sbs_jax.vocabularies import Vocabulary
 
@@ -81,7 +81,7 @@ class Student:
         batch_size: int | None = None,
     ) -> None:
         config = runs.load(model_dir)
-        self._vocabulary = _vocabulary(model_dir, vocabulary or config.vocabulary)
+        self._vocabulary = vocabulary_of(model_dir, vocabulary or config.vocabulary)
         partitioner = Partitioner()
         self._config, self._params, self.step = load_student(model_dir, step, partitioner)
         self._method = datasets.method_of(config.mixture_or_task_name)
@@ -117,18 +117,6 @@ class Student:
         )
         self.cut += table.cut if view == self._method.eval_view else 0
         return self._decoder.decode(self._params, table, np.arange(table.n), max_decode_length)
-
-
-def _vocabulary(model_dir: str, spec: str) -> Vocabulary:
-    try:
-        vocabulary = vocabularies.load(spec)
-    except UserError as error:
-        raise UserError(f"{error} (sbs predict: --vocabulary)") from None
-    if vocabulary.fingerprint != runs.fingerprints(model_dir)["vocabulary_fingerprint"]:
-        raise UserError(
-            f"--vocabulary {spec!r}: not the vocabulary {model_dir} was trained with; give that one"
-        )
-    return vocabulary
 
 
 def run(

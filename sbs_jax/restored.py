@@ -6,12 +6,14 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax import evaluate, inputs, runs, scoring
+from sbs_jax import evaluate, inputs, runs, scoring, vocabularies
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs import TrainConfig
+from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Result
 from sbs_jax.model import init_params
 from sbs_jax.partitioning import Partitioner
+from sbs_jax.vocabularies import Vocabulary
 
 
 def load_student(
@@ -31,6 +33,23 @@ def load_student(
     with Store(Path(model_dir) / "checkpoints", metric="accuracy", read_only=True) as store:
         chosen = step if step is not None else store.best_step() or store.latest_step()
         return config, store.restore_params(chosen, shapes), chosen
+
+
+def vocabulary_of(model_dir: str | os.PathLike[str], spec: str) -> Vocabulary:
+    """The vocabulary a run was trained with, which may lie elsewhere now.
+
+    Raises UserError if there is none, or another one than the run's.
+    """
+    try:
+        vocabulary = vocabularies.load(spec)
+    except UserError as error:
+        raise UserError(f"{error} (--vocabulary tells where it is now)") from None
+    wanted = runs.fingerprints(model_dir).get("vocabulary_fingerprint", vocabulary.fingerprint)
+    if vocabulary.fingerprint != wanted:
+        raise UserError(
+            f"--vocabulary {spec!r}: not the vocabulary {model_dir} was trained with; give that one"
+        )
+    return vocabulary
 
 
 def evaluate_split(

@@ -77,7 +77,7 @@ def test_every_bit_pattern_survives(tmp_path):
     ]
     special = np.array(pattern * 2, np.uint32).view(np.float32)
     tensors["encoder.final_layer_norm.weight"] = special
-    hf_write._write_safetensors(
+    hf_write.write_safetensors(
         source / "model.safetensors", {name: made.lazy(t) for name, t in tensors.items()}
     )
     assert_same_tensors(round_trip(source, tmp_path), tensors)

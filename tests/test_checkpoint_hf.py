@@ -1,13 +1,7 @@
 """Hugging Face folders: read, refused with a reason, written; loaded by transformers itself."""
 
-import importlib.util
 import json
-import os
 import pathlib
-import pickle
-import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +9,7 @@ import made_checkpoints as made
 import ml_dtypes
 import numpy as np
 import pytest
+import transformers_python
 from safetensors.numpy import load_file, save_file
 
 from sbs_jax import paths, vocabularies
@@ -25,8 +20,6 @@ from sbs_jax.decoding import greedy
 from sbs_jax.errors import UserError
 from sbs_jax.model import Transformer
 from sbs_jax.partitioning import Partitioner
-
-PYTHON = os.environ.get("SBS_SERVER_PYTHON", sys.executable)
 
 
 @pytest.fixture
@@ -211,24 +204,6 @@ def test_the_vocabularys_file_goes_along_if_hugging_face_can_use_it(tmp_path):
         assert hf.read(str(tmp_path / "model")).vocabulary.endswith("spiece.model")
 
 
-class Bomb:
-    """Unpickling this makes the file `mark`."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
-def test_a_pickle_is_never_loaded(folder, tmp_path):
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
-    with pytest.raises(UserError, match=r"only pickled weights .* convert them to safetensors"):
-        convert.convert(str(folder), str(tmp_path / "out"), "sbs")
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
 def cut_file(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -342,17 +317,12 @@ model.save_pretrained(folder + "_again")
 
 @pytest.fixture(scope="module")
 def transformers():
-    if sys.executable == PYTHON and not importlib.util.find_spec("transformers"):
-        pytest.skip("transformers is not installed; make test-server installs it apart")
-    if not shutil.which(PYTHON):
-        pytest.skip(f"SBS_SERVER_PYTHON={PYTHON} is not there")
+    transformers_python.require()
 
     def load(folder: pathlib.Path, tokens: np.ndarray) -> dict:
         inputs, out = folder.parent / "inputs.json", folder.parent / "out.npz"
         inputs.write_text(json.dumps(tokens.tolist()))
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        command = [PYTHON, "-c", SCRIPT, str(folder), str(inputs), str(out)]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        transformers_python.run(SCRIPT, folder, inputs, out)
         return dict(np.load(out))
 
     return load

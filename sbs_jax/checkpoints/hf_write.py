@@ -6,52 +6,49 @@ which transformers 5 would silently tie them.
 """
 
 import json
-import shutil
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from sbs_jax import vocabularies
-from sbs_jax.checkpoints.hf import CONFIG, INDEX, LM_HEAD, SPIECE, WEIGHTS, tensor_names
+from sbs_jax.checkpoints import hf_tokenizer
+from sbs_jax.checkpoints.hf import CONFIG, INDEX, LM_HEAD, WEIGHTS, tensor_names
 from sbs_jax.checkpoints.params import Checkpoint, LazyArray
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 
+GENERATION = "generation_config.json"
 SHARD_BYTES = 5 * 10**9  # transformers' own limit for many years
 
 
-def write(folder: Path, checkpoint: Checkpoint, shard_bytes: int = SHARD_BYTES) -> None:
+def write(
+    folder: Path,
+    checkpoint: Checkpoint,
+    shard_bytes: int = SHARD_BYTES,
+    generation: Mapping[str, object] | None = None,
+    input_length: int | None = None,
+) -> None:
     """Writes the folder; one tensor at a time is in memory.
 
     Args:
         folder: is created.
         shard_bytes: a file with more of it is followed by another one.
+        generation: settings for generation_config.json, e.g. ``max_new_tokens``.
+        input_length: where the tokenizer cuts, EOS kept, if asked to.
 
     Raises:
-        UserError: an activation that Hugging Face's T5 cannot name.
+        UserError: an activation that Hugging Face's T5 cannot name, or a vocabulary that cannot
+            be found.
     """
     settings = _config(checkpoint)
     folder.mkdir(parents=True)
     _write_json(folder / CONFIG, settings)
     tokens = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-    _write_json(folder / "generation_config.json", tokens)
+    _write_json(folder / GENERATION, {**tokens, **(generation or {})})
     _write_weights(folder, checkpoint, shard_bytes)
-    vocabulary = spiece_file(checkpoint.vocabulary)
-    if vocabulary:
-        shutil.copyfile(vocabulary, folder / SPIECE)
-
-
-def spiece_file(vocabulary: str | None) -> Path | None:
-    """The SentencePiece file to put beside the weights, or None.
-
-    Hugging Face's T5 tokenizer adds the extra ids itself, so a model that already holds them, such
-    as T5X's public ones, would get 100 too many.
-    """
-    if vocabulary is None or vocabulary == "bytes" or vocabulary in vocabularies.PUBLIC:
-        return None
-    path = vocabularies.model_path(vocabulary)
-    return path if vocabularies.missing_extra_ids(path.read_bytes()) else None
+    if checkpoint.vocabulary is not None:
+        hf_tokenizer.write(folder, checkpoint.vocabulary, input_length)
 
 
 def _config(checkpoint: Checkpoint) -> dict:
@@ -107,12 +104,12 @@ def _write_weights(folder: Path, checkpoint: Checkpoint, shard_bytes: int) -> No
             shards.append({})
         shards[-1][name] = _in_their_order(array, ours)
     if len(shards) == 1:
-        _write_safetensors(folder / WEIGHTS, shards[0])
+        write_safetensors(folder / WEIGHTS, shards[0])
         return
     files = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_safetensors(folder / file, shard)
+        write_safetensors(folder / file, shard)
         files |= dict.fromkeys(shard, file)
     total = sum(array.nbytes for array, _ in tensors.values())
     _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": files})
@@ -124,7 +121,7 @@ def _in_their_order(array: LazyArray, ours: str) -> LazyArray:
     return LazyArray(array.shape[::-1], array.dtype, lambda: array.read().T)
 
 
-def _write_safetensors(path: Path, tensors: dict[str, LazyArray]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, LazyArray]) -> None:
     """The safetensors format: length of the header, JSON header, the numbers one after another.
 
     The safetensors library writes only what is in memory as a whole; a shard here need not be.

@@ -1,0 +1,238 @@
+"""The README.md of an exported student: what it is, how good it is, how to ask it."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sbs_jax.exports.student import CONFIG_GIN, Student
+from sbs_jax.metrics import Accuracy
+from sbs_jax.views import ANSWER_PHRASE
+
+_PAPER = "[Distilling Step-by-Step](https://arxiv.org/abs/2305.02301)"
+
+_TRANSFORMERS = """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+folder = {folder}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+
+
+def ask(questions, prefix={prefix}, **generation):
+    texts = [prefix + question for question in questions]
+    inputs = tokenizer(texts, padding=True, truncation={cut}, return_tensors="pt")
+    return tokenizer.batch_decode(model.generate(**inputs, **generation), skip_special_tokens=True)
+
+
+answers = ask(["your question"])
+"""
+
+_EXPLAIN = """\
+rationales = ask(["your question"], prefix={prefix}, max_new_tokens={length})
+"""
+
+_JAX = """\
+import json
+import pathlib
+
+import jax
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+folder = pathlib.Path({folder})
+manifest = json.loads((folder / "manifest.json").read_text())
+params = jax.device_put(load_file(folder / "model.safetensors"))
+programs = {{
+    (program["computes"], program["input_length"]): jax.jit(
+        export.deserialize((folder / program["file"]).read_bytes()).call
+    )
+    for program in manifest["programs"]
+}}
+
+
+{tokenizer}
+
+def ask(questions, task="label"):
+    prefix = manifest["prefixes"][task]
+    longest = max(manifest["input_lengths"])
+    rows = [encode(prefix + question)[: longest - 1] + [1] for question in questions]
+    length = min(n for n in manifest["input_lengths"] if n >= max(map(len, rows)))
+    tokens = np.array([row + [0] * (length - len(row)) for row in rows], np.int32)
+    return [decode(row) for row in np.asarray(programs[task, length](params, tokens)).tolist()]
+
+
+answers = ask(["your question"])
+"""
+
+_SENTENCEPIECE = """\
+import sentencepiece
+
+pieces = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model"))
+
+
+def encode(text):  # "</s>" in a text is the end-of-sequence id
+    sides = [pieces.encode(side) for side in text.split("</s>")]
+    return sides[0] + [i for side in sides[1:] for i in [1, *side]]
+
+
+def decode(ids):
+    ids = ids[: ids.index(1)] if 1 in ids else ids
+    return pieces.decode([i for i in ids if 2 < i < pieces.get_piece_size()])
+"""
+
+_BYTES = """\
+def encode(text):  # "</s>" in a text is the end-of-sequence id
+    sides = [[byte + 3 for byte in side.encode()] for side in text.split("</s>")]
+    return sides[0] + [i for side in sides[1:] for i in [1, *side]]
+
+
+def decode(ids):
+    ids = ids[: ids.index(1)] if 1 in ids else ids
+    return bytes(i - 3 for i in ids if 2 < i < 259).decode(errors="ignore")
+"""
+
+
+def hugging_face(student: Student, name: str) -> str:
+    """The model card for a folder that transformers loads; opens with the hub's YAML."""
+    code = _TRANSFORMERS.format(
+        folder=json.dumps(name), prefix=json.dumps(student.prefix), cut=bool(student.input_length)
+    )
+    if student.rationale_prefix is not None:
+        code += _EXPLAIN.format(
+            prefix=json.dumps(student.rationale_prefix), length=student.rationale_length
+        )
+    use = f"```python\n{code}```\n\n{_how_to_ask(student)}"
+    return f"{_yaml(student, name)}\n{_body(student, name, use)}"
+
+
+def stablehlo(student: Student, name: str, manifest: Mapping[str, Any]) -> str:
+    """The page of a folder of programs for jax.export."""
+    tokenizer = _BYTES if student.checkpoint.vocabulary == "bytes" else _SENTENCEPIECE
+    code = _JAX.format(folder=json.dumps(name), tokenizer=tokenizer)
+    if student.rationale_prefix is not None:
+        code += 'rationales = ask(["your question"], "rationale")\n'
+    use = (
+        "Programs of jax.export with their parameters beside them; neither sbs_jax nor flax is "
+        f"needed:\n\n```python\n{code}```\n\n{_how_to_ask(student)} A program takes any number of "
+        f"questions. Lowered for {', '.join(manifest['platforms'])} with jax "
+        f"{manifest['versions']['jax']}; jax promises to run such a program for six months after "
+        "that release, and three weeks before it. `logits` programs take (params, tokens, "
+        "decoder_input_tokens) and give the logits of every decoder position; `manifest.json` "
+        "has all shapes."
+    )
+    return _body(student, name, use)
+
+
+def _yaml(student: Student, name: str) -> str:
+    """The hub's metadata. Every value is JSON, which YAML includes."""
+    lines = ["library_name: transformers", 'tags: ["t5", "distilling-step-by-step", "sbs_jax"]']
+    results = [_model_index(row) for row in _rows(student)]
+    if results:
+        index = [{"name": name, "results": results}]
+        lines.append(f"model-index: {json.dumps(index, ensure_ascii=False)}")
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _model_index(row: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = row["ci95"]
+    metric = {
+        "type": "accuracy",
+        "value": round(row["accuracy"], 4),
+        "name": f"accuracy, n = {row['n']}, 95% interval [{low:.4f}, {high:.4f}]",
+    }
+    dataset = {"name": row["task"], "type": row["task"], "split": row["split"]}
+    return {"task": {"type": "text2text-generation"}, "dataset": dataset, "metrics": [metric]}
+
+
+def _rows(student: Student) -> list[Mapping[str, Any]]:
+    return student.results["results"] if student.results else []
+
+
+def _body(student: Student, name: str, use: str) -> str:
+    version = importlib.metadata.version("sbs_jax")
+    parts = [
+        f"# {name}",
+        f"{_what(student)} Exported by sbs_jax {version}.",
+        "## Results",
+        _results(student),
+        "## Use",
+        use,
+        "## Training",
+        _training(student),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(student: Student) -> str:
+    size = f"{student.checkpoint.size:,} parameters"
+    if student.run is None:
+        return f"A T5 of {size}, from the checkpoint `{student.checkpoint.path}`."
+    return (
+        f"A T5 of {size}, trained by {_PAPER} on `{student.run.mixture_or_task_name}` "
+        f"({student.method.description}); the checkpoint of step {student.checkpoint.step}."
+    )
+
+
+def _results(student: Student) -> str:
+    if not student.results:
+        return "None: no results are known for this checkpoint. Score it before you rely on it."
+    lines = [
+        "| questions | student | teacher, same questions | most frequent label |",
+        "|---|---|---|---|",
+    ]
+    for row in _rows(student):
+        cells = [_accuracy(row), _accuracy(row.get("teacher")), _accuracy(row.get("majority"))]
+        lines.append(f"| {row['task']} {row['split']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + (
+        "\n\nAccuracy [95% Wilson interval] (right/n), by greedy decoding. The checkpoint was "
+        "chosen on validation, so that row flatters it; test was not looked at."
+    )
+
+
+def _accuracy(counts: Mapping[str, Any] | None) -> str:
+    return str(Accuracy(counts["correct"], counts["n"])) if counts else "-"
+
+
+def _how_to_ask(student: Student) -> str:
+    if student.run is None:
+        return "How it was trained is not known here: put before an input what it was trained with."
+    said = [f"A question is asked with the prefix `{student.prefix}`" if student.prefix else
+            "A question is asked without a prefix"]  # fmt: skip
+    if student.rationale_prefix is not None:
+        said.append(f" (`{student.rationale_prefix}` gives the student's rationale)")
+    said.append(
+        f". It is cut after {student.input_length} tokens; an answer has at most "
+        f"{student.max_decode_length}. `</s>` in a question is the end-of-sequence id."
+    )
+    if student.method.name == "pinto":
+        said.append(" After the question follow a line break and the teacher's rationale.")
+    if student.method.name == "single_task":
+        said.append(f" The label is what follows the last `{ANSWER_PHRASE}` of the output.")
+    return "".join(said)
+
+
+def _training(student: Student) -> str:
+    run = student.run
+    if run is None:
+        return "Not known here."
+    facts = {
+        "mixture": run.mixture_or_task_name,
+        "updates": f"{run.train_steps} of {run.batch_size} questions",
+        "alpha": run.alpha,
+        "optimizer": f"{run.optimizer.preset}, learning rate {run.optimizer.learning_rate:g}",
+        "started from": run.initial_checkpoint_path or "random parameters",
+        "share of the training questions": run.data_fraction,
+        "seed": run.random_seed,
+        "computed in": run.model.dtype,
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    command = (
+        f"The same run again, from this folder, by `{CONFIG_GIN}` beside this file:\n\n"
+        f"    sbs train --gin_file={CONFIG_GIN} --gin.MODEL_DIR='\"runs/again\"'"
+        if student.config_gin
+        else "The run left no config.gin: it was not started by `sbs train`."
+    )
+    versions = ", ".join(f"{k} {v}" for k, v in (student.results or {}).get("versions", {}).items())
+    return f"| | |\n|---|---|\n{table}\n\n{command}" + (f"\n\nWith {versions}." if versions else "")

@@ -1,0 +1,33 @@
+"""A student as a folder that transformers, and what reads its folders, can deploy."""
+
+from pathlib import Path
+
+from sbs_jax.checkpoints import convert, hf, hf_write
+from sbs_jax.exports import cards
+from sbs_jax.exports.student import CONFIG_GIN, Student
+
+
+def write(student: Student, destination: str) -> bool:
+    """Writes weights, tokenizer, generation settings and a model card; then reads it again.
+
+    ``model.generate(**inputs)`` decodes greedily up to the run's length, as `sbs predict` does.
+
+    Returns:
+        Whether the logits of a fixed input were compared besides the parameters.
+
+    Raises:
+        UserError: the folder is there or cannot be written, or came out different.
+    """
+    generation = {"do_sample": False, "num_beams": 1}
+    if student.max_decode_length:
+        generation["max_new_tokens"] = student.max_decode_length
+    with convert.whole_folder(destination) as partial:
+        hf_write.write(
+            partial, student.checkpoint, generation=generation, input_length=student.input_length
+        )
+        name = Path(destination).resolve().name
+        card = cards.hugging_face(student, name)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        if student.config_gin:
+            (partial / CONFIG_GIN).write_text(student.config_gin, encoding="utf-8")
+        return convert.compare(student.checkpoint, hf.read(str(partial)))

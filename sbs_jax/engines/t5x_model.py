@@ -19,6 +19,8 @@ from sbs_jax.errors import UserError
 TASK_COUNTS = "task_counts"
 
 _OBJECTIVE_NEEDS = ("decoder_target_tokens", "decoder_loss_weights", TASK_IDS)
+# They change how an update is computed, not what it is; T5X's network computes it in its own way.
+_OF_OUR_MODEL = ("remat_policy", "scan_layers")
 _NO_TOKENS = 1e-9  # keeps 0 tokens from being 0 / 0 in a log; beside one token it rounds away
 
 
@@ -82,7 +84,7 @@ def network_config(config: T5Config) -> network.T5Config:
     """Our sizes as T5X's.
 
     Raises:
-        UserError: for a setting that T5X's network has not.
+        UserError: for a setting that changes the result and that T5X's network has not.
     """
     known = {field.name for field in dataclasses.fields(network.T5Config)}
     values = {}
@@ -90,7 +92,7 @@ def network_config(config: T5Config) -> network.T5Config:
         value = getattr(config, field.name)
         if field.name in known:
             values[field.name] = value
-        elif value != field.default:
+        elif value != field.default and field.name not in _OF_OUR_MODEL:
             raise UserError(
                 f"T5Config.{field.name} = {value!r}: T5X's network has no such setting; leave it "
                 f"at {field.default!r} or train with sbs train"

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -109,7 +109,7 @@ class Trainer(trainer.Trainer):
         )
 
     @functools.cached_property
-    def _partitioned_train_step(self) -> partitioning.PartitionedCallable:
+    def _partitioned_train_step(self) -> Callable:
         rows = self._partitioner.data_partition_spec
         return self._partitioner.partition(
             self._update,

@@ -157,7 +157,8 @@ class TrainConfig:
         pack: PACK several sequences into a row; changes the speed, never the result.
         row_lengths: ROW_LENGTHS, (encoder, decoder) tokens of a packed row; None chooses them.
         log_period: updates between two lines of metrics.jsonl.
-        keep_latest: checkpoints kept besides the best on validation.
+        keep_latest: newest checkpoints kept.
+        keep_best: checkpoints kept besides, the best on validation.
         checkpoint_period: CHECKPOINT_PERIOD, updates between checkpoints without an evaluation;
             None saves with every evaluation only.
         on_nonfinite: "stop" at an update whose loss or gradient is not finite, or "skip" it:
@@ -189,10 +190,22 @@ class TrainConfig:
     row_lengths: tuple[int, int] | None = None
     log_period: int = 50
     keep_latest: int = 1
+    keep_best: int = 1
     checkpoint_period: int | None = None
     on_nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
+        for macro, value in (
+            ("MODEL_DIR", self.model_dir),
+            ("MIXTURE_OR_TASK_NAME", self.mixture_or_task_name),
+            ("VOCABULARY", self.vocabulary),
+            ("INITIAL_CHECKPOINT_PATH", self.initial_checkpoint_path or ""),
+            ("LABEL_PREFIX", self.label_prefix),
+            ("RATIONALE_PREFIX", self.rationale_prefix),
+        ):
+            _require(isinstance(value, str), macro, value, "a string")
+        local = "://" not in self.model_dir
+        _require(local, "MODEL_DIR", self.model_dir, "a folder; mount the bucket, e.g. by gcsfuse")
         lengths = self.task_feature_lengths
         for name in ("inputs", "targets"):
             good = isinstance(lengths, dict) and isinstance(lengths.get(name), int)
@@ -207,6 +220,8 @@ class TrainConfig:
             ("BATCH_SIZE", self.batch_size),
             ("EVAL_PERIOD", self.eval_period),
             ("CHECKPOINT_PERIOD", self.checkpoint_period or 1),
+            ("TrainConfig.keep_latest", self.keep_latest),
+            ("TrainConfig.keep_best", self.keep_best),
         ):
             _require(isinstance(value, int) and value > 0, macro, value, "a whole number above 0")
         handled = self.on_nonfinite in ("stop", "skip", "reduce")

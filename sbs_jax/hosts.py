@@ -6,6 +6,7 @@ barrier, and them for it in a collective operation.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -57,22 +58,20 @@ def joined(
     import jax
 
     timeout = INITIALIZATION_SECONDS if initialization_timeout is None else initialization_timeout
-    if address is not None and count is not None and index is not None:
-        roll_call(address, count, index, timeout)
-    try:
-        jax.distributed.initialize(
-            address,
-            count,
-            index,
-            initialization_timeout=timeout,
-            heartbeat_timeout_seconds=heartbeat_timeout or HEARTBEAT_SECONDS,
-        )
-    except (ValueError, TypeError) as error:
+    address, count, index = detect(address, count, index, timeout)
+    if address is None or count is None or index is None:
         raise UserError(
-            f"several processes: {str(error).rstrip('.')}, and jax recognises no cluster (Cloud "
-            "TPU, GKE, SLURM) that tells it; give --coordinator_address, --process_count and "
-            "--process_index"
-        ) from None
+            "several processes: jax recognises no cluster (Cloud TPU, GKE, SLURM, Open MPI) that "
+            "tells it which; give --coordinator_address, --process_count and --process_index"
+        )
+    roll_call(address, count, index, timeout)
+    jax.distributed.initialize(
+        address,
+        count,
+        index,
+        initialization_timeout=timeout,
+        heartbeat_timeout_seconds=heartbeat_timeout or HEARTBEAT_SECONDS,
+    )
     try:
         _check_devices()
         yield
@@ -87,6 +86,34 @@ def joined(
                 LOST_PEER,
             )
         _leave(traceback.format_exc().rstrip(), 1)
+
+
+def detect(
+    address: str | None = None,
+    count: int | None = None,
+    index: int | None = None,
+    timeout: int = INITIALIZATION_SECONDS,
+) -> tuple[str | None, int | None, int | None]:
+    """What is None of a process's place in a run, as jax finds it; None where it does not.
+
+    jax has no public way to ask without joining, and after joining it is too late: where a
+    process is missing it aborts all others. So this asks what `jax.distributed.initialize` asks.
+    """
+    from jax._src.clusters import ClusterEnv
+
+    address = address or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    found = ClusterEnv.auto_detect_unset_distributed_params(
+        address, count, index, None, None, timeout
+    )
+    return found[:3]
+
+
+def on_tpu_pod() -> bool:
+    """Whether this machine is one of several of a TPU slice: there T5X needs no flag, nor do we."""
+    if importlib.util.find_spec("libtpu") is None:
+        return False
+    _, count, _ = detect()
+    return count is not None and count > 1
 
 
 def _leave(message: str, status: int) -> None:

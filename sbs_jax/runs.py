@@ -31,6 +31,7 @@ _FREE_FIELDS = (
     "output_rationale",
     "log_period",
     "keep_latest",
+    "keep_best",
     "checkpoint_period",
     "on_nonfinite",
 )

@@ -43,7 +43,8 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
     say(str(batches.plan))
     optimizer, train_step = _compiled_by_need(config, source, partitioner, batches)
     runs.claim(config, source.fingerprints(), operative_config)
-    store = Store(_checkpoints(config), config.keep_latest, _BEST_METRIC)
+    latest, best = config.keep_latest, config.keep_best
+    store = Store(_checkpoints(config), latest, _BEST_METRIC, keep_best=best)
     state = _restore(config, store, optimizer, partitioner, initial_params)
     scorer = Scorer(config, source, partitioner)
     first = int(state.step)

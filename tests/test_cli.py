@@ -56,6 +56,14 @@ def dry_run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return printed.out
 
 
+@pytest.mark.parametrize("name", ["MIXTURE_OR_TASK_NAME", "LABEL_PREFIX"])
+def test_a_value_of_the_wrong_kind_is_one_line(here, name):
+    """In a process of its own: under pytest the types of a dataclass are checked before."""
+    answer = sbs("train", *GIVEN, f"--gin.{name}=3", "--dry_run")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert re.fullmatch(rf"sbs: error: .*{name} = 3: must be a string.*\n", answer.stderr)
+
+
 @pytest.mark.parametrize("args", [[], *([verb] for verb in cli.VERBS)], ids=str)
 def test_help_is_fast_and_imports_no_framework(args: list[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

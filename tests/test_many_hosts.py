@@ -47,10 +47,13 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def start(model_dir: Path, *flags: str, devices: int = 2) -> subprocess.Popen[str]:
+def start(
+    model_dir: Path, *flags: str, devices: int = 2, variables: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **(variables or {}),
     }
     command = [*COMMAND, f"--gin.MODEL_DIR='{model_dir}'", *flags]
     pipe = subprocess.PIPE
@@ -192,6 +195,49 @@ def test_what_one_process_lacks_ends_both(tmp_path):
     assert [child.returncode for child in children] == [2, 2], told
     assert "process 1: VOCABULARY = 'gone.model': no such file" in told[1]
     assert "process 0: preparation failed on process 1" in told[0] or "is gone" in told[0]
+
+
+def slurm(index: int, port: str) -> dict[str, str]:
+    """What SLURM tells process `index` of two; the port is else taken from the job's number."""
+    job = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    place = {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
+    return {**job, **place, "JAX_COORDINATOR_PORT": port}
+
+
+def open_mpi(index: int, port: str) -> dict[str, str]:
+    ranks = {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_LOCAL_RANK": str(index)}
+    size = {"OMPI_COMM_WORLD_SIZE": "2", "JAX_COORDINATOR_PORT": port}
+    return {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", **size, **ranks}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "host"), [(slurm, "localhost"), (open_mpi, "127.0.0.1")], ids=["slurm", "mpi"]
+)
+def test_a_scheduler_tells_who_is_who(monkeypatch, scheduler, host):
+    for name, value in scheduler(1, "7777").items():
+        monkeypatch.setenv(name, value)
+    assert hosts.detect() == (f"{host}:7777", 2, 1)
+    assert hosts.detect("10.0.0.1:5", 4, 3) == ("10.0.0.1:5", 4, 3), "flags go before"
+    assert not hosts.on_tpu_pod()
+
+
+def test_under_slurm_two_processes_are_one_run(tmp_path):
+    port = free_address().rpartition(":")[2]
+    quick = ("--multiprocess_gpu", "--gin.TRAIN_STEPS=2", "--gin.EVAL_PERIOD=2")
+    children = [start(tmp_path / "run", *quick, variables=slurm(index, port)) for index in (0, 1)]
+    told = [child.communicate(timeout=300) for child in children]
+    assert [child.returncode for child in children] == [0, 0], told
+    assert "2 processes x 2 devices" in told[0][1] and "step 2/2" in told[0][1]
+
+
+def test_under_slurm_a_missing_process_is_named(tmp_path):
+    port = free_address().rpartition(":")[2]
+    late = ("--multiprocess_gpu", "--initialization_timeout=2")
+    child = start(tmp_path / "run", *late, variables=slurm(0, port))
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 2
+    assert f"of 2 processes, missing at localhost:{port} within 2 s: 1;" in errors
+    assert len(errors.splitlines()) == 1
 
 
 def answers(calls: list[tuple]) -> list[str | None]:

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_step import CONFIG, examples
+from test_trainer import MODEL, config_of, final_params
 
-from sbs_jax import objective, optimizers, packing, rounding, step
-from sbs_jax.configs import T5Config
+from sbs_jax import objective, optimizers, packing, rounding, step, trainer
+from sbs_jax.checkpoints.convert import convert
+from sbs_jax.configs import OptimizerConfig, T5Config
 from sbs_jax.model import init_params
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.rounding import stochastic_round
@@ -145,3 +147,22 @@ def test_in_float32_changes_nothing_for_float32():
     ours = wide.update(grads, wide.init(params), params)
     theirs = plain.update(grads, plain.init(params), params)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_a_run_continues_bit_for_bit_and_its_student_converts(tmp_path):
+    """All that saves memory at once: bfloat16 parameters and computation, remat, scan."""
+    model = dataclasses.replace(
+        MODEL, dtype="bfloat16", param_dtype="bfloat16", remat_policy="full", scan_layers=True
+    )
+    steady = OptimizerConfig(learning_rate=1e-2, factors="constant")
+    whole, parts = (
+        config_of(tmp_path / name, model=model, optimizer=steady) for name in ("whole", "parts")
+    )
+    trainer.train(whole)
+    trainer.train(dataclasses.replace(parts, train_steps=4))
+    trainer.train(parts)
+    found, wanted = (final_params(tmp_path / name, model) for name in ("parts", "whole"))
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == theirs.dtype and ours.tobytes() == theirs.tobytes()
+    done = convert(str(tmp_path / "whole"), str(tmp_path / "hf"), "hf")
+    assert done.logits and done.written.kind == "hf"

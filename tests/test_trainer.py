@@ -59,14 +59,14 @@ def metrics_of(model_dir: Path) -> list[dict]:
     return [row for row in map(json.loads, lines) if "loss" in row]
 
 
-def final_params(model_dir: Path) -> list[np.ndarray]:
+def final_params(model_dir: Path, model: T5Config = MODEL) -> list[np.ndarray]:
     import jax
 
     from sbs_jax import optimizers, step
 
     rate = optimizers.create_learning_rate_scheduler(total_steps=1)
     optimizer = optimizers.create_optimizer("adamw", rate)
-    shapes = step.abstract_state(MODEL, optimizer, Partitioner())
+    shapes = step.abstract_state(model, optimizer, Partitioner())
     with Store(model_dir / "checkpoints", read_only=True) as store:
         state, _ = store.restore_latest(shapes)
     return jax.tree.leaves(jax.device_get(state.params))

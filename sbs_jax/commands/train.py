@@ -94,7 +94,7 @@ flags.DEFINE_boolean(
     "multiprocess_gpu",
     False,
     "One of several processes, on any device; what the three flags below do not tell is found on "
-    "Cloud TPU, GKE and SLURM.",
+    "Cloud TPU, GKE, SLURM and Open MPI. A TPU slice of several machines needs no flag.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -170,12 +170,13 @@ def _plan(config: TrainConfig) -> str:
 
 def _joined() -> contextlib.AbstractContextManager[None]:
     """Joins the other processes of the run, if it has several."""
+    from sbs_jax import hosts
+
     if not FLAGS.multiprocess_gpu and not FLAGS.coordinator_address:
         if FLAGS.process_count or FLAGS.process_index:
             raise UserError("--process_count and --process_index need --coordinator_address")
-        return contextlib.nullcontext()
-    from sbs_jax import hosts
-
+        if not hosts.on_tpu_pod():
+            return contextlib.nullcontext()
     return hosts.joined(
         FLAGS.coordinator_address,
         FLAGS.process_count,

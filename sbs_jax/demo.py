@@ -16,6 +16,7 @@ from sbs_jax import (
     datasets,
     demo_data,
     gin_launch,
+    gin_text,
     records,
     report,
     run_files,
@@ -151,6 +152,13 @@ def register(out: Path, seeds: Sequence[int]) -> None:
         )
 
 
+def registered(out: str, seed: int, method: str) -> str:
+    """For the config.gin of a run: adds the seed's dataset and returns the mixture's name."""
+    if dataset_name(seed) not in datasets.names():
+        register(Path(out), (seed,))
+    return f"{dataset_name(seed)}_{method}"
+
+
 def settings(method: str, bindings: Sequence[str] = ()) -> TrainConfig:
     """The configuration of ``demo_METHOD.gin``, packed for a CPU."""
     datasets.defer_seqio()  # the file registers datasets, and TensorFlow is not needed for it
@@ -185,7 +193,17 @@ def cell(
         random_seed=seed,
         output_rationale=explain,
     )
-    return Run(arm.name, config, _verb_baseline(out, fraction, seed))
+    text = gin_text.text_of(
+        config,
+        imports=("from sbs_jax import demo",),
+        instead={"mixture_or_task_name": "@demo.registered()"},
+        bindings=(
+            f"demo.registered.out = {str(out)!r}",
+            f"demo.registered.seed = {seed}",
+            f"demo.registered.method = {arm.method!r}",
+        ),
+    )
+    return Run(arm.name, config, _verb_baseline(out, fraction, seed), text)
 
 
 def _runs(out: Path, grid: Grid) -> list[Run]:

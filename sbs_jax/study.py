@@ -32,11 +32,13 @@ class Run:
         config: of the training; its data_fraction and random_seed say where in the grid it is.
         majority: what an untrained guesser scores on the test questions, instead of the
             commonest training label.
+        config_gin: gin text that gives the config again, for the run's MODEL_DIR.
     """
 
     arm: str
     config: TrainConfig
     majority: Accuracy | None = None
+    config_gin: str = ""
 
     @property
     def key(self) -> tuple[str, float, int]:
@@ -97,9 +99,10 @@ def run(study: Study) -> None:
     say(f"{len(todo)} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
     say("The first takes longest: frameworks are loaded and programs compiled.")
     progress = _Progress(todo, len(study.runs), count)
+    pairs = [(run.config, run.config_gin) for run in todo]
     try:
         with Workers(count, study.prepare, study.environment, logs) as workers:
-            for index, outcome in workers.train([run.config for run in todo], progress.started):
+            for index, outcome in workers.train(pairs, progress.started):
                 run_ = todo[index]
                 rows[run_.key] = _row(study.folder, run_, outcome)
                 _write_rows(study.folder, rows.values())

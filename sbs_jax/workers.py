@@ -98,24 +98,25 @@ class Workers:
         return self._logs / f"worker-{number}.log"
 
     def train(
-        self, configs: Sequence[TrainConfig], started: Callable[[int], object]
+        self, runs: Sequence[tuple[TrainConfig, str]], started: Callable[[int], object]
     ) -> Iterator[tuple[int, Outcome]]:
         """Yields (index of the run, outcome) in the order in which the runs finish.
 
         Args:
+            runs: what to train, and the gin text that goes into its MODEL_DIR.
             started: called with the index of every run that begins.
 
         Raises:
             UserError: a run was refused, or its worker killed; the message names its MODEL_DIR.
             RuntimeError: a run broke; the message holds the traceback.
         """
-        waiting = iter(range(len(configs)))
+        waiting = iter(range(len(runs)))
         running: dict[connection.Connection, int] = {}
 
         def give_work(pipe: connection.Connection) -> None:
             index = next(waiting, None)
             if index is not None:
-                pipe.send(configs[index])
+                pipe.send(runs[index])
                 running[pipe] = index
                 started(index)
 
@@ -124,7 +125,7 @@ class Workers:
         while running:
             for pipe in connection.wait(list(running)):
                 index = running.pop(pipe)
-                outcome = self._receive(pipe, configs[index].model_dir)
+                outcome = self._receive(pipe, runs[index][0].model_dir)
                 give_work(pipe)
                 yield index, outcome
 
@@ -160,8 +161,8 @@ def _work(
     threading.Thread(target=_stop_with_caller, daemon=True).start()
     os.environ.update(environment)
     with contextlib.suppress(EOFError):
-        while config := pipe.recv():
-            pipe.send(_outcome(config, prepare))
+        while run := pipe.recv():
+            pipe.send(_outcome(*run, prepare))
 
 
 def _stop_with_caller() -> None:
@@ -175,7 +176,9 @@ def _stop_with_caller() -> None:
 _prepared = False
 
 
-def _outcome(config: TrainConfig, prepare: Callable[[], object]) -> Outcome | _Failure:
+def _outcome(
+    config: TrainConfig, config_gin: str, prepare: Callable[[], object]
+) -> Outcome | _Failure:
     from sbs_jax import datasets, trainer  # jax reads the environment when it is imported
 
     global _prepared
@@ -186,7 +189,7 @@ def _outcome(config: TrainConfig, prepare: Callable[[], object]) -> Outcome | _F
             _prepared = True
         print(f"\n== {config.model_dir}", file=sys.stderr, flush=True)
         began = time.monotonic()
-        results = trainer.train(config)
+        results = trainer.train(config, config_gin)
         dataset = datasets.resolve(config.mixture_or_task_name).dataset
         _, rows = dataset.rows(datasets.TRAIN, config.data_fraction, config.random_seed)
         return Outcome(

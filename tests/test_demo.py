@@ -1,10 +1,12 @@
 """`sbs demo` on a small grid: annotate, train in worker processes, evaluate, report, resume."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import time
 
 import pytest
 
-from sbs_jax import cli, demo, demo_data, records
+from sbs_jax import cli, datasets, demo, demo_data, gin_launch, records
 from sbs_jax.demo import Arm, Grid
 from sbs_jax.errors import UserError
 
@@ -93,6 +95,40 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
     out, _, _ = finished
     with pytest.raises(UserError, match=r"study\.jsonl:1: a row of another study"):
         demo.run(out, Grid(arms=TINY.arms, fractions=(0.5,), seeds=(0,)))
+
+
+def test_a_student_is_evaluated_asked_and_exported(finished, tmp_path, capsys):
+    """Where nothing knows of the demo: its config.gin tells the dataset."""
+    out, _, _ = finished
+    model_dir = out / rows_of(out)["step_by_step"]["model_dir"]
+    moved = tmp_path / "run"
+    shutil.copytree(model_dir, moved)
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "sbs_jax", "evaluate", "--model_dir", str(moved)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    row = rows_of(out)["step_by_step"]
+    assert f"({row['correct']}/{row['n']})" in done.stderr
+    assert cli.main(["export", "--to=hf", str(model_dir), str(tmp_path / "hf")]) == 0
+    page = (tmp_path / "hf" / "README.md").read_text()
+    assert f"({row['correct']}/{row['n']})" in page
+    assert "sbs train --gin_file=config.gin" in page
+    (tmp_path / "in.jsonl").write_text('{"input": "can a bavik trosk ?"}\n')
+    flags = [f"--model_dir={model_dir}", f"--input={tmp_path / 'in.jsonl'}"]
+    capsys.readouterr()
+    assert cli.main(["predict", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] in ("yes", "no")
+
+
+def test_a_runs_gin_text_gives_its_configuration_again(tmp_path):
+    demo.annotate(tmp_path, 7)
+    arm = Arm("standard", "finetune")
+    run = demo.cell(tmp_path, arm, demo.settings("finetune"), 0.5, 7)
+    (tmp_path / "config.gin").write_text(run.config_gin)
+    found = gin_launch.load([str(tmp_path / "config.gin")], ["MODEL_DIR = 'elsewhere'"])
+    config = gin_launch.build("configs.TrainConfig", found)
+    assert config == dataclasses.replace(run.config, model_dir="elsewhere")
+    assert "demo_seed7" in datasets.names()
 
 
 def test_the_settings_are_those_of_the_experiment_files():

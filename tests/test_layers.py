@@ -15,7 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = [
     ["errors", "suggest"],
     ["archive", "completions", "configs", "download", "equations", "gin_scan", "paths", "records"],
-    ["splits", "gin_launch", "metrics", "predict_files", "sources", "views", "vocabularies"],
+    ["gin_launch", "gin_text", "metrics", "predict_files", "sources", "splits"],
+    ["views", "vocabularies"],
     ["asdiv", "demo_data", "release", "summaries"],
     ["figures", "prepared", "run_files", "tables"],
     ["teacher.answers", "teacher.journal", "teacher.limits", "teacher.progress"],

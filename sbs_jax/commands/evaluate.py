@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
     config = os.path.join(FLAGS.model_dir, "config.gin")
     if not os.path.exists(config):
         raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")
-    gin_launch.load([config], [])  # imports the modules that define the run's dataset
+    # Imports the modules, and calls the functions, that define the run's dataset.
+    gin_launch.build("configs.TrainConfig", gin_launch.load([config], []))
 
     from sbs_jax import restored
 

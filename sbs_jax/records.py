@@ -60,21 +60,34 @@ def parse_line(line: str, where: str, default_id: str) -> Record:
     )
 
 
+def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
+    """Streams (number from 1, text) of a file's lines; blank ones are skipped.
+
+    Raises UserError for a file that cannot be read, and file:line for one that is not UTF-8.
+    """
+    try:
+        file = Path(path).open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                where = f"{path}:{number}"
+                raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
+            if text.strip():
+                yield number, text
+
+
 def read_jsonl(path: str | os.PathLike) -> Iterator[Record]:
     """Streams the records of a JSONL file; blank lines are skipped.
 
     A record without an ``id`` gets its line number. Raises UserError (file:line and field) for a
     missing file, a line that is not JSON, or a record without input or label.
     """
-    path = Path(path)
-    try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield parse_line(line, f"{path}:{number}", str(number))
+    for number, line in lines(path):
+        yield parse_line(line, f"{path}:{number}", str(number))
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[Record]) -> int:

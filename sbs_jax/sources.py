@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record, read_jsonl
+from sbs_jax.records import Record, lines, read_jsonl
 
 Read = Callable[[str], Iterable[Record]]
 
@@ -156,22 +156,19 @@ def read_annotations(path: Path) -> dict[str, tuple[str | None, str | None]]:
     ``label``). Raises UserError (file:line) for a line that is not that.
     """
     found = {}
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                fields = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where}: not valid JSON ({error.msg})") from None
-            if not isinstance(fields, dict) or "id" not in fields:
-                raise UserError(f"{where}: expected a JSON object with id, rationale and label")
-            label = fields.get("llm_label", fields.get("label"))
-            for field, value in (("rationale", fields.get("rationale")), ("label", label)):
-                if not isinstance(value, str | None):
-                    raise UserError(f"{where}: field {field!r} must be text or absent")
-            found[str(fields["id"])] = (fields.get("rationale"), label)
+    for number, line in lines(path):
+        where = f"{path}:{number}"
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not valid JSON ({error.msg})") from None
+        if not isinstance(fields, dict) or "id" not in fields:
+            raise UserError(f"{where}: expected a JSON object with id, rationale and label")
+        label = fields.get("llm_label", fields.get("label"))
+        for field, value in (("rationale", fields.get("rationale")), ("label", label)):
+            if not isinstance(value, str | None):
+                raise UserError(f"{where}: field {field!r} must be text or absent")
+        found[str(fields["id"])] = (fields.get("rationale"), label)
     return found
 
 

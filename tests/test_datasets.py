@@ -183,6 +183,17 @@ def test_a_broken_line_is_named(data_dir: pathlib.Path) -> None:
         list(datasets.get("cqa").read("test"))
 
 
+def test_text_is_utf_8_with_or_without_a_mark(data_dir: pathlib.Path) -> None:
+    (data_dir / "cqa").mkdir()
+    path = data_dir / "cqa" / "test.jsonl"
+    line = '{"input": "café", "label": "b"}\n'
+    path.write_bytes(line.encode("utf-8-sig") + line.encode("latin-1"))
+    records = datasets.get("cqa").read("test")
+    assert next(records).input == "café"
+    with pytest.raises(UserError, match=r"test.jsonl:2: not UTF-8 text; save the file as UTF-8"):
+        next(records)
+
+
 def test_a_file_fingerprint_follows_its_content(add: object, tmp_path: pathlib.Path) -> None:
     dataset = add("printed", records=_folder(tmp_path, train=5, test=5))
     before = dataset.fingerprint("train")

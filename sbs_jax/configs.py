@@ -19,6 +19,13 @@ LEARNING_RATE_FACTORS = (
 )
 
 
+MESH_AXES = ("data", "fsdp", "model")
+
+
+def _is_mesh_axis(value: object) -> bool:
+    return value is None or value in MESH_AXES
+
+
 def _require(condition: bool, macro: str, value: object, rule: str) -> None:
     if not condition:
         raise UserError(f"{macro} = {value!r}: must be {rule}")
@@ -116,7 +123,8 @@ class PartitionerConfig:
         num_partitions: devices over which heads, mlp and vocabulary are split (T5X's name).
         fsdp: devices over which parameters and optimizer slots are split besides.
         num_microbatches: groups in which a batch is worked, to save memory; changes no result.
-        logical_axis_rules: extra (logical axis, mesh axis) pairs, before the default ones.
+        logical_axis_rules: extra (logical axis, mesh axis) pairs, before the default ones
+            (`partitioning.DEFAULT_RULES`).
     """
 
     num_partitions: int = 1
@@ -128,6 +136,10 @@ class PartitionerConfig:
         for name in ("num_partitions", "fsdp", "num_microbatches"):
             value = getattr(self, name)
             _require(isinstance(value, int) and value > 0, name, value, "a whole number above 0")
+        for rule in self.logical_axis_rules:
+            good = isinstance(rule, tuple | list) and len(rule) == 2 and _is_mesh_axis(rule[1])
+            meaning = f'("LOGICAL_AXIS", AXIS), AXIS one of {", ".join(MESH_AXES)} or None'
+            _require(good, "logical_axis_rules", rule, meaning)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

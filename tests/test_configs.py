@@ -45,6 +45,11 @@ CONFIG = TrainConfig(
         (OptimizerConfig(), {"learning_rate": 0.0}, r"LEARNING_RATE = 0\.0"),
         (OptimizerConfig(), {"factors": "constant * linear"}, "FACTORS = 'linear': must be const"),
         (PartitionerConfig(), {"fsdp": 0}, "fsdp = 0: must be a whole number above 0"),
+        (
+            PartitionerConfig(),
+            {"logical_axis_rules": (("mlp", "modle"),)},
+            r"logical_axis_rules = \('mlp', 'modle'\): must be .* one of data, fsdp, model or None",
+        ),
         (MODEL, {"dtype": "float16"}, "DTYPE = 'float16': must be float32 or bfloat16"),
         (MODEL, {"dropout_rate": 1.0}, r"DROPOUT_RATE = 1\.0"),
     ],

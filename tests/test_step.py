@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sbs_jax import gradients, objective, optimizers, packing, step
+from sbs_jax import datasets, gin_launch, gradients, objective, optimizers, packing, step
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
+
+datasets.defer_seqio()
 
 CONFIG = T5Config(
     vocab_size=64,
@@ -150,6 +152,30 @@ def test_parameters_and_slots_are_really_sharded():
     assert kernel.addressable_shards[0].data.shape == (16 // 2, 32 // 2)
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == kernel.shape]
     assert moments and all(m.sharding.spec == kernel.sharding.spec for m in moments)
+
+
+def test_rules_from_gin_go_before_the_default_ones(plain):
+    bindings = [
+        "MODEL_DIR = 'unused'",
+        "PartitionerConfig.num_partitions = 2",
+        "PartitionerConfig.logical_axis_rules = (('mlp', None), ('vocab', 'data'))",
+    ]
+    found = gin_launch.load(["experiments/demo_step_by_step.gin"], bindings)
+    partitioner = Partitioner.of(gin_launch.build("configs.TrainConfig", found).partitioner)
+    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    params = step.init_state(CONFIG, optimizer, partitioner, seed=0).params
+    specs = {
+        "wi_0": params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"].sharding.spec,
+        "query": params["encoder"]["layers_0"]["attention"]["query"]["kernel"].sharding.spec,
+        "embedding": params["token_embedder"]["embedding"].sharding.spec,
+    }
+    assert specs == {
+        "wi_0": PartitionSpec("fsdp", None),
+        "query": PartitionSpec("fsdp", "model"),
+        "embedding": PartitionSpec("data", "fsdp"),
+    }
+    assert_same(run(partitioner), plain)
 
 
 def test_a_dimension_no_axis_divides_stays_whole():

@@ -9,7 +9,7 @@ import threading
 
 import made_checkpoints as made
 import pytest
-import test_checkpoint_torch as torch_files
+import torch_files
 from safetensors.numpy import load_file
 
 from sbs_jax import cli

@@ -4,6 +4,7 @@ No framework is imported here, so that `sbs train --dry_run` answers at once.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from sbs_jax.errors import UserError
 
@@ -242,3 +243,42 @@ class TrainConfig:
         _require(0 <= self.alpha <= 1, "ALPHA", self.alpha, "from 0 to 1")
         _require(0 < self.data_fraction <= 1, "DATA_FRACTION", self.data_fraction, "above 0, to 1")
         _require(isinstance(self.model, T5Config), "MODEL", self.model, "a T5Config")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A grid of runs: every arm on every fraction of the data with every seed.
+
+    Attributes:
+        study_dir: STUDY_DIR. The same command with the same folder does what is missing.
+        arms: the gin files of an experiment (a name or a list) by the name of what is compared.
+            ``standard`` and ``step_by_step`` are names the report knows.
+        fractions: DATA_FRACTION of the runs.
+        seeds: RANDOM_SEED of the runs: two or more, or there is no interval over seeds.
+        bindings: gin bindings of all runs, e.g. ``TRAIN_STEPS = 300``.
+        arm_bindings: more of them, by arm.
+        workers: runs trained side by side. With more than one each gets a CPU thread of its own
+            and no accelerator; one run uses every device there is.
+    """
+
+    study_dir: str
+    arms: Mapping[str, str | Sequence[str]]
+    fractions: Sequence[float] = (1.0,)
+    seeds: Sequence[int] = (0, 1, 2)
+    bindings: Sequence[str] = ()
+    arm_bindings: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        _require(isinstance(self.study_dir, str), "STUDY_DIR", self.study_dir, "a string")
+        rule = '{"NAME": "experiments/FILE.gin", ...}'
+        _require(isinstance(self.arms, dict) and bool(self.arms), "arms", self.arms, rule)
+        for name in ("fractions", "seeds"):
+            values = getattr(self, name)
+            good = bool(values) and len(set(values)) == len(values)
+            _require(good, name, values, "values, each once")
+        for arm in self.arm_bindings:
+            known = ", ".join(self.arms)
+            _require(arm in self.arms, "arm_bindings", arm, f"about one of the arms, {known}")
+        good = isinstance(self.workers, int) and self.workers > 0
+        _require(good, "workers", self.workers, "a whole number above 0")

@@ -24,7 +24,6 @@ from sbs_jax import (
     study,
     summaries,
     tables,
-    workers,
 )
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import SPLITS, TEST, TRAIN
@@ -37,7 +36,6 @@ from sbs_jax.study import Run, Study
 
 BASELINE = "the verb's usual answer, whatever the noun"
 _MOST_WORKERS = 8
-_CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _PAGE_NEEDS = ("jinja2", "matplotlib")
 
 # Encoder and decoder tokens of a row: four questions without prefix, or two with their rationales.
@@ -111,11 +109,7 @@ def study_of(out: Path, runs: Sequence[Run], grid: Grid) -> Study:
         texts=_texts(grid),
         prepare=functools.partial(register, out, tuple(grid.seeds)),
         workers=min(_cores(), _MOST_WORKERS),
-        environment={
-            **workers.ONE_CPU_THREAD,
-            _CACHE_VARIABLE: os.environ.get(_CACHE_VARIABLE, str(out / "cache")),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        },
+        environment=study.environment(out, one_cpu_thread=True),
     )
 
 

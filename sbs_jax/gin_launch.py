@@ -72,7 +72,7 @@ def load(
     _search_paths[:] = [os.fspath(folder) for folder in folders]
     found = gin_scan.scan(files, bindings, _search_paths)
     _check_macros(found)
-    _import_from_working_directory(found.imports)
+    import_modules(found.imports)
     gin.clear_config()
     with _quiet_search():
         for file in files:
@@ -133,7 +133,7 @@ def _parameters(configurable: Callable) -> list[inspect.Parameter]:
     return list(inspect.signature(configurable.__init__).parameters.values())[1:]
 
 
-def _import_from_working_directory(modules: Iterable[str]) -> None:
+def import_modules(modules: Iterable[str]) -> None:
     """Lets `sbs` find the user's own task modules where `python -m` would: beside him.
 
     Not for longer than the import: gin takes folders on the path for packages and trips over them.

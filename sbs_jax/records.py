@@ -66,18 +66,20 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
     Raises UserError for a file that cannot be read, and file:line for one that is not UTF-8.
     """
     try:
-        file = Path(path).open("rb")
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = _decoded(line, f"{path}:{number}", first=number == 1)
+                if text.strip():
+                    yield number, text
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                where = f"{path}:{number}"
-                raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
-            if text.strip():
-                yield number, text
+
+
+def _decoded(line: bytes, where: str, first: bool) -> str:
+    try:
+        return line.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
 
 
 def read_jsonl(path: str | os.PathLike) -> Iterator[Record]:

@@ -7,6 +7,7 @@ continues from its last checkpoint. `report` makes tables and figures of the fol
 import dataclasses
 import hashlib
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,9 @@ from sbs_jax.logs import duration, say
 from sbs_jax.metrics import Accuracy
 from sbs_jax.run_files import StudyTexts
 from sbs_jax.summaries import arm_name, labels_name
-from sbs_jax.workers import Outcome, Workers
+from sbs_jax.workers import ONE_CPU_THREAD, Outcome, Workers
+
+_CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,13 @@ class Study:
     prepare: Callable[[], object]
     workers: int
     environment: Mapping[str, str]
+
+
+def environment(folder: Path, one_cpu_thread: bool) -> dict[str, str]:
+    """Variables for workers: compiled programs are shared in the folder, or where the user says."""
+    cache = os.environ.get(_CACHE_VARIABLE, str(folder / "cache"))
+    shared = {_CACHE_VARIABLE: cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    return shared | (ONE_CPU_THREAD if one_cpu_thread else {})
 
 
 def cell_dir(folder: Path, arm: str, fraction: float, seed: int) -> str:

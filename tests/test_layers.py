@@ -46,7 +46,7 @@ NUMERICS = [
     ["exports.cards"],
     ["exports.hugging_face", "exports.stablehlo"],
     ["study"],
-    ["demo"],
+    ["demo", "grids"],
 ]
 # Other trainers launch our experiments through these; test_nothing_imports_an_engine.
 ENGINES = [["engines.t5x_data"], ["engines.t5x_model"], ["engines.t5x_training"]]

@@ -31,6 +31,7 @@ INSTEAD = {
     "data": ["--release=archive"],
     "tasks": ["--vocabulary=spiece.model"],
     "train": SMALL,
+    "study": ["--dry_run"],  # test_study.py runs one
 }
 
 
@@ -61,10 +62,14 @@ def test_every_command_of_the_readme_works(tmp_path):
             text=True,
         )
         assert done.returncode == 0, f"sbs {verb} {arguments}: {done.stderr}"
-    assert verbs == ["data", "tasks", "train", "evaluate", "train", "report"]
+    assert verbs == ["data", "tasks", "train", "evaluate", "train", "export", "export", "report"]
     results = json.loads((tmp_path / "runs" / "cqa" / "results.json").read_text())
     assert {row["split"]: row["n"] for row in results["results"]}["test"] == fixtures_release.TEST
     assert (tmp_path / "report" / "report.html").exists()
+    test = next(row for row in results["results"] if row["split"] == "test")
+    for folder in ("students", "programs"):
+        page = (tmp_path / folder / "cqa" / "README.md").read_text()
+        assert f"({test['correct']}/{test['n']})" in page
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from sbs_jax import demo, study, workers
+from sbs_jax import cli, demo, runs, study, workers
 from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.run_files import StudyTexts
@@ -81,3 +81,91 @@ def test_a_row_of_another_study_is_refused_before_anything_starts(tmp_path, chan
     (tmp_path / "study.jsonl").write_text(json.dumps(row) + "\n")
     study.run(made)  # all is done: no worker starts
     assert not (tmp_path / "logs").exists()
+
+
+STUDY = """
+from __gin__ import dynamic_registration
+from sbs_jax import configs
+STUDY_DIR = %gin.REQUIRED
+configs.StudyConfig:
+  study_dir = %STUDY_DIR
+  arms = {
+      "standard": "experiments/demo_finetune.gin",
+      "step_by_step": ["experiments/demo_step_by_step.gin", "small.gin"],
+  }
+  fractions = (0.05,)
+  seeds = (0, 1)
+  bindings = [
+      "TRAIN_STEPS = 4",
+      "EVAL_PERIOD = 2",
+      "EVALUATOR_NUM_EXAMPLES = 20",
+      "T5Config.num_encoder_layers = 1",
+      "T5Config.num_decoder_layers = 1",
+      "TrainConfig.max_decode_length = 2",
+  ]
+  arm_bindings = {"step_by_step": ["ALPHA = 0.25"]}
+  workers = 2
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> pathlib.Path:
+    """A working directory with a study of small runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.gin").write_text(STUDY)
+    (tmp_path / "small.gin").write_text("OUTPUT_RATIONALE = False\n")
+    return tmp_path
+
+
+GIVEN = ["study", "--gin_file=x.gin", "--gin.STUDY_DIR='made'"]
+
+
+def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
+    assert cli.main(GIVEN) == 0
+    printed = capsys.readouterr()
+    assert "step-by-step minus standard" in printed.out and "[4/4]" in printed.err
+    rows = [json.loads(line) for line in (here / "made" / "study.jsonl").read_text().splitlines()]
+    found = sorted((row["arm"], row["fraction"], row["seed"], row["n"]) for row in rows)
+    assert found == [(arm, 0.05, s, 20) for arm in ("standard", "step_by_step") for s in (0, 1)]
+    run = here / "made" / "runs" / "step_by_step-5pct-seed1"
+    assert runs.load(run).alpha == 0.25 and runs.load(run).random_seed == 1
+    assert (here / "made" / "report.html").is_file()
+    assert cli.main(["evaluate", f"--model_dir={run}", "--split=validation"]) == 0
+    capsys.readouterr()
+    assert cli.main(GIVEN) == 0
+    assert "4 of 4 runs are finished already" in capsys.readouterr().err
+
+
+def test_a_study_may_be_looked_at_first(here, capsys):
+    assert cli.main([*GIVEN, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("4 runs in made, 2 at a time\n")
+    assert "step_by_step-5pct-seed1  demo_step_by_step: 4 updates of 32 questions" in printed
+    assert sorted(path.name for path in here.iterdir()) == ["small.gin", "x.gin"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--gin.StudyConfig.seeds=(0, 0)", "seeds = (0, 0): must be values, each once"),
+        ("--gin.StudyConfig.arms={}", "arms = {}: must be"),
+        ("--gin.StudyConfig.bindings=['TRAIN_STEP = 4']", "arm 'standard': --gin.TRAIN_STEP"),
+        (
+            "--gin.StudyConfig.arms={'step_by_step': 'gone.gin'}",
+            "arm 'step_by_step': --gin_file: no gin",
+        ),
+        ("--gin.StudyConfig.arm_bindings={'b': []}", "must be about one of the arms, standard"),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_line(here, capsys, change, message):
+    assert cli.main([*GIVEN, change]) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+    assert not (here / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["demo", "cqa"])
+def test_the_packaged_studies_resolve(tmp_path, capsys, name):
+    given = [f"--gin_file=studies/{name}.gin", f"--gin.STUDY_DIR='{tmp_path}'"]
+    assert cli.main(["study", *given, "--dry_run"]) == 0
+    assert "runs in" in capsys.readouterr().out

@@ -1,0 +1,120 @@
+"""A study that a gin file describes: experiments as arms, over data fractions and seeds."""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sbs_jax import datasets, gin_launch, paths, report, study, summaries
+from sbs_jax.configs import StudyConfig, TrainConfig
+from sbs_jax.errors import UserError
+from sbs_jax.run_files import StudyTexts
+from sbs_jax.study import Run, Study
+
+import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.5.0 forgets
+
+_CAVEATS = (
+    "The comparison is at equal updates unless an arm sets TRAIN_STEPS; the CPU-seconds beside it "
+    "are those of the updates alone.",
+    "Checkpoints were chosen on validation; the test questions were scored once, at the end.",
+)
+
+
+def load(
+    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | Path]
+) -> tuple[StudyConfig, list[Run], list[str]]:
+    """Reads a study's gin files, and those of every run.
+
+    Returns:
+        The study, its runs, and the modules that register their datasets.
+
+    Raises:
+        UserError: for any mistake in any of the files, before anything is trained.
+    """
+    found = gin_launch.load(files, bindings, search_paths)
+    config = gin_launch.build("configs.StudyConfig", found)
+    runs, modules = [], list(found.imports)
+    for seed in config.seeds:  # seed after seed, so that an interrupted study has whole ones
+        for fraction in config.fractions:
+            for arm in config.arms:
+                run, imports = _cell(config, arm, fraction, seed, search_paths)
+                runs.append(run)
+                modules += [name for name in imports if name not in modules]
+    return config, runs, modules
+
+
+def _cell(
+    config: StudyConfig,
+    arm: str,
+    fraction: float,
+    seed: int,
+    search_paths: Sequence[str | Path],
+) -> tuple[Run, list[str]]:
+    files = config.arms[arm]
+    model_dir = study.cell_dir(Path(config.study_dir).absolute(), arm, fraction, seed)
+    bindings = [
+        *config.bindings,
+        *config.arm_bindings.get(arm, ()),
+        f"MODEL_DIR = {model_dir!r}",
+        f"DATA_FRACTION = {fraction!r}",
+        f"RANDOM_SEED = {seed!r}",
+    ]
+    try:
+        found = gin_launch.load(
+            [files] if isinstance(files, str) else files, bindings, search_paths
+        )
+        built = gin_launch.build("configs.TrainConfig", found)
+        datasets.resolve(built.mixture_or_task_name)
+    except UserError as error:
+        raise UserError(f"arm {arm!r}: {error}") from None
+    return Run(arm, built, config_gin=gin.operative_config_str()), found.imports
+
+
+def run(config: StudyConfig, runs: Sequence[Run], modules: Sequence[str]) -> str:
+    """Trains what is missing, then writes the report. Returns its tables as text."""
+    folder = Path(config.study_dir).absolute()
+    several = config.workers > 1
+    made = Study(
+        folder=folder,
+        runs=runs,
+        texts=_texts(config, runs),
+        prepare=functools.partial(prepare, os.fspath(paths.data_dir()), tuple(modules)),
+        workers=config.workers,
+        environment=study.environment(folder, one_cpu_thread=several),
+    )
+    study.run(made)
+    return report.write([folder], folder)
+
+
+def prepare(data_dir: str, modules: Sequence[str]) -> None:
+    """In a worker: the data folder, and the modules that register datasets."""
+    paths.set_data_dir(data_dir)
+    gin_launch.import_modules(modules)
+
+
+def describe(config: StudyConfig, runs: Sequence[Run]) -> str:
+    """The runs as lines for people."""
+    lines = [f"{len(runs)} runs in {config.study_dir}, {config.workers} at a time"]
+    return "\n".join([*lines, *(f"  {run.config.model_dir}  {_told(run.config)}" for run in runs)])
+
+
+def _told(config: TrainConfig) -> str:
+    return (
+        f"{config.mixture_or_task_name}: {config.train_steps} updates of {config.batch_size} "
+        f"questions, alpha {config.alpha:g}, {config.optimizer.preset} at "
+        f"{config.optimizer.learning_rate:g}"
+    )
+
+
+def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
+    first = {run.arm: run.config for run in reversed(runs)}
+    names = sorted({datasets.resolve(c.mixture_or_task_name).dataset.name for c in first.values()})
+    arms = "; ".join(f"{summaries.arm_name(arm)}: {_told(c)}" for arm, c in first.items())
+    return StudyTexts(
+        title=f"{', '.join(names)}: {', '.join(map(summaries.arm_name, config.arms))}",
+        intro=(
+            f"{len(runs)} runs: data fractions {', '.join(f'{f:g}' for f in config.fractions)}, "
+            f"seeds {', '.join(map(str, config.seeds))}. Settings, {arms}."
+        ),
+        caveats=_CAVEATS,
+    )

@@ -62,7 +62,8 @@ def test_every_command_of_the_readme_works(tmp_path):
             text=True,
         )
         assert done.returncode == 0, f"sbs {verb} {arguments}: {done.stderr}"
-    assert verbs == ["data", "tasks", "train", "evaluate", "train", "export", "export", "report"]
+    steps = ["data", "tasks", "train", "evaluate", "train", "export", "export", "report", "study"]
+    assert verbs == steps
     results = json.loads((tmp_path / "runs" / "cqa" / "results.json").read_text())
     assert {row["split"]: row["n"] for row in results["results"]}["test"] == fixtures_release.TEST
     assert (tmp_path / "report" / "report.html").exists()

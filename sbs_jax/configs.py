@@ -217,8 +217,6 @@ class TrainConfig:
             ("RATIONALE_PREFIX", self.rationale_prefix),
         ):
             _require(isinstance(value, str), macro, value, "a string")
-        local = "://" not in self.model_dir
-        _require(local, "MODEL_DIR", self.model_dir, "a folder; mount the bucket, e.g. by gcsfuse")
         lengths = self.task_feature_lengths
         for name in ("inputs", "targets"):
             good = isinstance(lengths, dict) and isinstance(lengths.get(name), int)

@@ -67,10 +67,12 @@ def fingerprints(model_dir: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
-    """Raises UserError, naming the first difference, if MODEL_DIR holds another run.
+    """Raises UserError, naming the first difference, if MODEL_DIR is or holds something else.
 
     TRAIN_STEPS may change: the run then goes on under the schedule of the new number.
     """
+    if "://" in config.model_dir:
+        raise UserError(f"MODEL_DIR {config.model_dir}: give a folder; mount a bucket (gcsfuse)")
     path = Path(config.model_dir) / _FILE
     if not path.exists():
         if any(path.parent.glob("checkpoint*")):

@@ -35,7 +35,6 @@ CONFIG = TrainConfig(
         (CONFIG, {"train_steps": -1}, "TRAIN_STEPS = -1: must be a whole number above 0"),
         (CONFIG, {"task_feature_lengths": {"inputs": 8}}, "TASK_FEATURE_LENGTHS = "),
         (CONFIG, {"task_feature_lengths": {"inputs": 8, "targets": 1}}, "both above 1"),
-        (CONFIG, {"model_dir": "gs://bucket/run"}, "MODEL_DIR = 'gs://bucket/run': must be a fold"),
         (CONFIG, {"keep_best": 0}, "keep_best = 0: must be a whole number above 0"),
         (CONFIG, {"on_nonfinite": "ignore"}, "must be 'stop', 'skip' or 'reduce'"),
         (MODEL, {"remat_policy": "some"}, "REMAT_POLICY = 'some': must be one of none, minimal"),

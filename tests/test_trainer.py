@@ -173,11 +173,12 @@ def test_foreign_checkpoints_are_refused_and_nothing_is_written(tmp_path):
         ({"model": dataclasses.replace(MODEL, vocab_size=64)}, "set VOCAB_SIZE"),
         ({"initial_checkpoint_path": "nowhere"}, "INITIAL_CHECKPOINT_PATH nowhere"),
         ({"row_lengths": (4, 24)}, "a row holds 4"),
+        ({"model_dir": "gs://bucket/run"}, "MODEL_DIR gs://bucket/run: give a folder; mount"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        trainer.train(config_of(tmp_path / "run", **changes))
+        trainer.train(dataclasses.replace(config_of(tmp_path / "run"), **changes))
     assert not (tmp_path / "run").exists()
 
 

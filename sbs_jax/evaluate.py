@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbs_jax import batches, metrics
+from sbs_jax import batches, hosts, metrics
 from sbs_jax.configs import T5Config
 from sbs_jax.datasets import Selection
 from sbs_jax.decoding import greedy
@@ -94,6 +94,7 @@ class Decoder:
             for place, row in zip(places, self._partitioner.fetch(ids), strict=True):
                 if place >= 0:
                     outputs[place] = self._vocabulary.decode(row.tolist())
+            hosts.sign_of_progress()
         assert None not in outputs, "every example is decoded exactly once"
         return outputs
 

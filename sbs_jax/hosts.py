@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 import traceback
 import zlib
@@ -22,9 +23,11 @@ from sbs_jax.errors import UserError
 
 INITIALIZATION_SECONDS = 300
 HEARTBEAT_SECONDS = 100
+PROGRESS_SECONDS = 1800
 USER_ERROR, LOST_PEER = 2, 75  # 75: EX_TEMPFAIL of sysexits.h, "try again"
 
 _RETRY_SECONDS = 0.1
+_WATCH_SECONDS = 5.0
 # How jax words the loss of another process: collectives of CPU and GPU, the coordination service.
 _LOST = re.compile(r"Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (closed|reset)|heartbeat")
 
@@ -42,6 +45,7 @@ def joined(
     index: int | None,
     initialization_timeout: int | None = None,
     heartbeat_timeout: int | None = None,
+    progress_timeout: int | None = None,
 ) -> Iterator[None]:
     """Inside, this process is one of a run's. A failure inside ends the process at once.
 
@@ -51,6 +55,8 @@ def joined(
         initialization_timeout: seconds to wait for the others; default 300.
         heartbeat_timeout: seconds after which a silent process counts as dead, and jax aborts the
             others (exit status 134); default 100.
+        progress_timeout: seconds without a `sign_of_progress` after which this process gives the
+            run up: one that lives but hangs keeps all others waiting; default 1800.
 
     Raises:
         UserError: processes are missing, named by number, or were started differently.
@@ -74,6 +80,7 @@ def joined(
     )
     try:
         _check_devices()
+        _watch(progress_timeout or PROGRESS_SECONDS)
         yield
     except UserError as error:
         _leave(f"sbs: error: process {jax.process_index()}: {error}", USER_ERROR)
@@ -114,6 +121,32 @@ def on_tpu_pod() -> bool:
         return False
     _, count, _ = detect()
     return count is not None and count > 1
+
+
+_progress = time.monotonic()
+
+
+def sign_of_progress() -> None:
+    """Called after every update and every batch of an evaluation."""
+    global _progress
+    _progress = time.monotonic()
+
+
+def _watch(timeout: int) -> None:
+    """Ends this process, from a thread, when nothing has moved for `timeout` seconds."""
+
+    def watch() -> None:
+        while (waited := time.monotonic() - _progress) < timeout:
+            time.sleep(min(timeout - waited + 0.1, _WATCH_SECONDS))
+        _leave(
+            f"sbs: error: no update and no evaluation batch ended within {timeout} s: a process of "
+            "this run hangs, or --progress_timeout is too short; the same command, on every "
+            "process, continues from the last checkpoint",
+            LOST_PEER,
+        )
+
+    sign_of_progress()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _leave(message: str, status: int) -> None:

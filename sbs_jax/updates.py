@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from sbs_jax import objective
+from sbs_jax import hosts, objective
 from sbs_jax.batches import Batches, iterate
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
@@ -109,6 +109,7 @@ def run(
     for index, batch in iterate(batches, first, config.train_steps):
         state, metrics = train_step(state, partitioner.put_batch(batch))
         meter.add(index, metrics)
+        hosts.sign_of_progress()
         done, updates = index + 1, updates + 1
         if index == first:
             jax.block_until_ready(metrics)

@@ -180,6 +180,23 @@ def test_a_lost_process_ends_the_other(tmp_path, victim, fault):
     assert "another process of this run is gone" in errors or "another task died" in errors
 
 
+@pytest.mark.slow
+def test_a_process_that_lives_but_hangs_ends_the_run(tmp_path):
+    """Stopped, while its heartbeats are waited for much longer: as if it hung in its own code."""
+    patient = ("--heartbeat_timeout=1000", "--progress_timeout=40")
+    endless = ("--gin.TRAIN_STEPS=100000", "--gin.EVAL_PERIOD=100000")
+    with pair(tmp_path / "run", *endless, *patient) as children:
+        follow(children[0], "step 3/")
+        children[1].send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        _, errors = children[0].communicate(timeout=120)
+        assert 30 < time.monotonic() - stopped < 75
+    assert children[0].returncode == hosts.LOST_PEER, errors
+    assert errors.splitlines()[-1].startswith(
+        "sbs: error: no update and no evaluation batch ended within 40 s: a process of this run"
+    )
+
+
 def test_processes_told_different_things_are_refused(tmp_path):
     with pair(tmp_path / "run", second=("--gin.ALPHA=0.25",)) as children:
         told = [child.communicate(timeout=120)[1] for child in children]

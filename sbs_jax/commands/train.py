@@ -117,6 +117,13 @@ flags.DEFINE_integer(
     "Seconds after which a process that is silent counts as dead; default 100.",
     flag_values=FLAGS,
 )
+flags.DEFINE_integer(
+    "progress_timeout",
+    None,
+    "Seconds without a finished update or evaluation batch after which one of several processes "
+    "gives up; default 1800.",
+    flag_values=FLAGS,
+)
 
 
 def main(argv: list[str]) -> int | None:
@@ -183,4 +190,5 @@ def _joined() -> contextlib.AbstractContextManager[None]:
         FLAGS.process_index,
         FLAGS.initialization_timeout,
         FLAGS.heartbeat_timeout,
+        FLAGS.progress_timeout,
     )

@@ -4,6 +4,7 @@ import json
 
 import made_checkpoints as made
 import pytest
+from test_checkpoint_tokenizer import train
 
 from sbs_jax import cli
 from sbs_jax.checkpoints import sbs
@@ -76,6 +77,27 @@ def test_another_arithmetic_is_told(tmp_path):
     assert manifest["computed_in"] == "bfloat16"
     assert manifest["prefixes"] == {"label": ""}
     assert [program["computes"] for program in manifest["programs"]] == ["label", "logits"]
+
+
+def test_a_vocabulary_that_transformers_cannot_be_told_is_refused(tmp_path, capsys):
+    train(tmp_path / "bpe.model", model_type="bpe", vocab_size=40, hard_vocab_limit=False)
+    sbs.write(tmp_path / "run", made.checkpoint(vocabulary=str(tmp_path / "bpe.model")))
+    there = sorted(tmp_path.iterdir())
+    assert cli.main(["export", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert "no tokenizer for this kind of SentencePiece model" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == there
+    arguments = ["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]
+    assert cli.main(arguments) == 0
+    assert "no tokenizer.json: it cannot hold this kind" in capsys.readouterr().out
+
+
+def test_a_converted_folder_holds_its_tokenizer(tmp_path, capsys):
+    sbs.write(tmp_path / "run", made.checkpoint(vocabulary="demo"))
+    assert cli.main(["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    assert "tokenizer" not in capsys.readouterr().out
+    assert {"tokenizer.json", "tokenizer_config.json", "spiece.model"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 def test_without_results_the_page_says_so(tmp_path):

@@ -3,10 +3,12 @@
 The result is read again and compared with the source, bit by bit, before it gets its name. A model
 of any size is converted array by array:
 
-  sbs convert --to=sbs google-t5-v1_1-base models/t5_1_1_base
+  sbs convert --to=sbs hf://google/t5-v1_1-base models/t5_1_1_base
   sbs convert --to=t5x models/t5_1_1_base models/t5x/checkpoint_0
   sbs convert --to=hf runs/cqa students/cqa
 """
+
+import os
 
 from absl import flags
 
@@ -30,6 +32,7 @@ flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     """Converts and tells what was compared."""
     from sbs_jax.checkpoints.convert import convert
+    from sbs_jax.checkpoints.hf_tokenizer import TOKENIZER_CONFIG
     from sbs_jax.checkpoints.initial import FORMATS
 
     source, destination = argv
@@ -44,5 +47,5 @@ def main(argv: list[str]) -> None:
     print(f"{written.path}: written as {FORMATS[written.kind]} checkpoint; {checked}")
     if found.vocabulary is None:
         print(f"{source} does not tell its vocabulary; --vocabulary adds it")
-    elif FLAGS.to == "hf" and written.vocabulary is None:
-        print("the tokenizer was not copied: take spiece.model of the Hugging Face model")
+    elif FLAGS.to == "hf" and not os.path.exists(os.path.join(destination, TOKENIZER_CONFIG)):
+        print("no tokenizer.json: it cannot hold this kind of SentencePiece model")

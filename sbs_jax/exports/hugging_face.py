@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from sbs_jax.checkpoints import convert, hf, hf_write
+from sbs_jax.checkpoints.hf_tokenizer import TOKENIZER_CONFIG
+from sbs_jax.errors import UserError
 from sbs_jax.exports import cards
 from sbs_jax.exports.student import CONFIG_GIN, Student
 
@@ -16,7 +18,8 @@ def write(student: Student, destination: str) -> bool:
         Whether the logits of a fixed input were compared besides the parameters.
 
     Raises:
-        UserError: the folder is there or cannot be written, or came out different.
+        UserError: the folder is there or cannot be written, or came out different; or a kind of
+            vocabulary that transformers cannot be told.
     """
     generation = {"do_sample": False, "num_beams": 1}
     if student.max_decode_length:
@@ -25,6 +28,11 @@ def write(student: Student, destination: str) -> bool:
         hf_write.write(
             partial, student.checkpoint, generation=generation, input_length=student.input_length
         )
+        if not (partial / TOKENIZER_CONFIG).exists():
+            raise UserError(
+                f"--vocabulary {student.checkpoint.vocabulary!r}: transformers can be given no "
+                "tokenizer for this kind of SentencePiece model; take --to=stablehlo"
+            )
         name = Path(destination).resolve().name
         card = cards.hugging_face(student, name)
         (partial / "README.md").write_text(card, encoding="utf-8")

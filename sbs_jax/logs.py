@@ -54,18 +54,20 @@ class MetricsLog:
         for name, value in rounded.items():
             self._events.add_scalar(name, value, step)
 
-    def progress(self, step: int, scalars: Mapping[str, float], seconds_left: float) -> None:
-        """One line: step, losses per task, speed and the time left."""
+    def progress(
+        self, step: int, scalars: Mapping[str, float], seconds_left: float | None
+    ) -> None:
+        """One line: step, losses per task and, once it is known, speed and the time left."""
         losses = "  ".join(
             f"{name.removesuffix('/loss')} {value:.4f}"
             for name, value in scalars.items()
             if name.endswith("loss")
         )
-        say(
-            f"step {step}/{self._train_steps}  {losses}  "
-            f"{scalars['examples_per_second']:.1f} examples/s  "
-            f"ETA {duration(seconds_left)}"
-        )
+        pace = ""
+        if seconds_left is not None:
+            speed = scalars["examples_per_second"]
+            pace = f"  {speed:.1f} examples/s  ETA {duration(seconds_left)}"
+        say(f"step {step}/{self._train_steps}  {losses}{pace}")
 
     def close(self) -> None:
         if self._events is not None:

@@ -118,10 +118,12 @@ def run(
             scalars = meter.summarise()
             pace = (time.monotonic() - began) / updates
             scalars["examples_per_second"] = config.batch_size / pace
+            left = None
             if done > first + 1:  # the first step's are the compiler's
                 scalars["cpu_seconds"] = time.process_time() - cpu_began
+                left = pace * (config.train_steps - done)
             log.write(done, scalars)
-            log.progress(done, scalars, seconds_left=pace * (config.train_steps - done))
+            log.progress(done, scalars, left)
             updates = 0
         yield done, state
         if not updates:

@@ -16,6 +16,8 @@ import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.
 _CAVEATS = (
     "The comparison is at equal updates unless an arm sets TRAIN_STEPS; the CPU-seconds beside it "
     "are those of the updates alone.",
+    "All seeds share one set of test questions: intervals over seeds do not cover the chance of "
+    "which questions were drawn.",
     "Checkpoints were chosen on validation; the test questions were scored once, at the end.",
 )
 

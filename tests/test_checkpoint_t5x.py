@@ -1,4 +1,4 @@
-"""T5X's legacy format: upstream's own checkpoint, chunks of every kind, and damaged ones."""
+"""T5X's formats: upstream's own checkpoint, chunks of every kind, Orbax, and damaged ones."""
 
 import gzip
 import json
@@ -8,10 +8,12 @@ import made_checkpoints as made
 import ml_dtypes
 import msgpack
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from sbs_jax.checkpoints import t5x, zarr
+from sbs_jax.checkpoints import initial, manager, t5x, zarr
 from sbs_jax.checkpoints.convert import convert
+from sbs_jax.checkpoints.params import nested
 from sbs_jax.errors import UserError
 
 EMBEDDING = "target.token_embedder.embedding"
@@ -361,3 +363,30 @@ def test_a_path_never_leads_out_of_the_checkpoint(folder, path):
     write_index(folder, index)
     with pytest.raises(UserError, match=r"leads out of the checkpoint|neither an array"):
         t5x.read(str(folder))
+
+
+@pytest.fixture
+def orbax_folder(tmp_path):
+    """As T5X writes by default: an Orbax folder ``state`` in checkpoint_STEP."""
+    source = made.checkpoint(step=7)
+    params = nested({name: array.read() for name, array in source.params.items()})
+    slots = {"1": {"mu": params, "count": np.int32(7)}}
+    tree = {"target": params, "state": {"step": np.int32(7), "param_states": slots}}
+    manager.silence_orbax()
+    ocp.PyTreeCheckpointer().save(tmp_path / "checkpoint_7" / "state", tree)
+    return tmp_path / "checkpoint_7"
+
+
+def test_what_t5x_writes_through_orbax_is_read(orbax_folder):
+    found = initial.find(str(orbax_folder))
+    assert (found.kind, found.step, found.config) == ("t5x", 7, made.UNTIED)
+    made.assert_same_params(found.params, made.checkpoint().params)
+
+
+def test_a_damaged_orbax_array_of_t5x_is_named(orbax_folder):
+    data = max((orbax_folder / "state").rglob("*"), key=lambda file: file.stat().st_size)
+    data.write_bytes(data.read_bytes()[:100])
+    params = initial.find(str(orbax_folder)).params
+    with pytest.raises(UserError, match=rf"{orbax_folder}/state: .*OUT_OF_RANGE"):
+        for array in params.values():
+            array.read()

@@ -35,7 +35,7 @@ NUMERICS = [
     ["logs", "model", "objective", "optimizers", "packing", "partitioning", "stopping"],
     ["checkpoints.hf_tokenizer", "checkpoints.hub", "checkpoints.integrity"],
     ["checkpoints.manager", "checkpoints.params", "checkpoints.trees"],
-    ["checkpoints.torch_file"],
+    ["checkpoints.orbax_arrays", "checkpoints.torch_file"],
     ["batches", "checkpoints.hf", "checkpoints.store", "checkpoints.zarr", "decoding", "gradients"],
     ["checkpoints.hf_write", "checkpoints.sbs", "checkpoints.t5x", "evaluate", "step"],
     ["checkpoints.initial"],

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 
 import jax
+import made_checkpoints as made
 import numpy as np
 import pytest
 import seqio
@@ -14,6 +15,7 @@ from flax import traverse_util
 from jax.sharding import PartitionSpec
 
 from sbs_jax import datasets, objective, packing, seqio_tasks, views
+from sbs_jax.checkpoints import t5x
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 
@@ -283,19 +285,17 @@ def test_initial_checkpoints_of_t5x_are_passed_on(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "old" / "checkpoint_7").mkdir(parents=True)
-    (tmp_path / "old" / "checkpoint_7" / "checkpoint").touch()
-    (tmp_path / "new" / "checkpoint_7" / "state").mkdir(parents=True)
+    t5x.write(tmp_path / "checkpoint_7", made.checkpoint())
     assert initial(None) is None
     assert initial("gs://bucket/checkpoint_1") == "gs://bucket/checkpoint_1"
-    for kind in ("old", "new"):
-        assert initial(f"{kind}/checkpoint_7") == str(tmp_path / kind / "checkpoint_7")
+    assert initial("checkpoint_7") == str(tmp_path / "checkpoint_7")
 
 
 def test_an_initial_checkpoint_of_another_format_is_refused(shared: pathlib.Path) -> None:
     path = shared / "vectors" / "init_micro.safetensors"
-    with pytest.raises(UserError, match=rf"Hugging Face .*`sbs convert --to=t5x {path} "):
-        initial(str(path))
+    for other in (str(path), "hf://google/t5-v1_1-base"):
+        with pytest.raises(UserError, match=rf"Hugging Face .*`sbs convert --to=t5x {other} "):
+            initial(other)
 
 
 def test_only_the_parameters_of_an_initial_checkpoint_are_taken() -> None:

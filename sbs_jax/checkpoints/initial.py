@@ -72,13 +72,8 @@ def _kind(path: str) -> str:
         return "t5x"
     if sbs.CHECKPOINTS in (place.name, *(inside.name for inside in place.iterdir())):
         return "sbs"
-    if (place / "state").is_dir():
-        if place.name.isdigit():
-            return "sbs"
-        raise UserError(
-            f"{path}: an Orbax checkpoint, but not MODEL_DIR/checkpoints/STEP of sbs train; "
-            "from upstream T5X take one saved with use_orbax=False"
-        )
+    if (place / t5x.ORBAX).is_dir():
+        return "sbs" if place.name.isdigit() else "t5x"
     if (place / hf.CONFIG).is_file() or any(place.glob("*.safetensors")):
         return "hf"
     inside = sorted(place.glob(f"checkpoint_*/{t5x.INDEX}"))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sbs_jax import vocabularies
-from sbs_jax.checkpoints import integrity, manager, trees
+from sbs_jax.checkpoints import integrity, manager, orbax_arrays
 from sbs_jax.checkpoints.params import Checkpoint, LazyArray, as_float32, config_of, nested
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs import TrainConfig
@@ -44,7 +44,7 @@ def read(path: str) -> Checkpoint:
     state = folder / manager.STATE
     params = {
         name.removeprefix(_PARAMS): as_float32(array, name, str(folder))
-        for name, array in _arrays(state).items()
+        for name, array in orbax_arrays.read(state).items()
         if name.startswith(_PARAMS)
     }
     model, vocabulary = _told(model_dir / _RUN)
@@ -73,38 +73,6 @@ def _told(run: Path) -> tuple[dict, str | None]:
         return {}, None
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{run}: cannot be read; copy it again") from None
-
-
-def _arrays(state: Path) -> dict[str, LazyArray]:
-    """Every array of an Orbax folder, read one by one."""
-    import orbax.checkpoint as ocp
-
-    manager.silence_orbax()
-    checkpointer = ocp.PyTreeCheckpointer()
-    try:
-        tree = checkpointer.metadata(state).item_metadata.tree
-    except Exception as error:
-        raise UserError(f"{state}: cannot be read ({manager.reason(error)})") from None
-
-    def array(name: str, leaf: Any) -> LazyArray:
-        shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype)
-
-        def read_array() -> np.ndarray:
-            wanted = nested({name: np.broadcast_to(np.zeros((), dtype), shape)})
-            arguments = ocp.args.PyTreeRestore(
-                item=wanted,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-                partial_restore=True,
-            )
-            try:
-                (value,) = trees.leaves(checkpointer.restore(state, args=arguments)).values()
-            except Exception as error:
-                raise UserError(f"{state}: {name}: {manager.reason(error)}") from None
-            return value
-
-        return LazyArray(shape, dtype, read_array)
-
-    return {name: array(name, leaf) for name, leaf in trees.leaves(tree).items()}
 
 
 def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -> None:

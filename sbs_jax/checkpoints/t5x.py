@@ -1,8 +1,9 @@
-"""T5X's legacy checkpoints, read and written: a msgpack index and one zarr array per parameter.
+"""T5X's checkpoints: legacy ones are read and written, those it writes through Orbax are read.
 
-The format of the public checkpoints (``gs://t5-data/pretrained_models/t5x/...``) and of upstream
-runs with ``use_orbax=False``. Read and written with msgpack, gzip and numpy alone; upstream T5X is
-not needed. Source of the layout: ``t5x/checkpoints.py``, version 3.
+Legacy is a msgpack index and one zarr array per parameter: the public checkpoints
+(``gs://t5-data/pretrained_models/t5x/...``) and upstream runs with ``use_orbax=False``. That takes
+msgpack, gzip and numpy alone; upstream T5X is not needed. Source of the layout:
+``t5x/checkpoints.py``, version 3.
 """
 
 import math
@@ -14,12 +15,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sbs_jax.checkpoints import zarr
+from sbs_jax.checkpoints import orbax_arrays, zarr
 from sbs_jax.checkpoints.params import Checkpoint, LazyArray, as_float32, config_of
 from sbs_jax.checkpoints.zarr import Read
 from sbs_jax.errors import UserError
 
 INDEX = "checkpoint"
+ORBAX = "state"
 _VERSION = 3
 _UINT16_VERSIONS = (0, 1, 2)  # these store bfloat16 as uint16
 _NDARRAY, _SCALAR = 1, 3  # flax.serialization's msgpack extension types
@@ -32,9 +34,12 @@ _FACTOR_FROM = 128  # Adafactor factors a matrix whose second largest dimension 
 def read(path: str) -> Checkpoint:
     """The parameters of a checkpoint folder, local or ``gs://``; optimizer slots are left.
 
+    A local folder may also hold what T5X writes by default, an Orbax folder ``state``.
+
     Raises UserError if the index is damaged, an array's description is, or it is no T5.
     """
-    arrays = read_state(path)
+    orbax = Path(path) / ORBAX
+    arrays = orbax_arrays.read(orbax.absolute()) if orbax.is_dir() else read_state(path)
     params = {
         name.removeprefix("target/"): as_float32(array, name, path)
         for name, array in arrays.items()

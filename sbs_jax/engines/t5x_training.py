@@ -3,7 +3,6 @@
 import functools
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from t5x import optimizers as t5x_optimizers
 from t5x import partitioning, state_utils, trainer
 
 from sbs_jax import objective, optimizers
-from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints import hub, initial
 from sbs_jax.configs import TrainConfig
 from sbs_jax.engines.t5x_data import TASK_IDS
 from sbs_jax.engines.t5x_model import TASK_COUNTS
@@ -151,17 +150,22 @@ def initial_checkpoint(config: TrainConfig) -> str | None:
         UserError: for one that it cannot, with the command that converts it.
     """
     path = config.initial_checkpoint_path
-    if path is None or "://" in path:
-        return path
-    place = Path(absolute(path))
-    legacy = (place / "checkpoint").is_file() or Path(f"{place}.index").is_file()
-    if legacy or (place.name.startswith("checkpoint_") and (place / "state").is_dir()):
-        return str(place)
-    found = initial.FORMATS[initial.find(path).kind]
+    if path is None:
+        return None
+    kind = _kind(path)
+    if kind == "t5x":
+        return absolute(path)
+    found = initial.FORMATS[kind]
     raise UserError(
         f"INITIAL_CHECKPOINT_PATH {path}: a {found} checkpoint, which T5X cannot read; run "
         f"`sbs convert --to=t5x {path} FOLDER/checkpoint_0` and give FOLDER/checkpoint_0"
     )
+
+
+def _kind(path: str) -> str:
+    if path.startswith(hub.SCHEME):
+        return "hf"
+    return "t5x" if "://" in path else initial.find(path).kind
 
 
 def parameters_alone(

@@ -238,6 +238,31 @@ def shorter_than_told(path, state):
             archive.writestr(f"archive/data/{key}", array.tobytes()[:-4])
 
 
+def many_dimensions(path, state):
+    state["shared.weight"].shape = state["shared.weight"].strides = (1,) * 100
+    write_archive(path, state)
+
+
+def no_numbers(path, state):
+    state["shared.weight"].shape = (0, 16)
+    write_archive(path, state)
+
+
+def tuples_of_tuples(path, state):
+    """2 ** 60 leaves in a few bytes; as a key, their hash would take years."""
+    doubled = b"".join(b"q%ch%c\x86" % (i, i) for i in range(1, 60))
+    write_archive(path, state, b"\x80\x02}K\x01" + doubled + b"K\x01s.")
+
+
+def encrypted(path, state):
+    write_archive(path, state)
+    data = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        begin = data.find(signature)
+        data[begin + flags] |= 1
+    path.write_bytes(bytes(data))
+
+
 def cut(path, state):
     write_archive(path, state)
     path.write_bytes(path.read_bytes()[:-2000])
@@ -276,6 +301,10 @@ DAMAGES = {
     archive_of(missing_numbers): r"\[16\] there and \[1\] in the model",
     archive_of(not_a_tensor): "not plain weights",
     shorter_than_told: "fewer numbers than the tensors need",
+    many_dimensions: "impossible shape",
+    no_numbers: "impossible shape",
+    tuples_of_tuples: "a tuple for a str",
+    encrypted: "damaged or cut short .*encrypted",
     cut: "damaged or cut short",
     cut_stream: "damaged or cut short",
     cut_stream_early: "damaged or cut short",

@@ -15,6 +15,7 @@ import io
 import math
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ _NUMBERS_AND_TEXTS = {
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
+_MOST_DIMENSIONS, _MOST_NUMBERS = 8, 2**40  # of a tensor
+# What wrong bytes end in; RuntimeError: an encrypted archive, or one nested too deeply.
+_DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +100,7 @@ def read(file: Path) -> dict[str, LazyArray]:
             f"{file}: not plain weights ({error}); nothing of it was run: take the model's "
             "safetensors"
         ) from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise UserError(f"{file}: damaged or cut short ({reason}); copy it again") from None
 
@@ -113,14 +117,13 @@ def _open_archive(file: Path) -> tuple[Any, _Locate]:
     with zipfile.ZipFile(file) as archive:
         (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist():
-            order = archive.read(f"{folder}byteorder")
-            if order != b"little":
-                raise _Refused(f"byte order {order[:10]!r}")
-        if archive.getinfo(pickled).file_size > _MOST_BYTES:
-            raise _Refused("too long")
-        state = _interpret(io.BytesIO(archive.read(pickled)))
         entries = {entry.filename: entry for entry in archive.infolist()}
+        order = f"{folder}byteorder"
+        if max(entries[name].file_size for name in {pickled, order} & entries.keys()) > _MOST_BYTES:
+            raise _Refused("too long")
+        if order in entries and archive.read(order) != b"little":
+            raise _Refused("byte order")
+        state = _interpret(io.BytesIO(archive.read(pickled)))
 
     def locate(storage: _Storage) -> tuple[int, int]:
         entry = entries[f"{folder}data/{storage.key}"]
@@ -148,7 +151,7 @@ def _open_stream(file: Path) -> tuple[Any, _Locate]:
     dtypes = {tensor.storage.key: tensor.storage for _, tensor in _checked(state)}
     places = {}
     with file.open("rb") as opened:
-        for key in keys:
+        for key in (_of(str, key) for key in keys):
             opened.seek(begin)
             count = int(np.frombuffer(opened.read(8), "<i8")[0])
             size = count * dtypes[key].dtype.itemsize
@@ -161,8 +164,8 @@ def _checked(state: Any) -> Iterator[tuple[str, _Tensor]]:
     if not isinstance(state, dict):
         raise _Refused("no dictionary of tensors")
     for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise _Refused(f"{str(name)[:60]!r} is no tensor")
+        if not isinstance(tensor, _Tensor):
+            raise _Refused(f"{name[:60]!r} is no tensor")
         yield name, tensor
 
 
@@ -171,12 +174,12 @@ def _lazy(file: Path, tensor: _Tensor, locate: _Locate) -> LazyArray:
     storage, itemsize = tensor.storage, tensor.storage.dtype.itemsize
     size, begin = locate(storage)
     sizes = (*tensor.shape, *tensor.strides, tensor.offset, storage.count)
-    if any(type(n) is not int or n < 0 for n in sizes) or len(tensor.shape) != len(tensor.strides):
+    good = all(type(n) is int and 0 <= n < _MOST_NUMBERS for n in sizes) and 0 not in tensor.shape
+    if len(sizes) > 2 * _MOST_DIMENSIONS + 2 or not good:
         raise ValueError("impossible shape")
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-    held = tensor.offset + last < storage.count or math.prod(tensor.shape) == 0
     # A view may repeat numbers; weights do not, and a shape beyond the storage costs memory.
-    if not held or math.prod(tensor.shape) > storage.count:
+    if tensor.offset + last >= storage.count or math.prod(tensor.shape) > storage.count:
         raise ValueError("a tensor larger than its numbers")
     if size != storage.count * itemsize or begin + size > file.stat().st_size:
         raise ValueError("fewer numbers than the tensors need")
@@ -236,7 +239,9 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
         _of(list, stack[-1]).extend(items)
     elif name in ("SETITEM", "SETITEMS"):
         items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else _to_mark(stack)
-        _of(dict, stack[-1]).update(zip(items[::2], items[1::2], strict=True))
+        # Texts alone: the hash of tuples in tuples can take for ever.
+        names = [_of(str, name) for name in items[::2]]
+        _of(dict, stack[-1]).update(zip(names, items[1::2], strict=True))
     elif name == "BINPERSID":
         stack.append(_storage(stack.pop()))
     elif name == "REDUCE":

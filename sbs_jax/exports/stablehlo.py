@@ -1,9 +1,9 @@
 """A student as programs that jax.export reloads: no model code of ours is needed to run them.
 
 A program is traced from shapes alone and takes the parameters as an argument, so that tracing a
-large model takes little memory, and a program has a few hundred kilobytes. How many questions it
-gets is open; the length of the input is not (T5's relative positions become constants), so there
-is a program per length.
+large model takes little memory, and a program has 0.4 to 5 MB. How many questions it gets is open;
+the length of the input is not (T5's relative positions become constants), so there is a program
+per length.
 """
 
 import importlib.metadata

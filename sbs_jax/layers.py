@@ -1,6 +1,7 @@
 """The parts of a T5 in Flax linen: what stands inside a layer, and around the stacks of layers.
 
-Names and initialisers as in T5X's ``examples/t5/network.py``. Shapes use these letters: B batch,
+Names and initialisers as in T5X's ``examples/t5/network.py``, but for the MLP's kernels, which are
+truncated there and not here, at equal spread. Shapes use these letters: B batch,
 L length, Q query length, D emb_dim, H num_heads, K head_dim, J = H K, V vocab_size.
 """
 

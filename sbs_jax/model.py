@@ -8,7 +8,7 @@ With ``scan_layers`` a stack is one compiled layer in a loop, not N copies of it
 keep T5X's names all the same, one array per layer: they are stacked inside the step, which costs
 a copy of them in the computation's dtype, and leaves optimizer and checkpoints as they are.
 
-Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names and initialisers as in T5X
+Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names as in T5X's
 ``examples/t5/network.py``; checked against Hugging Face's T5 by tests/test_parity.py.
 """
 

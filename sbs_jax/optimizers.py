@@ -121,7 +121,8 @@ def create_optimizer(
         case "adamw_hf":
             steps = [scale_by_adam_hf(b1, b2, eps), *decay, by_rate]
         case "adafactor":
-            steps = [optax.adafactor(learning_rate, weight_decay_rate=weight_decay or None)]
+            rate = (lambda step: weight_decay * learning_rate(step)) if weight_decay else None
+            steps = [optax.adafactor(learning_rate, weight_decay_rate=rate)]
         case _:
             raise ValueError(f"unknown optimizer {preset!r}; known: adamw, adamw_hf, adafactor")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []

@@ -83,8 +83,9 @@ def test_every_preset_descends(preset):
     assert float(jnp.sum(params["w"] ** 2)) < 2.0
 
 
-def test_weight_decay_is_decoupled_and_scaled_by_the_rate():
-    optimizer = optimizers.create_optimizer("adamw", lambda _: jnp.float32(0.1), weight_decay=0.5)
+@pytest.mark.parametrize("preset", ["adamw", "adamw_hf", "adafactor"])
+def test_weight_decay_is_decoupled_and_scaled_by_the_rate(preset):
+    optimizer = optimizers.create_optimizer(preset, lambda _: jnp.float32(0.1), weight_decay=0.5)
     params = {"w": jnp.array([2.0])}
     updates, _ = optimizer.update({"w": jnp.zeros((1,))}, optimizer.init(params), params)
     assert float(updates["w"][0]) == pytest.approx(-0.1 * 0.5 * 2.0)

@@ -54,9 +54,7 @@ class MetricsLog:
         for name, value in rounded.items():
             self._events.add_scalar(name, value, step)
 
-    def progress(
-        self, step: int, scalars: Mapping[str, float], seconds_left: float | None
-    ) -> None:
+    def progress(self, step: int, scalars: Mapping[str, float], seconds_left: float | None) -> None:
         """One line: step, losses per task and, once it is known, speed and the time left."""
         losses = "  ".join(
             f"{name.removesuffix('/loss')} {value:.4f}"

@@ -19,7 +19,7 @@ _FINGERPRINTS = "fingerprints"
 _PATHS = ("model_dir", "initial_checkpoint_path", "vocabulary")
 
 # What may differ between the starts of one run: nothing of it enters an update.
-_FREE_FIELDS = (
+FREE_FIELDS = (
     *_PATHS,
     "partitioner",
     "pack",
@@ -82,7 +82,7 @@ def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     now = _identity(config, fingerprints)
-    for name in sorted((now.keys() | before.keys()) - set(_FREE_FIELDS)):
+    for name in sorted((now.keys() | before.keys()) - set(FREE_FIELDS)):
         if before.get(name) == now.get(name):
             continue
         if name == "train_steps":

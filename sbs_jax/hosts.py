@@ -24,7 +24,7 @@ from sbs_jax.errors import UserError
 INITIALIZATION_SECONDS = 300
 HEARTBEAT_SECONDS = 100
 PROGRESS_SECONDS = 1800
-USER_ERROR, LOST_PEER = 2, 75  # 75: EX_TEMPFAIL of sysexits.h, "try again"
+USER_ERROR, LOST_PEER, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
 
 _RETRY_SECONDS = 0.1
 _WATCH_SECONDS = 5.0
@@ -84,6 +84,8 @@ def joined(
         yield
     except UserError as error:
         _leave(f"sbs: error: process {jax.process_index()}: {error}", USER_ERROR)
+    except KeyboardInterrupt:
+        _leave(f"sbs: process {jax.process_index()}: interrupted", INTERRUPTED)
     except Exception as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
             _leave(
@@ -262,6 +264,8 @@ def _call(port: int, count: int, deadline: float, where: str) -> None:
 
 
 def _listen(port: int) -> socket.socket:
+    if port > 65535:
+        raise UserError(f"--coordinator_address: {port} is no port; give one up to 65535")
     try:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

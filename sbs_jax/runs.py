@@ -1,15 +1,17 @@
 """MODEL_DIR as the home of one run: what it was told, and the refusal of another one."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sbs_jax import hosts
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import write_whole
+from sbs_jax.locks import locked
 from sbs_jax.logs import say
 
 _FILE = "run.json"
@@ -97,31 +99,41 @@ def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None
         )
 
 
-def claim(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
-    """Makes MODEL_DIR this run's: run.json and config.gin, the first files written there.
+@contextlib.contextmanager
+def claimed(
+    config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str
+) -> Iterator[None]:
+    """Inside, MODEL_DIR is this run's: run.json and config.gin are the first files written there.
 
-    Of several processes the first writes. Raises UserError where the folder cannot be made, and
-    where another process does not see it.
+    Of several processes the first writes. Raises UserError where the folder cannot be made, where
+    another run is working in it, and where another process does not see it.
     """
-    with hosts.together("MODEL_DIR"):
-        if hosts.is_primary():
-            _write(config, fingerprints, operative_config)
-    with hosts.together("MODEL_DIR"):
-        if not exists(config.model_dir):
-            raise UserError(
-                f"MODEL_DIR {config.model_dir}: this process does not see what process 0 wrote "
-                "there; choose a folder that all processes share"
-            )
+    with contextlib.ExitStack() as stack:
+        with hosts.together("MODEL_DIR"):
+            if hosts.is_primary():
+                _make(Path(config.model_dir))
+                stack.enter_context(locked(Path(config.model_dir), "MODEL_DIR"))
+                _write(config, fingerprints, operative_config)
+        with hosts.together("MODEL_DIR"):
+            if not exists(config.model_dir):
+                raise UserError(
+                    f"MODEL_DIR {config.model_dir}: this process does not see what process 0 "
+                    "wrote there; choose a folder that all processes share"
+                )
+        yield
 
 
-def _write(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
-    model_dir = Path(config.model_dir)
+def _make(model_dir: Path) -> None:
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"MODEL_DIR {model_dir}: cannot be made ({error.strerror}); choose another folder"
         ) from None
+
+
+def _write(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
+    model_dir = Path(config.model_dir)
     identity = _identity(config, fingerprints)
     write_whole(model_dir / _FILE, [json.dumps(identity, indent=2) + "\n"])
     if operative_config:

@@ -23,6 +23,9 @@ from sbs_jax.partitioning import Partitioner
 
 Metrics = dict[str, Float[Array, ""]]
 
+# An update is finite where these are; parameters may overflow where loss and gradient do not.
+FINITE_METRICS = ("loss", "grad_norm", "param_max")
+
 _BACKOFF = 0.5  # of the learning rate, at an update that is not finite
 _ROUNDING = 2**31 - 1  # the stream of random bits beside those of the micro-batches' dropout
 
@@ -109,13 +112,15 @@ def make_train_step(
         segments: sequences of a packed row that get a dropout mask of their own.
         num_microbatches: rows [B] are worked in this many consecutive groups, one after another.
         normalization: `GLOBAL` (exact) or `PER_MICROBATCH` (transformers' accumulation).
-        on_nonfinite: where loss or gradient norm is not finite, "skip" counts the step, but
-            leaves parameters and optimizer slots (its own count of updates too) as they were;
-            "reduce" also halves the learning rate from there on; "stop" leaves it to the caller.
+        on_nonfinite: where loss, gradient or new parameters are not finite, "skip" counts the
+            step, but leaves parameters and optimizer slots as they were, Adam's count of updates
+            too; "reduce" also halves the learning rate from there on; "stop" leaves it to the
+            caller.
 
     Returns:
         (state, batch) -> (new state, metrics): loss, label/loss, rationale/loss, token counts and
-        accuracies per task, grad_norm before clipping, learning_rate of this update.
+        accuracies per task, grad_norm before clipping, learning_rate of this update, param_max,
+        the largest parameter after it (of a skipped update: what it would have been).
     """
     gradients = make_gradients(
         config,
@@ -134,9 +139,11 @@ def make_train_step(
         rounding_rng = jax.random.fold_in(rng, _ROUNDING)
         params = rounding.apply_updates(state.params, updates, state.rate_scale, rounding_rng)
         new = TrainState(state.step + 1, params, opt_state, state.rate_scale)
-        metrics = _metrics(found, learning_rate(state.step) * state.rate_scale)
+        metrics = _metrics(found, learning_rate(state.step) * state.rate_scale, params)
         if on_nonfinite != "stop":
-            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            finite = functools.reduce(
+                jnp.logical_and, [jnp.isfinite(metrics[name]) for name in FINITE_METRICS]
+            )
             new = _guarded(finite, new, state, _BACKOFF if on_nonfinite == "reduce" else 1.0)
         return new, metrics
 
@@ -158,11 +165,15 @@ def make_train_step(
     return functools.partial(jitted, _argument(seed))
 
 
-def _metrics(found: Gradients, learning_rate: Array) -> Metrics:
+def _metrics(found: Gradients, learning_rate: Array, params: dict) -> Metrics:
+    leaves = jax.tree.leaves(params)
     metrics = {
         "loss": found.loss,
         "learning_rate": learning_rate,
         "grad_norm": optax.tree.norm(found.grads),
+        "param_max": functools.reduce(
+            jnp.maximum, [jnp.max(jnp.abs(leaf)).astype(jnp.float32) for leaf in leaves]
+        ),
     }
     for index, task in enumerate(objective.TASKS):
         metrics[f"{task}/loss_sum"] = found.sums[index]
@@ -173,8 +184,22 @@ def _metrics(found: Gradients, learning_rate: Array) -> Metrics:
 
 def _guarded(finite: Array, new: TrainState, old: TrainState, backoff: float) -> TrainState:
     """The new state, or where its update was not finite the old one at a reduced rate."""
-    kept = old.replace(step=new.step, rate_scale=old.rate_scale * backoff)
+    kept = old.replace(
+        step=new.step,
+        opt_state=_schedules_of(new.opt_state, old.opt_state),
+        rate_scale=old.rate_scale * backoff,
+    )
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+
+
+def _schedules_of(new: optax.OptState, old: optax.OptState) -> optax.OptState:
+    """The old slots, but schedules go on: they follow the steps of the run."""
+
+    def is_schedule(node: Any) -> bool:
+        # optax's states of a schedule are those that hold a count and nothing else.
+        return getattr(node, "_fields", None) == ("count",)
+
+    return jax.tree.map(lambda a, b: a if is_schedule(a) else b, new, old, is_leaf=is_schedule)
 
 
 def _argument(seed: int) -> np.ndarray:

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import optax
 
 from sbs_jax import hosts, inputs, objective, optimizers, runs, scoring, step, updates
 from sbs_jax.batches import Batches
 from sbs_jax.checkpoints import initial
-from sbs_jax.checkpoints.store import Store, holds_checkpoints
+from sbs_jax.checkpoints.store import Store, newest_checkpoint
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import TEST, VALIDATION
+from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.scoring import Scorer
 from sbs_jax.step import TrainState
-from sbs_jax.stopping import stop_on_signal
+from sbs_jax.stopping import StopRequest, stop_on_signal
 
 _BEST_METRIC = "accuracy"
 
@@ -36,43 +38,60 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
     with hosts.together("preparation"):
         source = inputs.Source.of(config)
         runs.refuse_another(config, source.fingerprints())
+        _refuse_fewer_steps(config)
         partitioner = Partitioner.of(config.partitioner)
         batches = _batches(config, source, partitioner)
         initial_params = _initial_params(config)
-    runs.check_same(config, source.fingerprints())
+    fingerprints = source.fingerprints()
+    runs.check_same(config, fingerprints)
     say(str(batches.plan))
-    optimizer, train_step = _compiled_by_need(config, source, partitioner, batches)
-    runs.claim(config, source.fingerprints(), operative_config)
-    latest, best = config.keep_latest, config.keep_best
-    store = Store(_checkpoints(config), latest, _BEST_METRIC, keep_best=best)
-    state = _restore(config, store, optimizer, partitioner, initial_params)
     scorer = Scorer(config, source, partitioner)
-    first = int(state.step)
-    log = MetricsLog(Path(config.model_dir), first, config.train_steps)
-    meter = updates.Meter(batches, config, last_checkpoint=lambda: _newest(store))
-    with stop_on_signal() as stop:
+    with runs.claimed(config, fingerprints, operative_config):
+        latest, best = config.keep_latest, config.keep_best
+        store = Store(_checkpoints(config), latest, _BEST_METRIC, keep_best=best)
+        optimizer, train_step = _compiled_by_need(config, source, partitioner, batches)
+        state = _restore(config, store, optimizer, partitioner, initial_params)
+        first = int(state.step)
+        log = MetricsLog(Path(config.model_dir), first, config.train_steps)
+        meter = updates.Meter(batches, config, last_checkpoint=lambda: _newest(store))
         progress = updates.run(first, state, train_step, batches, partitioner, config, log, meter)
-        for done, state in progress:
-            scores = None
-            if done % config.eval_period == 0 or done == config.train_steps:
-                meter.check()
-                accuracy = scorer(VALIDATION, state.params).accuracy
-                say(f"step {done}  validation accuracy {accuracy}")
-                log.write(done, {"validation/accuracy": accuracy.value})
-                scores = {_BEST_METRIC: accuracy.value}
-            stopping = stop.granted(done)
-            if scores or stopping or done % (config.checkpoint_period or config.eval_period) == 0:
-                meter.check()
-                store.save(done, state, {}, scores)
-            if stopping:
-                store.close()
-                say(f"stopped at step {done}, saved; the same command continues")
-                raise SystemExit(stop.exit_code)
-    log.close()
-    store.wait()
-    summary = _report(config, store, state, scorer)
+        with stop_on_signal() as stop:
+            for done, state in progress:
+                scores = None
+                if done % config.eval_period == 0 or done == config.train_steps:
+                    meter.check()
+                    accuracy = scorer(VALIDATION, state.params).accuracy
+                    say(f"step {done}  validation accuracy {accuracy}")
+                    log.write(done, {"validation/accuracy": accuracy.value})
+                    scores = {_BEST_METRIC: accuracy.value}
+                stopping = stop.granted(done)
+                period = config.checkpoint_period or config.eval_period
+                if scores or stopping or done % period == 0:
+                    meter.check()
+                    store.save(done, state, {}, scores)
+                if stopping:
+                    _stop(stop, store, log, done)
+            log.close()
+            store.wait()
+            summary = _report(config, store, state, scorer, stop)
+        store.close()
+        return summary
+
+
+def _stop(stop: StopRequest, store: Store, log: MetricsLog, done: int) -> NoReturn:
     store.close()
-    return summary
+    log.close()
+    say(f"stopped at step {done}, saved; the same command continues")
+    raise SystemExit(stop.exit_code)
+
+
+def _refuse_fewer_steps(config: TrainConfig) -> None:
+    done = newest_checkpoint(_checkpoints(config))
+    if done is not None and done > config.train_steps:
+        raise UserError(
+            f"TRAIN_STEPS = {config.train_steps}: {config.model_dir} has done {done} updates "
+            "already; give more, or choose another MODEL_DIR"
+        )
 
 
 def _batches(config: TrainConfig, source: inputs.Source, partitioner: Partitioner) -> Batches:
@@ -113,7 +132,7 @@ def _newest(store: Store) -> int | None:
 
 def _initial_params(config: TrainConfig) -> dict | None:
     # MODEL_DIR alone tells nothing: the run may have been killed before its first checkpoint.
-    if not config.initial_checkpoint_path or holds_checkpoints(_checkpoints(config)):
+    if not config.initial_checkpoint_path or newest_checkpoint(_checkpoints(config)) is not None:
         return None
     return initial.load_params(config.initial_checkpoint_path, config.model)
 
@@ -136,7 +155,9 @@ def _restore(
     return step.init_state(config.model, optimizer, partitioner, config.random_seed, initial_params)
 
 
-def _report(config: TrainConfig, store: Store, state: TrainState, scorer: Scorer) -> dict:
+def _report(
+    config: TrainConfig, store: Store, state: TrainState, scorer: Scorer, stop: StopRequest
+) -> dict:
     """Scores the best checkpoint on validation and test, unless that was done before."""
     best = store.best_step()
     summary = scoring.finished(config, best)
@@ -145,5 +166,11 @@ def _report(config: TrainConfig, store: Store, state: TrainState, scorer: Scorer
         return summary
     same = best == int(state.step)
     params = state.params if same else store.restore_params(best, state.params)
-    results = [scorer(name, params, final=True) for name in (VALIDATION, TEST)]
+    results = []
+    for number, name in enumerate((VALIDATION, TEST), start=1):
+        # Counted on as if they were updates: several processes agree on where to stop.
+        if stop.granted(config.train_steps + number):
+            say("stopped before the final scores; the same command makes them")
+            raise SystemExit(stop.exit_code)
+        results.append(scorer(name, params, final=True))
     return scoring.write_report(config, best, results, scorer.metric, params)

@@ -12,7 +12,7 @@ from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say
 from sbs_jax.partitioning import Partitioner
-from sbs_jax.step import TrainState
+from sbs_jax.step import FINITE_METRICS, TrainState
 
 # So many in a row are no bad batch but a broken run, also where single ones are skipped.
 _MOST_SKIPPED = 10
@@ -47,23 +47,25 @@ class Meter:
         indices = [index for index, _ in pending]
         fetched = jax.device_get([metrics for _, metrics in pending])
         for index, metrics in zip(indices, fetched, strict=True):
-            if np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"]):
+            if all(np.isfinite(metrics[name]) for name in FINITE_METRICS):
                 self._finite.append(metrics)
                 self._in_a_row = 0
                 continue
             self._skipped += 1
             self._in_a_row += 1
             if not self._skips or self._in_a_row == _MOST_SKIPPED:
-                raise self._error(index)
+                raise self._error(index, metrics)
 
-    def _error(self, index: int) -> UserError:
+    def _error(self, index: int, metrics: dict[str, np.ndarray]) -> UserError:
+        passes = np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
+        what = "the updated parameters are" if passes else "the loss or its gradient is"
         last = self._last_checkpoint()
         kept = "none yet" if last is None else f"that of step {last} is finite"
         again = f" {_MOST_SKIPPED} times in a row" if self._skips else ""
         skip = "to go on here, bind TrainConfig.on_nonfinite = 'skip' or 'reduce' (the rate); "
         other = "" if self._skips else skip
         return UserError(
-            f"step {index + 1}: the loss or its gradient is not finite{again} (questions "
+            f"step {index + 1}: {what} not finite{again} (questions "
             f"{', '.join(self._batches.ids(index)[:8])}, ...); {other}or start in another "
             f"MODEL_DIR with a lower LEARNING_RATE or DTYPE = 'float32'. Checkpoints: {kept}"
         )
@@ -103,9 +105,12 @@ def run(
     log: MetricsLog,
     meter: Meter,
 ) -> Iterator[tuple[int, TrainState]]:
-    """Yields (updates done, state) after every update; fetches and logs metrics once a period."""
+    """Yields (updates done, state) after every update; fetches and logs metrics once a period.
+
+    What the caller does between two updates, such as an evaluation, is in no speed and no time.
+    """
     updates = 0
-    began, cpu_began = time.monotonic(), time.process_time()
+    clock = _Clock()
     for index, batch in iterate(batches, first, config.train_steps):
         state, metrics = train_step(state, partitioner.put_batch(batch))
         meter.add(index, metrics)
@@ -113,19 +118,37 @@ def run(
         done, updates = index + 1, updates + 1
         if index == first:
             jax.block_until_ready(metrics)
-            say(f"first step (with compilation) after {time.monotonic() - began:.1f} s")
+            say(f"first step (with compilation) after {clock.seconds()[0]:.1f} s")
         if done % config.log_period == 0 or done == config.train_steps or done == first + 1:
             scalars = meter.summarise()
-            pace = (time.monotonic() - began) / updates
-            scalars["examples_per_second"] = config.batch_size / pace
+            seconds, cpu_seconds = clock.seconds()
+            scalars["examples_per_second"] = config.batch_size * updates / seconds
             left = None
             if done > first + 1:  # the first step's are the compiler's
-                scalars["cpu_seconds"] = time.process_time() - cpu_began
-                left = pace * (config.train_steps - done)
+                scalars["cpu_seconds"] = cpu_seconds
+                left = seconds / updates * (config.train_steps - done)
             log.write(done, scalars)
             log.progress(done, scalars, left)
-            updates = 0
+            updates, clock = 0, _Clock()
+        clock.stop()
         yield done, state
-        if not updates:
-            # What the caller did, such as an evaluation, does not count.
-            began, cpu_began = time.monotonic(), time.process_time()
+        clock.start()
+
+
+class _Clock:
+    """Seconds by the wall and of the CPU while it is not stopped."""
+
+    def __init__(self) -> None:
+        self._passed = (0.0, 0.0)
+        self.start()
+
+    def start(self) -> None:
+        self._began = (time.monotonic(), time.process_time())
+
+    def stop(self) -> None:
+        self._passed = self.seconds()
+
+    def seconds(self) -> tuple[float, float]:
+        """(wall, CPU); of a clock that runs."""
+        now = (time.monotonic(), time.process_time())
+        return tuple(p + n - b for p, n, b in zip(self._passed, now, self._began, strict=True))

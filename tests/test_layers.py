@@ -14,7 +14,17 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # place here; "X.*" stands for every module of the package X that has no place of its own.
 DATA = [
     ["errors", "suggest"],
-    ["archive", "completions", "configs", "download", "equations", "gin_scan", "paths", "records"],
+    [
+        "archive",
+        "completions",
+        "configs",
+        "download",
+        "equations",
+        "gin_scan",
+        "locks",
+        "paths",
+        "records",
+    ],
     ["gin_launch", "gin_text", "metrics", "predict_files", "sources", "splits"],
     ["views", "vocabularies"],
     ["asdiv", "demo_data", "release", "summaries"],

@@ -181,6 +181,19 @@ def test_a_lost_process_ends_the_other(tmp_path, victim, fault):
 
 
 @pytest.mark.slow
+def test_ctrl_c_before_the_first_update_leaves_nobody_waiting(tmp_path):
+    with pair(tmp_path / "run", "--heartbeat_timeout=10") as children:
+        follow(children[0], "2 processes x 2 devices")
+        children[1].send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        told = [child.communicate(timeout=120)[1] for child in children]
+        assert time.monotonic() - asked < 60
+    assert children[1].returncode == hosts.INTERRUPTED, told
+    assert told[1].splitlines()[-1] == "sbs: process 1: interrupted"
+    assert children[0].returncode in (hosts.LOST_PEER, -signal.SIGABRT), told
+
+
+@pytest.mark.slow
 def test_a_process_that_lives_but_hangs_ends_the_run(tmp_path):
     """Stopped, while its heartbeats are waited for much longer: as if it hung in its own code."""
     patient = ("--heartbeat_timeout=1000", "--progress_timeout=40")

@@ -158,6 +158,24 @@ def test_a_run_of_another_model_or_setting_is_refused_with_the_difference(whole)
         trainer.train(config_of(whole, model=other))
 
 
+def test_a_folder_belongs_to_one_run_at_a_time(whole):
+    config = config_of(whole)
+    fingerprints = inputs.Source.of(config).fingerprints()
+    with (
+        runs.claimed(config, fingerprints, ""),
+        pytest.raises(UserError, match=r"MODEL_DIR .*: another process is working there; wait"),
+    ):
+        trainer.train(config)
+    trainer.train(config)  # free again
+
+
+def test_fewer_updates_than_are_done_are_refused(whole):
+    before = (whole / "run.json").read_text()
+    with pytest.raises(UserError, match=r"TRAIN_STEPS = 4: .* has done 12 updates already"):
+        trainer.train(config_of(whole, train_steps=4))
+    assert (whole / "run.json").read_text() == before
+
+
 def test_foreign_checkpoints_are_refused_and_nothing_is_written(tmp_path):
     (tmp_path / "checkpoint_100").mkdir()
     with pytest.raises(UserError, match="holds checkpoints of something else"):
@@ -255,7 +273,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_parameter
     whole, tmp_path, capsys
 ):
     config = config_of(tmp_path / "run", initial_checkpoint_path=str(whole), train_steps=2)
-    runs.claim(config, inputs.Source.of(config).fingerprints(), "")
+    with runs.claimed(config, inputs.Source.of(config).fingerprints(), ""):
+        pass  # killed here
     (tmp_path / "run" / "checkpoints" / "4.orbax-checkpoint-tmp-1").mkdir(parents=True)
     trainer.train(config)
     assert f"starts from {whole}" in capsys.readouterr().err

@@ -7,11 +7,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_trainer import MODEL, config_of, final_params, metrics_of
 
 from sbs_jax import inputs, objective, optimizers, step, trainer
 from sbs_jax.batches import Batches
+from sbs_jax.checkpoints import initial
 from sbs_jax.configs import OptimizerConfig, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
@@ -126,6 +128,51 @@ def test_skipping_gives_up_at_the_tenth_in_a_row(tmp_path):
         trainer.train(config)
 
 
+def slots(state: step.TrainState) -> optax.ScaleByAdamState:
+    """Adam's: moments, and the number of updates that went into them."""
+
+    def is_adam(node: object) -> bool:
+        return isinstance(node, optax.ScaleByAdamState)
+
+    found = jax.tree.leaves(state.opt_state, is_leaf=is_adam)
+    return next(node for node in found if is_adam(node))
+
+
+@pytest.mark.parametrize("on_nonfinite", ["skip", "reduce"])
+def test_the_schedule_goes_on_over_skipped_updates(config, on_nonfinite):
+    """What is logged as the learning rate is how far Adam's first update moves the parameters."""
+    rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=4)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    partitioner = Partitioner(devices=jax.devices()[:1])
+    weights = objective.coefficients(objective.TASKS, 0.5)
+    train_step = step.make_train_step(
+        config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite=on_nonfinite
+    )
+    batches = batches_of(config)
+    state = step.init_state(config.model, optimizer, partitioner, seed=0)
+    before = jax.device_get(state.params)
+    for index in (BAD, BAD, 0):
+        state, metrics = train_step(state, partitioner.put_batch(batches[index]))
+    after = jax.device_get(state.params)
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.ravel(np.abs(a - b)), before, after))
+    logged = float(metrics["learning_rate"])
+    assert logged == pytest.approx(1e-2 * 0.5 * (0.25 if on_nonfinite == "reduce" else 1.0))
+    assert np.median(np.concatenate(moved)) == pytest.approx(logged, rel=1e-3)
+
+
+def test_parameters_that_overflow_are_never_saved(tmp_path):
+    """Loss and gradient of the first update are fine; what it makes of the parameters is not."""
+    wild = OptimizerConfig(learning_rate=3e38, factors="constant", weight_decay=10.0)
+    config = config_of(tmp_path / "run", optimizer=wild, checkpoint_period=1)
+    with pytest.raises(UserError, match=r"^step 1: the updated parameters are not finite .* none"):
+        trainer.train(config)
+    assert checkpoints(config.model_dir) == []
+    with pytest.raises(UserError, match="not finite 10 times in a row"):
+        trainer.train(dataclasses.replace(config, on_nonfinite="skip"))
+    kept = initial.load_params(f"{config.model_dir}/checkpoints/9", config.model)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
+
+
 def test_a_skipped_update_leaves_everything_but_the_step(config):
     rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
@@ -137,10 +184,10 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
     batches = batches_of(config)
     state = step.init_state(config.model, optimizer, partitioner, seed=0)
     state, _ = train_step(state, partitioner.put_batch(batches[0]))
-    before = jax.device_get((state.params, state.opt_state))
+    before = jax.device_get((state.params, slots(state)))
     state, metrics = train_step(state, partitioner.put_batch(batches[BAD]))
     assert not np.isfinite(metrics["loss"])
-    after = jax.device_get((state.params, state.opt_state))
+    after = jax.device_get((state.params, slots(state)))
     jax.tree.map(np.testing.assert_array_equal, after, before)
     state, metrics = train_step(state, partitioner.put_batch(batches[1]))
     assert int(state.step) == 3 and np.isfinite(metrics["loss"])

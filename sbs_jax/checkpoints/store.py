@@ -34,9 +34,10 @@ class _Damaged(Exception):
     """A checkpoint whose files are not what was written."""
 
 
-def holds_checkpoints(directory: Path) -> bool:
-    """Whether a complete checkpoint, intact or not, is there; one half-written does not count."""
-    return any(entry.name.isdigit() for entry in directory.glob("*"))
+def newest_checkpoint(directory: Path) -> int | None:
+    """Step of the newest complete checkpoint, intact or not; one half-written does not count."""
+    steps = (int(entry.name) for entry in directory.glob("*") if entry.name.isdigit())
+    return max(steps, default=None)
 
 
 class Store:

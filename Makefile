@@ -27,8 +27,9 @@ requirements/constraints-py%.txt:
 demo: $(STAMP)  ## annotate, train, evaluate and compare on the embedded dataset, offline
 	$(BIN)/sbs demo
 
+# Two processes: the tests mostly compile, each on one core. A file stays in one of them.
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## run the tests that take more than 20 seconds each
 	$(BIN)/python -m pytest -q -m slow

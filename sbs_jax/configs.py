@@ -4,7 +4,12 @@ No framework is imported here, so that `sbs train --dry_run` answers at once.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sbs_jax.errors import UserError
 
@@ -19,17 +24,127 @@ LEARNING_RATE_FACTORS = (
     "cosine_decay",
 )
 
+# Of the feed-forward block; `layers` holds the functions.
+ACTIVATIONS = ("gelu", "relu", "linear")
 
 MESH_AXES = ("data", "fsdp", "model")
 
+AxisRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
-def _is_mesh_axis(value: object) -> bool:
-    return value is None or value in MESH_AXES
+# Logical axis (T5X's names) to mesh axis or axes. A mesh axis is used once per array: an
+# activation's "embed" stays whole where "batch" took fsdp.
+DEFAULT_RULES: AxisRules = (
+    ("batch", ("data", "fsdp")),
+    ("vocab", "model"),
+    ("mlp", "model"),
+    ("heads", "model"),
+    ("joined_kv", "model"),
+    ("embed", "fsdp"),
+    ("kv", None),
+    ("length", None),
+    ("relpos_buckets", None),
+)
+
+# Fields that gin files set through a macro, which errors then name; tests/test_configs.py compares.
+MACROS = {
+    "preset": "OPTIMIZER",
+    "factors": "LEARNING_RATE_FACTORS",
+    "b2": "ADAM_B2",
+    "eval_num_examples": "EVALUATOR_NUM_EXAMPLES",
+    **{
+        name.lower(): name
+        for name in (
+            *("MODEL_DIR", "MIXTURE_OR_TASK_NAME", "TASK_FEATURE_LENGTHS", "TRAIN_STEPS", "MODEL"),
+            *("VOCABULARY", "INITIAL_CHECKPOINT_PATH", "BATCH_SIZE", "ALPHA", "DATA_FRACTION"),
+            *("RANDOM_SEED", "EVAL_PERIOD", "CHECKPOINT_PERIOD", "OUTPUT_RATIONALE", "PACK"),
+            *("LABEL_PREFIX", "RATIONALE_PREFIX", "DTYPE", "PARAM_DTYPE", "REMAT_POLICY"),
+            *("SCAN_LAYERS", "DROPOUT_RATE", "LEARNING_RATE", "WARMUP_STEPS", "END_FACTOR"),
+            *("WEIGHT_DECAY", "STUDY_DIR"),
+        )
+    },
+}
+
+# What a value must be beyond its type: a test, and the test in words.
+_Rule = tuple[Callable[[Any], bool], str]
+
+_COUNT: _Rule = (lambda n: n > 0, "a whole number above 0")
+_ABOVE_0: _Rule = (lambda x: x > 0, "more than 0")
+_FROM_0: _Rule = (lambda x: x >= 0, "0 or more")
+_BELOW_1: _Rule = (lambda x: 0 <= x < 1, "from 0 to below 1")
+_DTYPE: _Rule = (lambda name: name in ("float32", "bfloat16"), "float32 or bfloat16")
+
+_KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
+
+
+def _one_of(names: Sequence[str]) -> _Rule:
+    return (lambda name: name in names, f"one of {', '.join(names)}")
 
 
 def _require(condition: bool, macro: str, value: object, rule: str) -> None:
     if not condition:
         raise UserError(f"{macro} = {value!r}: must be {rule}")
+
+
+def _check(config: Any, rules: Mapping[str, _Rule]) -> None:
+    """Holds every field of a config against its annotation, then against its rule.
+
+    Afterwards whole numbers are floats where floats are annotated and lists are tuples where tuples
+    are: what is equal then reads and hashes alike, and jit can take a config as static.
+    """
+    for field in dataclasses.fields(config):
+        macro = MACROS.get(field.name, f"{type(config).__name__}.{field.name}")
+        value = getattr(config, field.name)
+        holds, words = rules.get(field.name, (lambda _: True, ""))
+        _require(_is_a(value, field.type), macro, value, _in_words(field.type, words))
+        value = _normal(value, field.type)
+        object.__setattr__(config, field.name, value)
+        _require(value is None or holds(value), macro, value, words)
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    """As isinstance, for the annotations of the classes below; a list may stand for a tuple."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return any(_is_a(value, part) for part in parts)
+    if origin in (tuple, Sequence):
+        if not isinstance(value, tuple | list):
+            return False
+        each = _of_items(kind, len(value))
+        return len(value) == len(each) and all(map(_is_a, value, each))
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(
+            _is_a(key, parts[0]) and _is_a(item, parts[1]) for key, item in value.items()
+        )
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def _of_items(kind: Any, count: int) -> Sequence[Any]:
+    """The annotations of the items of a tuple or sequence of so many."""
+    parts = typing.get_args(kind)
+    return parts if typing.get_origin(kind) is tuple and parts[-1] is not ... else parts[:1] * count
+
+
+def _normal(value: Any, kind: Any) -> Any:
+    """A value that is of this kind, with floats and tuples where the kind has them."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return _normal(value, next(part for part in parts if _is_a(value, part)))
+    if origin in (tuple, Sequence):
+        return tuple(map(_normal, value, _of_items(kind, len(value))))
+    return float(value) if kind is float else value
+
+
+def _in_words(kind: Any, words: str) -> str:
+    """What a value of another kind should have been; `words` where its rule tells that better."""
+    parts = set(typing.get_args(kind)) - {type(None)}
+    if typing.get_origin(kind) is types.UnionType and len(parts) == 1:
+        return f"{_in_words(parts.pop(), words)} or None"
+    if isinstance(kind, type) and typing.get_origin(kind) is None:
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        return _KINDS.get(kind, f"{article} {kind.__name__}")
+    return words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +181,24 @@ class T5Config:
     scan_layers: bool = False
 
     def __post_init__(self) -> None:
-        # gin has no tuples of its own, and a config must be hashable: jit takes it as static.
-        object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
-        for macro, dtype in (("DTYPE", self.dtype), ("PARAM_DTYPE", self.param_dtype)):
-            _require(dtype in ("float32", "bfloat16"), macro, dtype, "float32 or bfloat16")
         policies = ("none", "minimal", "full")
-        known = self.remat_policy in policies
-        _require(known, "REMAT_POLICY", self.remat_policy, f"one of {', '.join(policies)}")
+        sizes = ("vocab_size", "emb_dim", "num_heads", "num_encoder_layers", "num_decoder_layers")
+        names = ", ".join(ACTIVATIONS)
+        rules = {
+            **dict.fromkeys((*sizes, "head_dim", "mlp_dim"), _COUNT),
+            "mlp_activations": (_are_activations, f"a tuple of one or two of {names}"),
+            "dropout_rate": _BELOW_1,
+            "dtype": _DTYPE,
+            "param_dtype": _DTYPE,
+            "remat_policy": _one_of(policies),
+        }
+        _check(self, rules)
         fits = not self.scan_layers or self.remat_policy != "none"
         _require(fits, "REMAT_POLICY", "none", "minimal or full with SCAN_LAYERS = True")
-        _require(0 <= self.dropout_rate < 1, "DROPOUT_RATE", self.dropout_rate, "from 0 to below 1")
+
+
+def _are_activations(names: Sequence[str]) -> bool:
+    return len(names) in (1, 2) and set(names) <= set(ACTIVATIONS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +210,7 @@ class OptimizerConfig:
         factors: T5X's learning-rate factors; linear_decay alone is the paper's schedule.
         end_factor: what linear_decay ends at, as a share of the learning rate.
         weight_decay: decoupled, on every parameter.
-        clip_norm: bound of the global gradient norm; None does not clip.
+        clip_norm: bound of the global gradient norm; None or 0 does not clip.
     """
 
     preset: str = "adamw"
@@ -102,13 +225,18 @@ class OptimizerConfig:
     clip_norm: float | None = 1.0
 
     def __post_init__(self) -> None:
-        presets = ("adamw", "adamw_hf", "adafactor")
-        _require(self.preset in presets, "OPTIMIZER", self.preset, f"one of {', '.join(presets)}")
+        rules = {
+            "preset": _one_of(("adamw", "adamw_hf", "adafactor")),
+            "learning_rate": _ABOVE_0,
+            "b1": _BELOW_1,
+            "b2": _BELOW_1,
+            **dict.fromkeys(("warmup_steps", "end_factor", "eps", "weight_decay"), _FROM_0),
+            "clip_norm": _FROM_0,
+        }
+        _check(self, rules)
         for name in self.factor_names:
             known = ", ".join(LEARNING_RATE_FACTORS)
             _require(name in LEARNING_RATE_FACTORS, "LEARNING_RATE_FACTORS", name, known)
-        _require(self.learning_rate > 0, "LEARNING_RATE", self.learning_rate, "more than 0")
-        _require(self.warmup_steps >= 0, "WARMUP_STEPS", self.warmup_steps, "0 or more")
 
     @property
     def factor_names(self) -> list[str]:
@@ -125,7 +253,7 @@ class PartitionerConfig:
         fsdp: devices over which parameters and optimizer slots are split besides.
         num_microbatches: groups in which a batch is worked, to save memory; changes no result.
         logical_axis_rules: extra (logical axis, mesh axis) pairs, before the default ones
-            (`partitioning.DEFAULT_RULES`).
+            (`DEFAULT_RULES`).
     """
 
     num_partitions: int = 1
@@ -134,13 +262,21 @@ class PartitionerConfig:
     logical_axis_rules: tuple[tuple[str, str | None], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("num_partitions", "fsdp", "num_microbatches"):
-            value = getattr(self, name)
-            _require(isinstance(value, int) and value > 0, name, value, "a whole number above 0")
+        logical = ", ".join(axis for axis, _ in DEFAULT_RULES)
+        meaning = (
+            f'("LOGICAL_AXIS", AXIS), LOGICAL_AXIS one of {logical}, '
+            f"AXIS one of {', '.join(MESH_AXES)} or None"
+        )
+        counts = dict.fromkeys(("num_partitions", "fsdp", "num_microbatches"), _COUNT)
+        _check(self, {**counts, "logical_axis_rules": (lambda _: True, f"pairs {meaning}")})
         for rule in self.logical_axis_rules:
-            good = isinstance(rule, tuple | list) and len(rule) == 2 and _is_mesh_axis(rule[1])
-            meaning = f'("LOGICAL_AXIS", AXIS), AXIS one of {", ".join(MESH_AXES)} or None'
-            _require(good, "logical_axis_rules", rule, meaning)
+            good = rule[0] in dict(DEFAULT_RULES) and rule[1] in (*MESH_AXES, None)
+            _require(good, "PartitionerConfig.logical_axis_rules", rule, meaning)
+
+    @property
+    def rules(self) -> AxisRules:
+        """All rules, those that win first."""
+        return (*self.logical_axis_rules, *DEFAULT_RULES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +304,7 @@ class TrainConfig:
             rationales too.
         label_prefix, rationale_prefix: LABEL_PREFIX, RATIONALE_PREFIX.
         pack: PACK several sequences into a row; changes the speed, never the result.
-        row_lengths: ROW_LENGTHS, (encoder, decoder) tokens of a packed row; None chooses them.
+        row_lengths: (encoder, decoder) tokens of a packed row; None chooses them.
         log_period: updates between two lines of metrics.jsonl.
         keep_latest: newest checkpoints kept.
         keep_best: checkpoints kept besides, the best on validation.
@@ -208,39 +344,29 @@ class TrainConfig:
     on_nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
-        for macro, value in (
-            ("MODEL_DIR", self.model_dir),
-            ("MIXTURE_OR_TASK_NAME", self.mixture_or_task_name),
-            ("VOCABULARY", self.vocabulary),
-            ("INITIAL_CHECKPOINT_PATH", self.initial_checkpoint_path or ""),
-            ("LABEL_PREFIX", self.label_prefix),
-            ("RATIONALE_PREFIX", self.rationale_prefix),
-        ):
-            _require(isinstance(value, str), macro, value, "a string")
-        lengths = self.task_feature_lengths
-        for name in ("inputs", "targets"):
-            good = isinstance(lengths, dict) and isinstance(lengths.get(name), int)
-            _require(
-                good and lengths[name] > 1,
-                "TASK_FEATURE_LENGTHS",
-                lengths,
+        counts = ("train_steps", "batch_size", "eval_period", "eval_batch_size", "log_period")
+        kept = ("keep_latest", "keep_best", "checkpoint_period")
+        rules = {
+            **dict.fromkeys((*counts, *kept, "eval_num_examples", "max_decode_length"), _COUNT),
+            "task_feature_lengths": (
+                lambda lengths: all(lengths.get(name, 0) > 1 for name in ("inputs", "targets")),
                 '{"inputs": tokens, "targets": tokens}, both above 1',
-            )
-        for macro, value in (
-            ("TRAIN_STEPS", self.train_steps),
-            ("BATCH_SIZE", self.batch_size),
-            ("EVAL_PERIOD", self.eval_period),
-            ("CHECKPOINT_PERIOD", self.checkpoint_period or 1),
-            ("TrainConfig.keep_latest", self.keep_latest),
-            ("TrainConfig.keep_best", self.keep_best),
-        ):
-            _require(isinstance(value, int) and value > 0, macro, value, "a whole number above 0")
-        handled = self.on_nonfinite in ("stop", "skip", "reduce")
-        rule = "'stop', 'skip' or 'reduce'"
-        _require(handled, "TrainConfig.on_nonfinite", self.on_nonfinite, rule)
-        _require(0 <= self.alpha <= 1, "ALPHA", self.alpha, "from 0 to 1")
-        _require(0 < self.data_fraction <= 1, "DATA_FRACTION", self.data_fraction, "above 0, to 1")
-        _require(isinstance(self.model, T5Config), "MODEL", self.model, "a T5Config")
+            ),
+            "alpha": (lambda alpha: 0 <= alpha <= 1, "from 0 to 1"),
+            "data_fraction": (lambda fraction: 0 < fraction <= 1, "above 0, to 1"),
+            # More bits would be lost on the way into a key of jax.
+            "random_seed": (lambda seed: 0 <= seed < 2**32, "from 0 to below 2**32"),
+            "row_lengths": (lambda lengths: min(lengths) > 0, "(inputs, targets), both above 0"),
+            "on_nonfinite": (
+                lambda name: name in ("stop", "skip", "reduce"),
+                "'stop', 'skip' or 'reduce'",
+            ),
+        }
+        _check(self, rules)
+
+
+# What tells the runs of a study apart.
+CELL_MACROS = ("MODEL_DIR", "DATA_FRACTION", "RANDOM_SEED")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,15 +394,30 @@ class StudyConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.study_dir, str), "STUDY_DIR", self.study_dir, "a string")
-        rule = '{"NAME": "experiments/FILE.gin", ...}'
-        _require(isinstance(self.arms, dict) and bool(self.arms), "arms", self.arms, rule)
-        for name in ("fractions", "seeds"):
-            values = getattr(self, name)
-            good = bool(values) and len(set(values)) == len(values)
-            _require(good, name, values, "values, each once")
-        for arm in self.arm_bindings:
-            known = ", ".join(self.arms)
-            _require(arm in self.arms, "arm_bindings", arm, f"about one of the arms, {known}")
-        good = isinstance(self.workers, int) and self.workers > 0
-        _require(good, "workers", self.workers, "a whole number above 0")
+        rules = {
+            "arms": (bool, '{"NAME": "experiments/FILE.gin", ...}'),
+            "fractions": (_each_once, "values, each once, such as (0.25, 1.0)"),
+            "seeds": (_each_once, "values, each once, such as (0, 1, 2)"),
+            "bindings": (lambda _: True, "a list of strings, 'NAME = VALUE'"),
+            "arm_bindings": (lambda _: True, "{ARM: a list of strings, 'NAME = VALUE'}"),
+            "workers": _COUNT,
+        }
+        _check(self, rules)
+        for arm in self.arms:  # a folder is named after it
+            good = re.fullmatch(r"[\w-]+", arm)
+            _require(bool(good), "StudyConfig.arms", arm, "named with letters, digits, _ and -")
+        self._check_bindings("StudyConfig.bindings", self.bindings)
+        for arm, bindings in self.arm_bindings.items():
+            known = f"about one of the arms, {', '.join(self.arms)}"
+            _require(arm in self.arms, "StudyConfig.arm_bindings", arm, known)
+            self._check_bindings("StudyConfig.arm_bindings", bindings)
+
+    def _check_bindings(self, name: str, bindings: Sequence[str]) -> None:
+        rule = f"without {', '.join(CELL_MACROS)}, which the study sets itself"
+        for binding in bindings:
+            good = binding.partition("=")[0].strip() not in CELL_MACROS
+            _require(good, name, binding, rule)
+
+
+def _each_once(values: Sequence[Any]) -> bool:
+    return 0 < len(values) == len(set(values))

@@ -2,7 +2,7 @@
 
 The mesh has three axes on every backend, CPU included: ``data`` (batch rows), ``fsdp`` (batch rows
 and one dimension of every parameter and optimizer slot) and ``model`` (heads, mlp, vocabulary).
-Logical axis names are T5X's; rules map them to mesh axes and can be replaced from gin.
+Logical axis names are T5X's; rules (`configs`) map them to mesh axes and can be replaced from gin.
 """
 
 import contextlib
@@ -17,24 +17,10 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sbs_jax.configs import PartitionerConfig
+from sbs_jax.configs import DEFAULT_RULES, MESH_AXES, AxisRules, PartitionerConfig
 from sbs_jax.errors import UserError
 
 _Leaf = jax.Array | np.ndarray | jax.ShapeDtypeStruct
-AxisRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
-
-# A mesh axis is used once per array: an activation's "embed" stays whole where "batch" took fsdp.
-DEFAULT_RULES: AxisRules = (
-    ("batch", ("data", "fsdp")),
-    ("vocab", "model"),
-    ("mlp", "model"),
-    ("heads", "model"),
-    ("joined_kv", "model"),
-    ("embed", "fsdp"),
-    ("kv", None),
-    ("length", None),
-    ("relpos_buckets", None),
-)
 
 # Logical axes of every parameter of `model`, by the end of its name; T5X's assignment.
 PARAM_AXES = {
@@ -88,14 +74,15 @@ class Partitioner:
                 f"{len(devices)} devices; choose sizes whose product does"
             )
         grid = np.asarray(devices).reshape(-1, fsdp, num_partitions)
-        self.mesh = Mesh(grid, ("data", "fsdp", "model"))
+        self.mesh = Mesh(grid, MESH_AXES)
         self.rules = tuple(rules)
 
     @classmethod
-    def of(cls, config: PartitionerConfig) -> "Partitioner":
-        """The partitioner a run's configuration describes; its rules go before the default ones."""
-        rules = (*config.logical_axis_rules, *DEFAULT_RULES)
-        return cls(config.num_partitions, config.fsdp, rules)
+    def of(
+        cls, config: PartitionerConfig, devices: Sequence[jax.Device] | None = None
+    ) -> "Partitioner":
+        """The partitioner a run's configuration describes."""
+        return cls(config.num_partitions, config.fsdp, config.rules, devices)
 
     @property
     def batch_shards(self) -> int:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from sbs_jax import datasets, inputs, objective, optimizers, packing, step
-from sbs_jax.configs import T5Config, TrainConfig
+from sbs_jax.configs import MESH_AXES, T5Config, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.partitioning import DEFAULT_RULES, Partitioner
+from sbs_jax.partitioning import Partitioner
 
 _ENCODER = ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions")
 _DECODER = (
@@ -96,8 +96,8 @@ class _AbstractPartitioner(Partitioner):
                 f"fsdp={mesh.fsdp} does not divide it; choose sizes whose product does"
             )
         sizes = (devices // (mesh.num_partitions * mesh.fsdp), mesh.fsdp, mesh.num_partitions)
-        self.mesh = AbstractMesh(sizes, ("data", "fsdp", "model"))
-        self.rules = (*mesh.logical_axis_rules, *DEFAULT_RULES)
+        self.mesh = AbstractMesh(sizes, MESH_AXES)
+        self.rules = tuple(mesh.rules)
 
 
 def batch_shape(config: TrainConfig, devices: int, given: Sequence[int] = ()) -> Shape:
@@ -304,8 +304,7 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
             f"or set XLA_FLAGS=--xla_force_host_platform_device_count={devices} on a CPU"
         )
     mesh = config.partitioner
-    rules = (*mesh.logical_axis_rules, *DEFAULT_RULES)
-    partitioner = Partitioner(mesh.num_partitions, mesh.fsdp, rules, here[:devices])
+    partitioner = Partitioner.of(mesh, here[:devices])
     optimizer = _optimizer(config)
     train_step = step.make_train_step(
         config.model,

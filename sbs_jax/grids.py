@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sbs_jax import datasets, gin_launch, paths, report, study, summaries
-from sbs_jax.configs import StudyConfig, TrainConfig
+from sbs_jax.configs import CELL_MACROS, StudyConfig, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.run_files import StudyTexts
 from sbs_jax.study import Run, Study
@@ -42,7 +42,21 @@ def load(
                 run, imports = _cell(config, arm, fraction, seed, search_paths)
                 runs.append(run)
                 modules += [name for name in imports if name not in modules]
+    _check_apart(runs)
     return config, runs, modules
+
+
+def _check_apart(runs: Sequence[Run]) -> None:
+    seen: dict[str, Run] = {}
+    for run in runs:
+        folder = run.config.model_dir
+        if folder in seen:
+            one, other = seen[folder].config.data_fraction, run.config.data_fraction
+            raise UserError(
+                f"StudyConfig.fractions: {one!r} and {other!r} would both be in {folder}; "
+                "choose fractions that differ more"
+            )
+        seen[folder] = run
 
 
 def _cell(
@@ -54,18 +68,19 @@ def _cell(
 ) -> tuple[Run, list[str]]:
     files = config.arms[arm]
     model_dir = study.cell_dir(Path(config.study_dir).absolute(), arm, fraction, seed)
-    bindings = [
-        *config.bindings,
-        *config.arm_bindings.get(arm, ()),
-        f"MODEL_DIR = {model_dir!r}",
-        f"DATA_FRACTION = {fraction!r}",
-        f"RANDOM_SEED = {seed!r}",
-    ]
+    cell = dict(zip(CELL_MACROS, (model_dir, fraction, seed), strict=True))
+    own = [f"{name} = {value!r}" for name, value in cell.items()]
+    bindings = [*config.bindings, *config.arm_bindings.get(arm, ()), *own]
     try:
         found = gin_launch.load(
             [files] if isinstance(files, str) else files, bindings, search_paths
         )
         built = gin_launch.build("configs.TrainConfig", found)
+        if (built.model_dir, built.data_fraction, built.random_seed) != tuple(cell.values()):
+            raise UserError(
+                f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
+                "leave that to the macros"
+            )
         datasets.resolve(built.mixture_or_task_name)
     except UserError as error:
         raise UserError(f"arm {arm!r}: {error}") from None

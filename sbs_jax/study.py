@@ -25,6 +25,11 @@ from sbs_jax.workers import ONE_CPU_THREAD, Outcome, Workers
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
+# A run may change these between its starts; the rows of a study are compared with each other.
+_OF_THE_SCORE = ("eval_num_examples", "max_decode_length")
+
+_Key = tuple[str, float, int]
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -44,16 +49,23 @@ class Run:
     config_gin: str = ""
 
     @property
-    def key(self) -> tuple[str, float, int]:
+    def key(self) -> _Key:
         """(arm, fraction, seed)"""
         return self.arm, self.config.data_fraction, self.config.random_seed
 
     @property
     def settings(self) -> str:
-        """Changes with anything the run is told, except where it is written."""
-        fields = dataclasses.asdict(self.config)
-        del fields["model_dir"]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+        """Changes with anything that would make it another run, or its score another one."""
+        text = json.dumps(_fixed(dataclasses.asdict(self.config)), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _fixed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that may not differ between the starts of one run, or decide its score."""
+    from sbs_jax import runs  # imports jax, which a dry run does without
+
+    free = {*runs.FREE_FIELDS} - {*_OF_THE_SCORE}
+    return {name: value for name, value in fields.items() if name not in free}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,23 +104,22 @@ def run(study: Study) -> None:
     """Trains what has no row yet, adding each row as its run finishes; tells how far it is.
 
     Raises:
-        UserError: the folder holds another study, or a run was refused.
+        UserError: a row has other settings, the folder cannot be written, or a run was refused.
         KeyboardInterrupt: what is finished is kept, and the same call continues.
     """
     rows = _finished(study)
     todo = [run for run in study.runs if run.key not in rows]
-    study.folder.mkdir(parents=True, exist_ok=True)
-    texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
-    _write_whole(study.folder / run_files.STUDY_TEXTS, [texts])
-    if rows:
-        say(f"{study.folder}: {len(rows)} of {len(study.runs)} runs are finished already")
+    _begin(study)
+    done, total = len(study.runs) - len(todo), len(study.runs)
+    if done:
+        say(f"{study.folder}: {done} of {total} runs are finished already")
     if not todo:
         return
     count = min(study.workers, len(todo))
     logs = study.folder / "logs"
     say(f"{len(todo)} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
     say("The first takes longest: frameworks are loaded and programs compiled.")
-    progress = _Progress(todo, len(study.runs), count)
+    progress = _Progress(todo, total, count)
     pairs = [(run.config, run.config_gin) for run in todo]
     try:
         with Workers(count, study.prepare, study.environment, logs) as workers:
@@ -117,25 +128,70 @@ def run(study: Study) -> None:
                 rows[run_.key] = _row(study.folder, run_, outcome)
                 _write_rows(study.folder, rows.values())
                 progress.finished(index, outcome, rows[run_.key])
+                done += 1
     except KeyboardInterrupt:
-        say(f"{len(rows)} of {len(study.runs)} runs are finished; the same command continues")
+        say(f"{done} of {total} runs are finished; the same command continues")
         raise
 
 
-def _finished(study: Study) -> dict[tuple[str, float, int], dict[str, Any]]:
-    """The rows of study.jsonl by key."""
+def _begin(study: Study) -> None:
+    from sbs_jax.evaluate import write_whole  # imports jax, which a dry run does without
+
+    texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(study.folder / run_files.STUDY_TEXTS, [texts + "\n"])
+    except OSError as error:
+        raise UserError(
+            f"STUDY_DIR {study.folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+
+
+def _finished(study: Study) -> dict[_Key, dict[str, Any]]:
+    """The rows of study.jsonl by key, those of cells that are not asked for now too."""
     path = study.folder / run_files.STUDY_ROWS
-    rows = {}
     known = {run.key: run for run in study.runs}
+    rows = {}
     for where, row in run_files.read_lines(path) if path.exists() else ():
-        key = (row.get("arm"), row.get("fraction"), row.get("seed"))
-        if key not in known or row.get("settings") != known[key].settings:
-            raise UserError(
-                f"{where}: a row of another study, or of the same one with other settings; "
-                "choose another folder, or delete this one"
-            )
+        key = _key(row, where)
+        run = known.get(key)
+        if run and row.get("settings") != run.settings:
+            _check_same(run, where)
+            row = {**row, "settings": run.settings}
         rows[key] = row
     return rows
+
+
+def _key(row: Mapping[str, Any], where: str) -> _Key:
+    arm, fraction, seed = (row.get(name) for name in ("arm", "fraction", "seed"))
+    if not (isinstance(arm, str) and isinstance(fraction, int | float) and isinstance(seed, int)):
+        raise UserError(
+            f"{where}: not a row of a study: arm, fraction and seed must be a name, a number and a "
+            "whole number; remove the line, and its run is scored again"
+        )
+    return arm, float(fraction), seed
+
+
+def _check_same(run: Run, where: str) -> None:
+    """Raises UserError, naming a field if run.json tells it, unless the row is of this very run.
+
+    Rows of earlier versions were marked by more of the settings.
+    """
+    from sbs_jax import runs  # imports jax, which a dry run does without
+
+    try:
+        before = _fixed(dataclasses.asdict(runs.load(run.config.model_dir)))
+        now = _fixed(dataclasses.asdict(run.config))
+        changes = (f"{n} was {before[n]!r}, now {now[n]!r}" for n in now if before[n] != now[n])
+        change = next(changes, "")
+    except UserError:
+        change = "its folder does not tell which"
+    if change:
+        raise UserError(
+            f"{where}: {run.arm}, fraction {run.config.data_fraction:g}, seed "
+            f"{run.config.random_seed} was run with other settings: {change}; choose another "
+            "STUDY_DIR, or the settings it had"
+        )
 
 
 def _row(folder: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
@@ -165,13 +221,9 @@ def _cpu_seconds(model_dir: Path) -> float:
 
 
 def _write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    _write_whole(folder / run_files.STUDY_ROWS, [json.dumps(row) for row in rows])
+    from sbs_jax.evaluate import write_whole  # imports jax, which a dry run does without
 
-
-def _write_whole(path: Path, lines: Iterable[str]) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
+    write_whole(folder / run_files.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
 
 
 class _Progress:

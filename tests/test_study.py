@@ -1,5 +1,6 @@
 """The runner of grids where it refuses or where a run breaks; test_demo.py has the good days."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -70,17 +71,67 @@ def test_settings_name_everything_but_the_folder(tmp_path):
     assert run.key == ("standard", 1.0, 0)
 
 
-@pytest.mark.parametrize("change", [{"settings": "older"}, {"arm": "pinto"}, {"seed": 7}])
-def test_a_row_of_another_study_is_refused_before_anything_starts(tmp_path, change):
+ROW = {"arm": "standard", "fraction": 1, "seed": 0}
+
+
+def write_rows(folder: pathlib.Path, *rows: dict) -> None:
+    (folder / "study.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def changed(made: Study, **changes: object) -> Study:
+    (run,) = made.runs
+    config = dataclasses.replace(run.config, **changes)
+    return dataclasses.replace(made, runs=[dataclasses.replace(run, config=config)])
+
+
+def test_settings_leave_out_what_a_run_may_change(tmp_path):
     made = make_study(tmp_path, "demo_finetune")
-    row = {"arm": "standard", "fraction": 1.0, "seed": 0, "settings": made.runs[0].settings}
-    (tmp_path / "study.jsonl").write_text(json.dumps(row | change) + "\n")
-    with pytest.raises(UserError, match=r"study\.jsonl:1: a row of another study"):
+    (run,) = made.runs
+    for free in ({"on_nonfinite": "skip"}, {"pack": False}, {"keep_best": 2}):
+        assert changed(made, **free).runs[0].settings == run.settings
+    for fixed in ({"alpha": 0.25}, {"max_decode_length": 2}, {"eval_num_examples": 2}):
+        assert changed(made, **fixed).runs[0].settings != run.settings
+
+
+def test_a_row_with_other_settings_is_refused_before_anything_starts(tmp_path):
+    made = make_study(tmp_path, "demo_finetune")
+    write_rows(tmp_path, ROW | {"settings": "older"})
+    with pytest.raises(UserError, match=r"study\.jsonl:1: .* its folder does not tell which"):
         study.run(made)
     assert sorted(os.listdir(tmp_path)) == ["study.jsonl"]
-    (tmp_path / "study.jsonl").write_text(json.dumps(row) + "\n")
+    fields = dataclasses.asdict(made.runs[0].config) | {"fingerprints": {}}
+    model_dir = pathlib.Path(made.runs[0].config.model_dir)
+    model_dir.mkdir(parents=True)
+    (model_dir / "run.json").write_text(json.dumps(fields))
+    with pytest.raises(
+        UserError, match=r"standard, fraction 1, seed 0 .* alpha was 0\.5, now 0\.25;"
+    ):
+        study.run(changed(made, alpha=0.25))
+    study.run(made)  # run.json tells that nothing differs: a row of an earlier version
+    assert not (tmp_path / "logs").exists()
+
+
+def test_rows_that_are_not_asked_for_are_kept(tmp_path, capsys):
+    made = make_study(tmp_path, "demo_finetune")
+    rows = [ROW | {"settings": made.runs[0].settings}, ROW | {"seed": 7}, ROW | {"arm": "pinto"}]
+    write_rows(tmp_path, *rows)
     study.run(made)  # all is done: no worker starts
     assert not (tmp_path / "logs").exists()
+    assert "1 of 1 runs are finished already" in capsys.readouterr().err
+    assert len((tmp_path / "study.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_damaged_row_is_one_line(tmp_path):
+    write_rows(tmp_path, ROW | {"arm": ["standard"]})
+    with pytest.raises(UserError, match=r"study\.jsonl:1: not a row of a study"):
+        study.run(make_study(tmp_path, "demo_finetune"))
+
+
+def test_a_study_dir_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"STUDY_DIR .*file\S*: cannot be written \("):
+            study.run(make_study(folder, "demo_finetune"))
 
 
 STUDY = """
@@ -153,6 +204,14 @@ def test_a_study_may_be_looked_at_first(here, capsys):
         (
             "--gin.StudyConfig.arms={'step_by_step': 'gone.gin'}",
             "arm 'step_by_step': --gin_file: no gin",
+        ),
+        (
+            "--gin.StudyConfig.fractions=(0.33333331, 0.33333332)",
+            "fractions: 0.33333331 and 0.33333332 would both be in ",
+        ),
+        (
+            "--gin.StudyConfig.bindings=['TrainConfig.random_seed = 7']",
+            "arm 'standard': its files or bindings fix what the study sets itself, MODEL_DIR",
         ),
         ("--gin.StudyConfig.arm_bindings={'b': []}", "must be about one of the arms, standard"),
     ],

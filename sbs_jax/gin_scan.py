@@ -7,6 +7,7 @@ file and line, list everything that is missing and propose the nearest name, all
 
 import dataclasses
 import importlib.util  # before gin: gin 0.5.0 needs it in resource_reader, without importing it
+import io
 import os
 import pathlib
 import re
@@ -190,8 +191,17 @@ def _scan_file(
     if path in parents:
         raise UserError(f"{asked_by}: {name!r} includes itself")
     found.files.append(path)
-    with open(path, encoding="utf-8") as lines:
-        _scan_text(lines, path, "", found, search_paths, (*parents, path))
+    _scan_text(_read(path), path, "", found, search_paths, (*parents, path))
+
+
+def _read(path: str) -> Iterable[str]:
+    """The lines of a file."""
+    content = pathlib.Path(path).read_bytes()
+    try:
+        return io.StringIO(content.decode("utf-8"), newline=None)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{shown(path)}:{line}: not UTF-8 text; save the file as UTF-8") from None
 
 
 def _gin_files(search_paths: Sequence[str | os.PathLike[str]]) -> set[str]:

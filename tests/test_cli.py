@@ -56,12 +56,77 @@ def dry_run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return printed.out
 
 
-@pytest.mark.parametrize("name", ["MIXTURE_OR_TASK_NAME", "LABEL_PREFIX"])
-def test_a_value_of_the_wrong_kind_is_one_line(here, name):
+WRONG_KINDS = {
+    "MIXTURE_OR_TASK_NAME=3": "a string",
+    "LABEL_PREFIX=3": "a string",
+    "INITIAL_CHECKPOINT_PATH=3": "a string or None",
+    "LEARNING_RATE='x'": "a number",
+    "ALPHA='x'": "a number",
+    "DATA_FRACTION='x'": "a number",
+    "DROPOUT_RATE='x'": "a number",
+    "ADAM_B2='x'": "a number",
+    "OptimizerConfig.clip_norm='x'": "a number or None",
+    "WARMUP_STEPS='x'": "a whole number",
+    "RANDOM_SEED='x'": "a whole number",
+    "RANDOM_SEED=1.5": "a whole number",
+    "TRAIN_STEPS=True": "a whole number",
+    "CHECKPOINT_PERIOD='x'": "a whole number or None",
+    "LEARNING_RATE_FACTORS=3": "a string",
+    "PACK='no'": "True or False",
+    "TASK_FEATURE_LENGTHS=3": '{"inputs": tokens, "targets": tokens}, both above 1',
+    "TrainConfig.row_lengths=5": "(inputs, targets), both above 0 or None",
+    "TrainConfig.optimizer=3": "an OptimizerConfig",
+    "MODEL=3": "a T5Config",
+    "T5Config.mlp_activations=3": "a tuple of one or two of gelu, relu, linear",
+    "T5Config.mlp_activations='gelu'": "a tuple of one or two of gelu, relu, linear",
+    "PartitionerConfig.logical_axis_rules=3": 'pairs ("LOGICAL_AXIS", AXIS), ',
+}
+WRONG_STUDIES = {
+    "seeds=5": "values, each once, such as (0, 1, 2)",
+    "seeds=(0.5,)": "values, each once, such as (0, 1, 2)",
+    "fractions=0.5": "values, each once, such as (0.25, 1.0)",
+    "fractions=([1],)": "values, each once, such as (0.25, 1.0)",
+    "fractions=('x',)": "values, each once, such as (0.25, 1.0)",
+    "arms={'a': 3}": '{"NAME": "experiments/FILE.gin", ...}',
+    "arms={'../a': 'x.gin'}": "named with letters, digits, _ and -",
+    "bindings=3": "a list of strings, 'NAME = VALUE'",
+    "bindings=[3]": "a list of strings, 'NAME = VALUE'",
+    "bindings='TRAIN_STEPS = 4'": "a list of strings, 'NAME = VALUE'",
+    "bindings=['RANDOM_SEED = 4']": "without MODEL_DIR, DATA_FRACTION, RANDOM_SEED, which",
+    "arm_bindings=3": "{ARM: a list of strings, 'NAME = VALUE'}",
+    "arm_bindings={'a': ['MODEL_DIR = 4']}": "without MODEL_DIR, DATA_FRACTION, RANDOM_SEED, which",
+    "workers=True": "a whole number",
+}
+STUDY = """
+from __gin__ import dynamic_registration
+from sbs_jax import configs
+configs.StudyConfig:
+  study_dir = "made"
+  arms = {"a": "x.gin"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "file", "prefix", "wrong"),
+    [("train", "x.gin", "", WRONG_KINDS), ("study", "study.gin", "StudyConfig.", WRONG_STUDIES)],
+)
+def test_a_value_of_the_wrong_kind_is_one_line(here, verb, file, prefix, wrong):
     """In a process of its own: under pytest the types of a dataclass are checked before."""
-    answer = sbs("train", *GIVEN, f"--gin.{name}=3", "--dry_run")
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert re.fullmatch(rf"sbs: error: .*{name} = 3: must be a string.*\n", answer.stderr)
+    (here / "study.gin").write_text(STUDY)
+    code = (
+        "import sys; from sbs_jax import cli\n"
+        "for given in sys.argv[4:]: cli.main([*sys.argv[1:4], '--gin.' + given, '--dry_run'])"
+    )
+    macro = "--gin_bindings=MODEL_DIR='run'" if verb == "train" else "--gin_bindings="
+    command = [verb, f"--gin_file={file}", macro, *(prefix + given for given in wrong)]
+    answer = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (0, ""), answer.stderr
+    lines = answer.stderr.splitlines()
+    assert len(lines) == len(wrong)
+    for line, (given, rule) in zip(lines, wrong.items(), strict=True):
+        name = re.escape(prefix + given.partition("=")[0])
+        assert re.match(rf"sbs: error: .*{name} = .*: must be ", line), line
+        assert f": must be {rule}" in line, line
 
 
 @pytest.mark.parametrize("args", [[], *([verb] for verb in cli.VERBS)], ids=str)
@@ -92,6 +157,16 @@ def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[s
             "no such flag; did you mean --gin_file?",
         ),
         (["train", "--process_count=two"], "--process_count=two: invalid literal"),
+        (["train", "--process_count=0"], "process_count=0"),
+        (["train", "--process_index=-1"], "process_index=-1"),
+        (["train", "--heartbeat_timeout=0"], "heartbeat_timeout=0"),
+        (["train", "--progress_timeout=0"], "progress_timeout=0"),
+        (["train", "--initialization_timeout=0"], "initialization_timeout=0"),
+        (["train", *GIVEN, "--process_index=0"], "need --coordinator_address"),
+        (["train", *GIVEN, "--plan_devices=2", "--dry_run"], "--plan_devices: needs --dry_run"),
+        (["train", *GIVEN, "--plan_shape=1,2,3"], "--plan_shape: needs --dry_run --plan"),
+        (["train", *GIVEN, "--plan_compile", "--dry_run"], "--plan_compile: needs --dry_run"),
+        (["train", *GIVEN, "--plan"], "--plan needs --dry_run"),
         (["train", "x.gin"], "'x.gin': unexpected argument"),
         (["train"], "--gin_file is required"),
         (["annotate"], "--task is required (sbs annotate --help)"),
@@ -165,6 +240,15 @@ def test_wrong_line_in_a_file(
     error = refused(capsys, "train", *GIVEN, "--dry_run")
     assert re.search(message, error), error
     assert error.startswith(f"sbs: error: x.gin:{number}: ")
+
+
+@pytest.mark.parametrize("verb", ["train", "study"])
+def test_a_file_that_is_not_utf_8(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    (here / "x.gin").write_bytes(b"# plain\r\n# caf\xe9\r\nALPHA = 0.5\r\n")
+    error = refused(capsys, verb, "--gin_file=x.gin", "--dry_run")
+    assert error == "sbs: error: x.gin:2: not UTF-8 text; save the file as UTF-8\n"
 
 
 def test_wrong_name_under_dynamic_registration(

@@ -103,18 +103,24 @@ flags.DEFINE_string(
     "IP:port of process 0; implies --multiprocess_gpu.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("process_count", None, "Number of processes.", flag_values=FLAGS)
-flags.DEFINE_integer("process_index", None, "Index of this process.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "process_count", None, "Number of processes.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "process_index", None, "Index of this process.", lower_bound=0, flag_values=FLAGS
+)
 flags.DEFINE_integer(
     "initialization_timeout",
     None,
     "Seconds to wait for the other processes; default 300.",
+    lower_bound=1,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "heartbeat_timeout",
     None,
     "Seconds after which a process that is silent counts as dead; default 100.",
+    lower_bound=1,
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
@@ -122,6 +128,7 @@ flags.DEFINE_integer(
     None,
     "Seconds without a finished update or evaluation batch after which one of several processes "
     "gives up; default 1800.",
+    lower_bound=1,
     flag_values=FLAGS,
 )
 
@@ -132,14 +139,13 @@ def main(argv: list[str]) -> int | None:
 
     if not FLAGS.gin_file:
         raise UserError("--gin_file is required (sbs train --help)")
+    _check_plan()
     data_dir = _data_dir()
     datasets.defer_seqio()  # a gin file's `import sbs_jax.tasks` then needs no TensorFlow
     found = gin_launch.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_launch.build("configs.TrainConfig", found)
     if data_dir:
         paths.set_data_dir(os.path.abspath(data_dir))
-    if FLAGS.plan and not FLAGS.dry_run:
-        raise UserError("--plan needs --dry_run: it plans a run and starts none")
     if FLAGS.dry_run:
         datasets.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_launch.describe(found))
@@ -150,6 +156,14 @@ def main(argv: list[str]) -> int | None:
 
     with _joined():
         trainer.train(config, gin.operative_config_str())
+
+
+def _check_plan() -> None:
+    if FLAGS.plan and not FLAGS.dry_run:
+        raise UserError("--plan needs --dry_run: it plans a run and starts none")
+    for name in ("plan_devices", "plan_shape", "plan_compile"):
+        if FLAGS[name].present and not FLAGS.plan:
+            raise UserError(f"--{name}: needs --dry_run --plan")
 
 
 def _data_dir() -> str | None:
@@ -180,7 +194,7 @@ def _joined() -> contextlib.AbstractContextManager[None]:
     from sbs_jax import hosts
 
     if not FLAGS.multiprocess_gpu and not FLAGS.coordinator_address:
-        if FLAGS.process_count or FLAGS.process_index:
+        if FLAGS.process_count is not None or FLAGS.process_index is not None:
             raise UserError("--process_count and --process_index need --coordinator_address")
         if not hosts.on_tpu_pod():
             return contextlib.nullcontext()

@@ -370,7 +370,7 @@ def parameter_count(config: T5Config) -> int:
 
 
 def init_params(config: T5Config, rng: Array) -> dict:
-    """Random float32 parameters of a T5; the lengths used here do not enter any shape."""
+    """Random parameters of a T5 in its param_dtype; the lengths used here enter no shape."""
     token = jnp.ones((1, 8), jnp.int32)
     batch = {
         "encoder_input_tokens": token,

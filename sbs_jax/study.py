@@ -17,6 +17,7 @@ from typing import Any
 from sbs_jax import run_files
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
+from sbs_jax.locks import locked
 from sbs_jax.logs import duration, say
 from sbs_jax.metrics import Accuracy
 from sbs_jax.run_files import StudyTexts
@@ -104,7 +105,8 @@ def run(study: Study) -> None:
     """Trains what has no row yet, adding each row as its run finishes; tells how far it is.
 
     Raises:
-        UserError: a row has other settings, the folder cannot be written, or a run was refused.
+        UserError: a row has other settings, the folder cannot be written or is another process's
+            at the moment, or a run was refused.
         KeyboardInterrupt: what is finished is kept, and the same call continues.
     """
     rows = _finished(study)
@@ -122,7 +124,10 @@ def run(study: Study) -> None:
     progress = _Progress(todo, total, count)
     pairs = [(run.config, run.config_gin) for run in todo]
     try:
-        with Workers(count, study.prepare, study.environment, logs) as workers:
+        with (
+            locked(study.folder, "STUDY_DIR"),
+            Workers(count, study.prepare, study.environment, logs) as workers,
+        ):
             for index, outcome in workers.train(pairs, progress.started):
                 run_ = todo[index]
                 rows[run_.key] = _row(study.folder, run_, outcome)

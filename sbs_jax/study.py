@@ -195,7 +195,7 @@ def _check_same(run: Run, where: str) -> None:
         raise UserError(
             f"{where}: {run.arm}, fraction {run.config.data_fraction:g}, seed "
             f"{run.config.random_seed} was run with other settings: {change}; choose another "
-            "STUDY_DIR, or the settings it had"
+            "folder, or the settings it had"
         )
 
 

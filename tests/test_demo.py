@@ -93,7 +93,9 @@ def test_a_second_start_only_reports(finished):
 
 def test_other_settings_in_the_same_folder_are_refused(finished):
     out, _, _ = finished
-    with pytest.raises(UserError, match=r"study\.jsonl:1: .* was run with other settings: train_steps"):
+    with pytest.raises(
+        UserError, match=r"study\.jsonl:1: .* was run with other settings: train_steps"
+    ):
         demo.run(out, Grid(arms=TINY.arms, fractions=(0.5,), seeds=(0,)))
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 from absl import app, flags
 
-from sbs_jax import datasets, gin_launch, paths
+from sbs_jax import datasets, gin_launch
+from sbs_jax.utils import paths
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sbs_jax import paths, sources, splits
+from sbs_jax.utils import paths
+from sbs_jax import sources, splits
 from sbs_jax.errors import UserError
 from sbs_jax.metrics import METRICS, Metric
 from sbs_jax.records import Record

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from sbs_jax import gin_scan, paths
+from sbs_jax import gin_scan
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 from sbs_jax.gin_scan import REQUIRED, MacroUse, Scan, shown
 from sbs_jax.suggest import nearest

@@ -5,7 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax import datasets, gin_launch, paths, report, study, summaries
+from sbs_jax import datasets, gin_launch, report, study, summaries
+from sbs_jax.utils import paths
 from sbs_jax.configs import CELL_MACROS, StudyConfig, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.run_files import StudyTexts

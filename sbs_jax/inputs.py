@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbs_jax import datasets, metrics, paths, tokens, views, vocabularies
+from sbs_jax import datasets, metrics, tokens, views, vocabularies
+from sbs_jax.utils import paths
 from sbs_jax.batches import Batches
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import Selection

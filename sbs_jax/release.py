@@ -17,7 +17,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from sbs_jax import completions, download
+from sbs_jax import completions
+from sbs_jax.utils import download
 from sbs_jax.archive import Archive
 from sbs_jax.errors import UserError
 from sbs_jax.metrics import Metric

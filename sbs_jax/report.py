@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import figures, paths, run_files, summaries, tables
+from sbs_jax import figures, run_files, summaries, tables
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 from sbs_jax.figures import Curves
 from sbs_jax.run_files import Run

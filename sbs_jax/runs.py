@@ -11,7 +11,7 @@ from sbs_jax import hosts
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import write_whole
-from sbs_jax.locks import locked
+from sbs_jax.utils.files import locked
 from sbs_jax.logs import say
 
 _FILE = "run.json"

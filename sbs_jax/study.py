@@ -17,7 +17,7 @@ from typing import Any
 from sbs_jax import run_files
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.locks import locked
+from sbs_jax.utils.files import locked
 from sbs_jax.logs import duration, say
 from sbs_jax.metrics import Accuracy
 from sbs_jax.run_files import StudyTexts

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 from sbs_jax.records import Record
 from sbs_jax.release import RELEASED, URL, Release

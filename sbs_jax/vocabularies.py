@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 from sbs_jax.records import SEPARATOR
 
@@ -216,7 +216,7 @@ def _load_file(path: Path, spec: str, size: int, mtime_ns: int) -> SentencePiece
 
 
 def _fetch(name: str) -> Path:
-    from sbs_jax import download
+    from sbs_jax.utils import download
 
     public = PUBLIC[name]
     folder = paths.cache_home() / "vocabularies"

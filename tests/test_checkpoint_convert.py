@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sbs_jax import cli, paths, runs, vocabularies
+from sbs_jax import cli, runs, vocabularies
+from sbs_jax.utils import paths
 from sbs_jax.checkpoints import convert, hf, hf_write, t5x
 from sbs_jax.checkpoints.params import LazyArray
 from sbs_jax.errors import UserError

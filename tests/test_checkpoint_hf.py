@@ -12,7 +12,8 @@ import pytest
 import transformers_python
 from safetensors.numpy import load_file, save_file
 
-from sbs_jax import paths, vocabularies
+from sbs_jax.utils import paths
+from sbs_jax import vocabularies
 from sbs_jax.checkpoints import convert, hf, hf_write
 from sbs_jax.checkpoints.params import read_all
 from sbs_jax.configs import T5Config

@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from sbs_jax import cli, gin_launch, paths
+from sbs_jax import cli, gin_launch
+from sbs_jax.utils import paths
 from sbs_jax.commands import train
 
 FRAMEWORKS = {"jax", "flax", "tensorflow", "seqio", "grain", "matplotlib", "scipy"}

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from sbs_jax import configs, layers, partitioning, paths
+from sbs_jax import configs, layers, partitioning
+from sbs_jax.utils import paths
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, StudyConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 

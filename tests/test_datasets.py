@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sbs_jax import datasets, paths, release, splits
+from sbs_jax import datasets, release, splits
+from sbs_jax.utils import paths
 from sbs_jax.datasets import Dataset, add_dataset
 from sbs_jax.errors import UserError
 from sbs_jax.records import Record, write_jsonl

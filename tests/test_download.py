@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sbs_jax import download
+from sbs_jax.utils import download
 from sbs_jax.errors import UserError
 
 BODY = bytes(range(256)) * 4000

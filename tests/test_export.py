@@ -16,7 +16,8 @@ import pytest
 import transformers_python
 from safetensors.numpy import load_file
 
-from sbs_jax import cli, datasets, demo_data, gin_launch, paths, restored, trainer, vocabularies
+from sbs_jax import cli, datasets, demo_data, gin_launch, restored, trainer, vocabularies
+from sbs_jax.utils import paths
 from sbs_jax.checkpoints import sbs
 from sbs_jax.checkpoints.params import read_all
 from sbs_jax.decoding import greedy

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from sbs_jax import datasets, gin_launch, model, paths
+from sbs_jax import datasets, gin_launch, model
+from sbs_jax.utils import paths
 
 MODELS = sorted((paths.gin_dir() / "sbs_models").glob("*.gin"))
 EXPERIMENTS = sorted((paths.gin_dir() / "experiments").glob("*.gin"))

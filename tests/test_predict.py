@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sbs_jax import cli, datasets, paths, predict, predict_files, records, trainer
+from sbs_jax import cli, datasets, predict, predict_files, records, trainer
+from sbs_jax.utils import paths
 from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 

@@ -12,7 +12,7 @@ import sys
 import fixtures_release
 import pytest
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from sbs_jax import datasets, paths, release, seqio_tasks, tokens, vocabularies
+from sbs_jax import datasets, release, seqio_tasks, tokens, vocabularies
+from sbs_jax.utils import paths
 from sbs_jax.records import Record, write_jsonl
 from sbs_jax.views import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
 

@@ -8,7 +8,8 @@ import pathlib
 
 import pytest
 
-from sbs_jax import cli, demo, locks, runs, study, workers
+from sbs_jax import cli, demo, runs, study, workers
+from sbs_jax.utils import files
 from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.run_files import StudyTexts
@@ -189,7 +190,7 @@ def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
 
 def test_a_study_is_one_process_s_at_a_time(here, capsys):
     (here / "made").mkdir()
-    with locks.locked(here / "made", "test"):
+    with files.locked(here / "made", "test"):
         assert cli.main(GIVEN) == 2
     said = capsys.readouterr().err
     assert said.endswith(

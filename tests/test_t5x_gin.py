@@ -11,7 +11,8 @@ import warnings
 import gin
 import pytest
 
-from sbs_jax import cli, configs, gin_launch, gin_scan, paths
+from sbs_jax import cli, configs, gin_launch, gin_scan
+from sbs_jax.utils import paths
 
 SCRIPTS = {}
 if importlib.util.find_spec("t5x"):

@@ -1,0 +1,1 @@
+"""Saving and restoring: Orbax, and the formats of Hugging Face and T5X."""

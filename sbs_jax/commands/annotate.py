@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 from sbs_jax.records import Record, read_jsonl
 

@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()

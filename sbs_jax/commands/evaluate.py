@@ -38,7 +38,8 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Scores and prints."""
-    from sbs_jax import datasets, gin_launch, paths
+    from sbs_jax import datasets, gin_launch
+    from sbs_jax.utils import paths
 
     if FLAGS.data_dir:
         paths.set_data_dir(FLAGS.data_dir)

@@ -14,7 +14,7 @@ import os
 
 from absl import flags
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()

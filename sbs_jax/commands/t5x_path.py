@@ -11,7 +11,7 @@ RUN is train (the default), eval or infer, after the module of T5X:
 
 from absl import flags
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from sbs_jax import paths
+from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pathlib
 
 from sbs_jax.errors import UserError
 
-_PACKAGE = pathlib.Path(__file__).resolve().parent
+_PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 DATA_DIR_VARIABLE = "SBS_DATA_DIR"
 

@@ -1,0 +1,1 @@
+"""Files, paths, downloads and console output."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from stub_server import Call, Raw, StubServer
 
-from sbs_jax import cli, demo_data
+from sbs_jax.cli import main
+from sbs_jax import demo_data
 from sbs_jax.records import Record, write_jsonl
 
 DISTINCT = 10
@@ -41,7 +42,7 @@ def run(stub: StubServer, folder: pathlib.Path, **changes: Any) -> int:
         "max_retries": 1,
         "timeout": 5,
     } | changes
-    return cli.main(["annotate", *(f"--{k}={v}" for k, v in values.items() if v is not None)])
+    return main.main(["annotate", *(f"--{k}={v}" for k, v in values.items() if v is not None)])
 
 
 def rows(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sbs_jax import cli, runs, vocabularies
+from sbs_jax.cli import main
+from sbs_jax import runs, vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.checkpoints import convert, hf, hf_write, t5x
 from sbs_jax.checkpoints.params import LazyArray
@@ -23,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def run(*args):
-    return cli.main(["convert", *map(str, args)])
+    return main.main(["convert", *map(str, args)])
 
 
 def make(folder, config=made.UNTIED, **fields):

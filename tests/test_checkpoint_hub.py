@@ -12,7 +12,7 @@ import pytest
 import torch_files
 from safetensors.numpy import load_file
 
-from sbs_jax import cli
+from sbs_jax.cli import main
 from sbs_jax.checkpoints import hf, hf_write, initial
 from sbs_jax.errors import UserError
 
@@ -92,7 +92,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def convert(*arguments):
-    return cli.main(["convert", *map(str, arguments)])
+    return main.main(["convert", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("source", [f"hf://{NAME}", f"hf://{NAME}@main", NAME])

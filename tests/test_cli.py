@@ -11,9 +11,10 @@ import sys
 
 import pytest
 
-from sbs_jax import cli, gin_launch
+from sbs_jax.cli import main
+from sbs_jax import gin_launch
 from sbs_jax.utils import paths
-from sbs_jax.commands import train
+from sbs_jax.cli import train
 
 FRAMEWORKS = {"jax", "flax", "tensorflow", "seqio", "grain", "matplotlib", "scipy"}
 EXPERIMENT = """
@@ -43,7 +44,7 @@ def sbs(*args: str, **kwargs) -> subprocess.CompletedProcess[str]:
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """Runs ``sbs`` in this process; returns the one line it must print before it exits with 2."""
-    status = cli.main(list(args))
+    status = main.main(list(args))
     printed = capsys.readouterr()
     assert (status, printed.out) == (2, "")
     assert re.fullmatch(r"sbs: error: .+\n", printed.err), printed.err
@@ -51,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 
 def dry_run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    status = cli.main(["train", *GIVEN, "--dry_run", *args])
+    status = main.main(["train", *GIVEN, "--dry_run", *args])
     printed = capsys.readouterr()
     assert status == 0, printed.err
     return printed.out
@@ -130,7 +131,7 @@ def test_a_value_of_the_wrong_kind_is_one_line(here, verb, file, prefix, wrong):
         assert f": must be {rule}" in line, line
 
 
-@pytest.mark.parametrize("args", [[], *([verb] for verb in cli.VERBS)], ids=str)
+@pytest.mark.parametrize("args", [[], *([verb] for verb in main.VERBS)], ids=str)
 def test_help_is_fast_and_imports_no_framework(args: list[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-X", "importtime", "-m", "sbs_jax", *args, "--help"]
@@ -143,7 +144,7 @@ def test_help_is_fast_and_imports_no_framework(args: list[str]) -> None:
 
 
 def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--help"]) == 0
+    assert main.main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     assert "\n  sbs train --gin_file=" in text
     assert all(f"--{name}: " in text for name in ("gin_file", "[no]dry_run", "data_dir"))
@@ -301,7 +302,7 @@ def test_a_bug_in_an_imported_module_keeps_its_traceback(
     (here / "x.gin").write_text(f"{EXPERIMENT}\nimport buggy_tasks\n")
     monkeypatch.syspath_prepend(here)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["train", *GIVEN, "--dry_run"])
+        main.main(["train", *GIVEN, "--dry_run"])
 
 
 def test_dry_run_prints_every_value_and_imports_no_framework(here: pathlib.Path) -> None:
@@ -366,7 +367,7 @@ def test_packaged_experiments_resolve_from_any_directory(
 ) -> None:
     given = [f"--gin_file=experiments/{name}", '--gin.MODEL_DIR="run"', "--dry_run"]
     required = ['--gin.VOCABULARY="t5"', "--gin.INITIAL_CHECKPOINT_PATH=None"]
-    status = cli.main(["train", *given, *required])
+    status = main.main(["train", *given, *required])
     assert status == 0, capsys.readouterr().err
 
 
@@ -381,7 +382,7 @@ def test_processes_of_one_run_find_each_other() -> None:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     code = (
-        "import sys, jax; from sbs_jax.commands import train; train.FLAGS(sys.argv)\n"
+        "import sys, jax; from sbs_jax.cli import train; train.FLAGS(sys.argv)\n"
         "with train._joined(): print(f'found {jax.process_index()} of {jax.process_count()}')"
     )
     flags = ["--process_count=2", "--initialization_timeout=60", f"--coordinator_address={address}"]

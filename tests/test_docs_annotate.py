@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from sbs_jax import demo_data
-from sbs_jax.commands import annotate
+from sbs_jax.cli import annotate
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "annotate.md").read_text(encoding="utf-8")

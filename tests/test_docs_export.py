@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from sbs_jax.commands import export
+from sbs_jax.cli import export
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")

@@ -16,7 +16,8 @@ import pytest
 import transformers_python
 from safetensors.numpy import load_file
 
-from sbs_jax import cli, datasets, demo_data, gin_launch, restored, trainer, vocabularies
+from sbs_jax.cli import main
+from sbs_jax import datasets, demo_data, gin_launch, restored, trainer, vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.checkpoints import sbs
 from sbs_jax.checkpoints.params import read_all
@@ -56,7 +57,7 @@ def run(tmp_path_factory) -> pathlib.Path:
 
 
 def export(kind, source, target, *flags):
-    return cli.main(["export", f"--to={kind}", *flags, str(source), str(target)])
+    return main.main(["export", f"--to={kind}", *flags, str(source), str(target)])
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_transformers_decodes_the_texts_that_predict_gives(run, theirs, tmp_path
     rows = [{"input": text} for text in questions(200) if text.strip()]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = [f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out.jsonl'}"]
-    assert cli.main(["predict", f"--model_dir={run}", *flags]) == 0
+    assert main.main(["predict", f"--model_dir={run}", *flags]) == 0
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     asked = [a for a, text in zip(theirs["answers"], questions(200), strict=True) if text.strip()]
     assert [json.loads(line)["label"] for line in lines] == asked
@@ -226,7 +227,7 @@ def test_the_cards_command_resolves_to_the_same_run(run, hf_folder, tmp_path, ca
     (command,) = re.findall(r"^    sbs (train .*)$", page, re.MULTILINE)
     monkeypatch.chdir(hf_folder)
     arguments = [word.replace("'", "") for word in command.split()]
-    assert cli.main([*arguments, "--dry_run"]) == 0
+    assert main.main([*arguments, "--dry_run"]) == 0
     told = capsys.readouterr().out
     assert "MODEL_DIR = 'runs/again'" in told or 'MODEL_DIR = "runs/again"' in told
     assert "configs.T5Config.logits_via_embedding = False" in told
@@ -333,7 +334,7 @@ def test_lengths_are_the_runs_and_its_halvings():
 
 
 def test_a_converted_checkpoint_has_no_results_and_says_so(run, tmp_path, capsys):
-    assert cli.main(["convert", "--to=t5x", str(run), str(tmp_path / "checkpoint_9")]) == 0
+    assert main.main(["convert", "--to=t5x", str(run), str(tmp_path / "checkpoint_9")]) == 0
     assert export("hf", tmp_path / "checkpoint_9", tmp_path / "out") == 2
     assert "does not tell its vocabulary; give it with --vocabulary" in capsys.readouterr().err
     demo = f"--vocabulary={paths.asset('demo.model')}"

@@ -65,7 +65,7 @@ def test_the_wheel_holds_our_package_and_nothing_else(wheel: pathlib.Path) -> No
 
 def test_the_wheel_installs_the_command(installed: pathlib.Path) -> None:
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
-    assert "sbs = sbs_jax.cli:main" in entry_points.read_text()
+    assert "sbs = sbs_jax.cli.main:main" in entry_points.read_text()
 
 
 def test_the_wheel_runs_from_any_directory(installed: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sbs_jax import cli, datasets, predict, predict_files, records, trainer
+from sbs_jax.cli import main
+from sbs_jax import datasets, predict, predict_files, records, trainer
 from sbs_jax.utils import paths
 from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
@@ -75,7 +76,7 @@ def lines(path: Path) -> list[dict]:
 
 def run(student: Path, source: str, target: Path, *flags: str) -> int:
     given = [f"--model_dir={student}", f"--input={source}", f"--output={target}"]
-    return cli.main(["predict", *given, *flags])
+    return main.main(["predict", *given, *flags])
 
 
 def test_answers_are_those_of_the_evaluation(student, rows, tmp_path):

@@ -11,7 +11,8 @@ import warnings
 import gin
 import pytest
 
-from sbs_jax import cli, configs, gin_launch, gin_scan
+from sbs_jax.cli import main
+from sbs_jax import configs, gin_launch, gin_scan
 from sbs_jax.utils import paths
 
 SCRIPTS = {}
@@ -39,14 +40,14 @@ def search_path(run: str) -> list[str]:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_the_verb_prints_the_search_path(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["t5x_path", run]) == 0
+    assert main.main(["t5x_path", run]) == 0
     assert capsys.readouterr().out == ",".join(search_path(run)) + "\n"
 
 
 def test_the_verb_knows_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["t5x_path"]) == 0
+    assert main.main(["t5x_path"]) == 0
     assert capsys.readouterr().out == ",".join(search_path("train")) + "\n"
-    assert cli.main(["t5x_path", "export"]) == 2
+    assert main.main(["t5x_path", "export"]) == 2
     assert "export: T5X has no such run; use train, eval, infer" in capsys.readouterr().err
 
 

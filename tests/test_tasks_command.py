@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from sbs_jax import cli
+from sbs_jax.cli import main
 from sbs_jax.records import Record, write_jsonl
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    status = cli.main(["tasks", *arguments])
+    status = main.main(["tasks", *arguments])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 

@@ -191,7 +191,7 @@ def reading_only(file, mode="r", *args, **kwargs):
     return refuse() if set(mode) & set("wax+") else opened(file, mode, *args, **kwargs)
 builtins.open = io.open = reading_only
 os.mkdir = os.makedirs = refuse
-import sbs_jax.teacher.annotate, sbs_jax.commands.annotate
+import sbs_jax.teacher.annotate, sbs_jax.cli.annotate
 """
     environment = {**os.environ, "HOME": str(tmp_path / "none"), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

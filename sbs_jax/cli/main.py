@@ -1,6 +1,6 @@
 """``sbs VERB``: finds the verb's module, parses its flags, and ends every mistake with one line.
 
-A verb is one module of ``sbs_jax.commands`` that holds
+A verb is one module of ``sbs_jax.cli`` that holds
 
 * a docstring: the summary line, then examples; ``--help`` prints it above the flags;
 * ``FLAGS = flags.FlagValues()``, its own flags (``flag_values=FLAGS`` in each definition), so that
@@ -46,7 +46,7 @@ _USAGE_ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
 
 def _module(verb: str) -> str:
-    return f"sbs_jax.commands.{verb}"
+    return f"sbs_jax.cli.{verb}"
 
 
 # verb -> (module, one-line help), for the verbs this installation has.

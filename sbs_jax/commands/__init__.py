@@ -1,1 +1,0 @@
-"""One module per verb of ``sbs``; sbs_jax/cli.py says what such a module holds."""

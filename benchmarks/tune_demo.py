@@ -15,7 +15,7 @@ import statistics
 
 from sbs_jax import demo, study
 from sbs_jax.demo import Arm, Grid
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 
 METHODS = {"standard": "finetune", "step_by_step": "step_by_step"}
 LEARNING_RATES = (1e-3, 3e-3)

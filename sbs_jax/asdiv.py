@@ -9,9 +9,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from xml.parsers import expat
 
-from sbs_jax import equations, splits
+from sbs_jax.metrics import equations
+from sbs_jax import splits
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import Metric
+from sbs_jax.metrics.accuracy import Metric
 from sbs_jax.records import Record
 
 METRIC: Metric = "equation"

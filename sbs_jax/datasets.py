@@ -17,7 +17,7 @@ import numpy as np
 from sbs_jax.utils import paths
 from sbs_jax import sources, splits
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import METRICS, Metric
+from sbs_jax.metrics.accuracy import METRICS, Metric
 from sbs_jax.records import Record
 from sbs_jax.sources import Source
 from sbs_jax.suggest import nearest

@@ -29,7 +29,7 @@ from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
 from sbs_jax.logs import say
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.records import Record
 from sbs_jax.run_files import StudyTexts
 from sbs_jax.study import Run, Study

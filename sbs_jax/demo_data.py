@@ -27,7 +27,7 @@ import numpy as np
 
 from sbs_jax import completions
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.records import Record
 
 _NOUN_LIST = """

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sbs_jax import batches, hosts, metrics
+from sbs_jax import batches, hosts
+from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.configs import T5Config
 from sbs_jax.datasets import Selection
 from sbs_jax.decoding import greedy
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.records import Record
 from sbs_jax.tokens import TokenTable

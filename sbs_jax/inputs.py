@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbs_jax import datasets, metrics, tokens, views, vocabularies
+from sbs_jax import datasets, tokens, views, vocabularies
+from sbs_jax.metrics import accuracy
 from sbs_jax.utils import paths
 from sbs_jax.batches import Batches
 from sbs_jax.configs import TrainConfig
@@ -13,7 +14,7 @@ from sbs_jax.datasets import Selection
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Split
 from sbs_jax.logs import say
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.records import Record
 from sbs_jax.tokens import TokenTable
 from sbs_jax.views import View
@@ -134,6 +135,6 @@ def majority_baseline(source: Source, config: TrainConfig, split: Split) -> Accu
         return None
     file_split, rows = _rows(source, datasets.TRAIN, config)
     train = _records(source.selection, file_split, rows)
-    return metrics.majority_baseline(
+    return accuracy.majority_baseline(
         [record.label for record in train.values()], [record.label for record in split.records]
     )

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import asdiv, metrics
+from sbs_jax import asdiv
+from sbs_jax.metrics import accuracy
 from sbs_jax.errors import UserError
 from sbs_jax.records import Record, write_jsonl
 from sbs_jax.release import RELEASED, Release, Teacher
@@ -37,7 +38,7 @@ class FileSummary:
     """
 
     n: int
-    teacher: metrics.Accuracy | None
+    teacher: accuracy.Accuracy | None
     unparsed: int
     size: int
 
@@ -95,7 +96,7 @@ def write(
     folder: str | os.PathLike[str],
     fingerprint: str,
     sources: Mapping[str, Callable[[], Iterable[Record]]],
-    metric: metrics.Metric,
+    metric: accuracy.Metric,
 ) -> dict[str, FileSummary]:
     """Writes one JSONL file per split and sums it up; does nothing where that was done before.
 
@@ -134,7 +135,7 @@ def write(
 class _Counts:
     """Counts records while they pass."""
 
-    def __init__(self, metric: metrics.Metric) -> None:
+    def __init__(self, metric: accuracy.Metric) -> None:
         self._metric = metric
         self.n = self.answered = self.correct = self.unparsed = 0
 
@@ -143,15 +144,15 @@ class _Counts:
             self.n += 1
             if record.llm_label is not None:
                 self.answered += 1
-                self.correct += metrics.is_correct(self._metric, record.llm_label, record.label)
+                self.correct += accuracy.is_correct(self._metric, record.llm_label, record.label)
                 self.unparsed += not record.llm_label.strip()
             yield record
 
 
-def _write_file(path: Path, records: Iterable[Record], metric: metrics.Metric) -> FileSummary:
+def _write_file(path: Path, records: Iterable[Record], metric: accuracy.Metric) -> FileSummary:
     counts = _Counts(metric)
     write_jsonl(path, counts.watch(records))
-    teacher = metrics.Accuracy(counts.correct, counts.answered) if counts.answered else None
+    teacher = accuracy.Accuracy(counts.correct, counts.answered) if counts.answered else None
     return FileSummary(counts.n, teacher, counts.unparsed, path.stat().st_size)
 
 
@@ -185,4 +186,4 @@ def _read_summary(folder: Path, key: str) -> dict[str, FileSummary] | None:
 
 def _file_summary(fields: Mapping[str, Any]) -> FileSummary:
     teacher = fields["teacher"]
-    return FileSummary(**{**fields, "teacher": teacher and metrics.Accuracy(**teacher)})
+    return FileSummary(**{**fields, "teacher": teacher and accuracy.Accuracy(**teacher)})

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import metrics, summaries
+from sbs_jax.metrics import accuracy
+from sbs_jax import summaries
 from sbs_jax.errors import UserError
 from sbs_jax.summaries import Row
 
@@ -29,7 +30,7 @@ class Run:
     name: str
     folder: Path
     results: dict[str, Any] | None
-    metrics: list[dict[str, Any]]
+    accuracy: list[dict[str, Any]]
 
     @property
     def arm(self) -> str:
@@ -58,10 +59,10 @@ class Run:
         files = sorted(self.folder.glob(f"predictions-*-test-{self.results['step']}.jsonl"))
         rows = [row for _, row in read_lines(files[0])] if files else []
         metric = self.results.get("metric")
-        metric = metric if metric in metrics.METRICS else "text"
+        metric = metric if metric in accuracy.METRICS else "text"
         for row in rows:
             label = row.get("teacher_label")
-            row["teacher_correct"] = label is not None and metrics.is_correct(
+            row["teacher_correct"] = label is not None and accuracy.is_correct(
                 metric, label, row["gold"]
             )
         return rows

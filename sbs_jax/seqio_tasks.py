@@ -17,7 +17,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from sbs_jax import datasets, metrics, vocabularies
+from sbs_jax import datasets, vocabularies
+from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.utils import paths
 from sbs_jax.datasets import Dataset
 from sbs_jax.records import SEPARATOR

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 
 # Arms of a study, in the order of tables and legends.
 ARM_NAMES = {

@@ -298,12 +298,12 @@ def test_mistakes_in_add_dataset(name: str, arguments: dict, message: str) -> No
 
 
 def test_a_metric_of_ones_own(add: object) -> None:
-    from sbs_jax import metrics
+    from sbs_jax.metrics import accuracy
 
     dataset = add(
         "own_metric", records=lambda split: [], metric=lambda p, g: p.lower() == g.lower()
     )
-    assert str(metrics.accuracy(dataset.metric, ["Yes", "no"], ["yes", "yes"])).endswith("(1/2)")
+    assert str(accuracy.accuracy(dataset.metric, ["Yes", "no"], ["yes", "yes"])).endswith("(1/2)")
 
 
 # --- the released data ----------------------------------------------------------------------------

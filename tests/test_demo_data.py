@@ -10,7 +10,7 @@ from sentencepiece import sentencepiece_model_pb2
 from sbs_jax import completions, demo_data, records, vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.records import Record
 
 SPLITS = ("train", "validation", "test")

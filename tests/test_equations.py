@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sbs_jax.equations import MAX_DEPTH, MAX_LENGTH, equal, evaluate
+from sbs_jax.metrics.equations import MAX_DEPTH, MAX_LENGTH, equal, evaluate
 
 
 def _same(value: object, recorded: object) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sbs_jax.metrics import Accuracy, accuracy, is_correct, majority_baseline, mcnemar
+from sbs_jax.metrics.accuracy import Accuracy, accuracy, is_correct, majority_baseline, mcnemar
 
 
 def test_prints_value_interval_and_counts() -> None:

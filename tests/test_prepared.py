@@ -7,7 +7,7 @@ from fixtures_release import TEST, TRAIN, VALIDATION, write_release
 
 from sbs_jax import prepared
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.records import Record, read_jsonl
 from sbs_jax.release import Release
 

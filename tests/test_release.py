@@ -8,7 +8,7 @@ import pytest
 from fixtures_release import TEST, TRAIN, UNREADABLE_ROW, VALIDATION, write_release, zip_folder
 
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import accuracy
+from sbs_jax.metrics.accuracy import accuracy
 from sbs_jax.records import Record
 from sbs_jax.release import RELEASED, Release
 

@@ -13,7 +13,7 @@ import pytest
 from sbs_jax.cli import main
 from sbs_jax import report, run_files
 from sbs_jax.errors import UserError
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 
 N = 100
 # arm -> fraction -> correct of 100 by seed

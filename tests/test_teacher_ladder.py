@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sbs_jax import completions, metrics
+from sbs_jax import completions
+from sbs_jax.metrics import accuracy
 from sbs_jax.records import Record
 from sbs_jax.release import Release
 from sbs_jax.teacher import answers, ladder, prompts
@@ -127,7 +128,7 @@ def test_no_completion_crashes_the_ladder(name, text, finish_reason, strictness)
     assert read.found == bool(read.label.strip())
     if read.found and strictness == "tolerant":
         if prompt.answer == "expression":
-            assert metrics.is_correct("equation", read.label, read.label)
+            assert accuracy.is_correct("equation", read.label, read.label)
         else:
             assert read.label in answers.allowed(prompt.answer, prompt.labels, record.input)
 

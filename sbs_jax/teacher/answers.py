@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from sbs_jax import metrics
+from sbs_jax.metrics import accuracy
 
 Kind = Literal["labels", "choices", "expression", "text"]
 
@@ -119,7 +119,7 @@ def _expression(wording: str) -> str | None:
         return None
     found = match[0].strip().rstrip(".")
     label = found if found.startswith("(") and found.endswith(")") else f"({found})"
-    return label if metrics.is_correct("equation", label, label) else None
+    return label if accuracy.is_correct("equation", label, label) else None
 
 
 def _first_line(wording: str) -> str:

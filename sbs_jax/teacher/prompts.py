@@ -20,7 +20,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sbs_jax import completions, metrics
+from sbs_jax import completions
+from sbs_jax.metrics import accuracy
 from sbs_jax.errors import UserError
 from sbs_jax.records import SEPARATOR, Record
 from sbs_jax.teacher import answers
@@ -203,7 +204,7 @@ def _build(path: Path, fields: dict[str, Any]) -> Prompt:
 
 _ENUMS = {
     "answer": get_args(Kind),
-    "metric": metrics.METRICS,
+    "metric": accuracy.METRICS,
     "parser": tuple(completions.PARSERS),
 }
 

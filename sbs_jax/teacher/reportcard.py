@@ -4,8 +4,8 @@ import collections
 from collections.abc import Iterable
 from typing import Any
 
-from sbs_jax import metrics
-from sbs_jax.metrics import Accuracy
+from sbs_jax.metrics import accuracy
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.teacher import answers
 from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.voting import Answer
@@ -33,7 +33,7 @@ class ReportCard:
         """Counts one answer."""
         if not answer.samples or not answer.record.label.strip():
             return
-        right = metrics.is_correct(self._prompt.metric, answer.label, answer.record.label)
+        right = accuracy.is_correct(self._prompt.metric, answer.label, answer.record.label)
         one = Accuracy(int(right), 1)
         self.overall += one
         level = (answer.votes, answer.samples)

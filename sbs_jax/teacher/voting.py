@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sbs_jax import metrics
+from sbs_jax.metrics import accuracy
 from sbs_jax.records import Record
 from sbs_jax.teacher import ladder
 from sbs_jax.teacher.ladder import Reading
@@ -71,7 +71,7 @@ def vote(metric: str, record: Record, readings: Sequence[Reading]) -> Answer:
         if not reading.found:
             continue
         for camp in camps:
-            if metrics.is_correct(metric, reading.label, camp[0].label):
+            if accuracy.is_correct(metric, reading.label, camp[0].label):
                 camp.append(reading)
                 break
         else:
@@ -129,7 +129,7 @@ class Filters:
         words = len(answer.rationale.split())
         failed = {
             "gold": self.only_correct
-            and not metrics.is_correct(prompt.metric, answer.label, answer.record.label),
+            and not accuracy.is_correct(prompt.metric, answer.label, answer.record.label),
             "agreement": answer.agreement < self.min_agreement,
             "short": words < self.min_words,
             "long": self.max_words is not None and words > self.max_words,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
-from sbs_jax import equations
+from sbs_jax.metrics import equations
 
 Name = Literal["text", "equation"]
 METRICS = get_args(Name)

@@ -1,0 +1,1 @@
+"""Accuracy with n and interval; safe evaluation of equations."""

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from sbs_jax import objective, optimizers, packing, step
-from sbs_jax.configs import T5Config
+from sbs_jax.configs.training import T5Config
 from sbs_jax.partitioning import Partitioner
 
 QUESTIONS = 32

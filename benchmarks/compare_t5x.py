@@ -22,9 +22,10 @@ from typing import Any
 
 from absl import app, flags
 
-from sbs_jax import datasets, gin_launch
+from sbs_jax import datasets
+from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 
 # T5X's files bind the function `train` of the program that runs; `_t5x` puts it here.
@@ -45,10 +46,10 @@ def _resolve(packed: bool) -> tuple[TrainConfig, dict[str, Any]]:
 
     exact = ["DROPOUT_RATE = 0.0", "DTYPE = 'float32'", f"PACK = {packed}"]
     bindings = ["MODEL_DIR = 'unused'", *_BINDINGS.value, *exact]
-    ours = gin_launch.build("configs.TrainConfig", gin_launch.load(_FILES.value, bindings))
+    ours = gin_loader.build("configs.TrainConfig", gin_loader.load(_FILES.value, bindings))
     setattr(sys.modules["__main__"], _TRAIN, t5x.train.train)
     root = Path(t5x.train.__file__).parent.parent
-    gin_launch.load(_FILES.value, bindings, [paths.gin_dir() / "engines" / "t5x", root])
+    gin_loader.load(_FILES.value, bindings, [paths.gin_dir() / "engines" / "t5x", root])
     import gin
 
     return ours, gin.get_bindings(_TRAIN)
@@ -190,4 +191,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, argv=gin_launch.rewrite_flags(sys.argv))
+    app.run(main, argv=gin_loader.rewrite_flags(sys.argv))

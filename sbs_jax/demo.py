@@ -12,20 +12,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax import (
-    datasets,
-    demo_data,
-    gin_launch,
-    gin_text,
-    records,
-    report,
-    run_files,
-    splits,
-    study,
-    summaries,
-    tables,
-)
-from sbs_jax.configs import TrainConfig
+from sbs_jax import datasets, demo_data, records, report, run_files, splits, study, summaries, tables
+from sbs_jax.configs import gin_loader, gin_writer
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
 from sbs_jax.logs import say
@@ -156,12 +145,12 @@ def registered(out: str, seed: int, method: str) -> str:
 def settings(method: str, bindings: Sequence[str] = ()) -> TrainConfig:
     """The configuration of ``demo_METHOD.gin``, packed for a CPU."""
     datasets.defer_seqio()  # the file registers datasets, and TensorFlow is not needed for it
-    found = gin_launch.load(
+    found = gin_loader.load(
         [f"experiments/demo_{method}.gin"],
         ["MODEL_DIR = ''", "OUTPUT_RATIONALE = False", *bindings],
     )
     return dataclasses.replace(
-        gin_launch.build("configs.TrainConfig", found),
+        gin_loader.build("configs.TrainConfig", found),
         row_lengths=_ROW_LENGTHS[method],
         eval_batch_size=200,
         max_decode_length=_LABEL_TOKENS,
@@ -187,7 +176,7 @@ def cell(
         random_seed=seed,
         output_rationale=explain,
     )
-    text = gin_text.text_of(
+    text = gin_writer.text_of(
         config,
         imports=("from sbs_jax import demo",),
         instead={"mixture_or_task_name": "@demo.registered()"},

@@ -9,7 +9,7 @@ import numpy as np
 
 from sbs_jax import batches, hosts
 from sbs_jax.metrics import accuracy as metrics
-from sbs_jax.configs import T5Config
+from sbs_jax.configs.training import T5Config
 from sbs_jax.datasets import Selection
 from sbs_jax.decoding import greedy
 from sbs_jax.metrics.accuracy import Accuracy

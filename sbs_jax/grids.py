@@ -5,9 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax import datasets, gin_launch, report, study, summaries
+from sbs_jax import datasets, report, study, summaries
+from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
-from sbs_jax.configs import CELL_MACROS, StudyConfig, TrainConfig
+from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.run_files import StudyTexts
 from sbs_jax.study import Run, Study
@@ -34,8 +35,8 @@ def load(
     Raises:
         UserError: for any mistake in any of the files, before anything is trained.
     """
-    found = gin_launch.load(files, bindings, search_paths)
-    config = gin_launch.build("configs.StudyConfig", found)
+    found = gin_loader.load(files, bindings, search_paths)
+    config = gin_loader.build("configs.StudyConfig", found)
     runs, modules = [], list(found.imports)
     for seed in config.seeds:  # seed after seed, so that an interrupted study has whole ones
         for fraction in config.fractions:
@@ -73,10 +74,10 @@ def _cell(
     own = [f"{name} = {value!r}" for name, value in cell.items()]
     bindings = [*config.bindings, *config.arm_bindings.get(arm, ()), *own]
     try:
-        found = gin_launch.load(
+        found = gin_loader.load(
             [files] if isinstance(files, str) else files, bindings, search_paths
         )
-        built = gin_launch.build("configs.TrainConfig", found)
+        built = gin_loader.build("configs.TrainConfig", found)
         if (built.model_dir, built.data_fraction, built.random_seed) != tuple(cell.values()):
             raise UserError(
                 f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
@@ -107,7 +108,7 @@ def run(config: StudyConfig, runs: Sequence[Run], modules: Sequence[str]) -> str
 def prepare(data_dir: str, modules: Sequence[str]) -> None:
     """In a worker: the data folder, and the modules that register datasets."""
     paths.set_data_dir(data_dir)
-    gin_launch.import_modules(modules)
+    gin_loader.import_modules(modules)
 
 
 def describe(config: StudyConfig, runs: Sequence[Run]) -> str:

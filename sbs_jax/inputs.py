@@ -9,7 +9,7 @@ from sbs_jax import datasets, tokens, views, vocabularies
 from sbs_jax.metrics import accuracy
 from sbs_jax.utils import paths
 from sbs_jax.batches import Batches
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets import Selection
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Split

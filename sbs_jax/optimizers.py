@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from sbs_jax.configs import LEARNING_RATE_FACTORS, OptimizerConfig
+from sbs_jax.configs.training import LEARNING_RATE_FACTORS, OptimizerConfig
 from sbs_jax.rounding import in_float32
 
 Schedule = Callable[[Array | int], Array]

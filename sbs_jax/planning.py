@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from sbs_jax import datasets, inputs, objective, optimizers, packing, step
-from sbs_jax.configs import MESH_AXES, T5Config, TrainConfig
+from sbs_jax.configs.training import MESH_AXES, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
 

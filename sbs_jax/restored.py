@@ -8,7 +8,7 @@ import jax
 
 from sbs_jax import evaluate, inputs, runs, scoring, vocabularies
 from sbs_jax.checkpoints.store import Store
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Result
 from sbs_jax.model import init_params

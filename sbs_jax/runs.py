@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sbs_jax import hosts
-from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import write_whole
 from sbs_jax.utils.files import locked

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from sbs_jax import evaluate, hosts, inputs
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.evaluate import Result, Split
 from sbs_jax.logs import say
 from sbs_jax.partitioning import Partitioner

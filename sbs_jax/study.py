@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax import run_files
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.utils.files import locked
 from sbs_jax.logs import duration, say

@@ -10,7 +10,7 @@ from sbs_jax import hosts, inputs, objective, optimizers, runs, scoring, step, u
 from sbs_jax.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.store import Store, newest_checkpoint
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets import TEST, VALIDATION
 from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say

@@ -8,7 +8,7 @@ import numpy as np
 
 from sbs_jax import hosts, objective
 from sbs_jax.batches import Batches, iterate
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say
 from sbs_jax.partitioning import Partitioner

@@ -16,7 +16,7 @@ from sbs_jax.utils import paths
 from sbs_jax import vocabularies
 from sbs_jax.checkpoints import convert, hf, hf_write
 from sbs_jax.checkpoints.params import read_all
-from sbs_jax.configs import T5Config
+from sbs_jax.configs.training import T5Config
 from sbs_jax.decoding import greedy
 from sbs_jax.errors import UserError
 from sbs_jax.model import Transformer

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import gin_launch
+from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.cli import train
 
@@ -328,9 +328,9 @@ def test_the_printed_configuration_can_be_loaded_again(
     here: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = dry_run(capsys, "--gin.ALPHA=0.25")
-    expected = gin_launch.build("TrainConfig", gin_launch.load(["x.gin"], _bindings("ALPHA=0.25")))
+    expected = gin_loader.build("TrainConfig", gin_loader.load(["x.gin"], _bindings("ALPHA=0.25")))
     (here / "printed.gin").write_text(printed)
-    again = gin_launch.build("TrainConfig", gin_launch.load(["printed.gin"], []))
+    again = gin_loader.build("TrainConfig", gin_loader.load(["printed.gin"], []))
     assert again == expected
     assert again.alpha == 0.25
 
@@ -437,6 +437,6 @@ def test_the_script_finds_task_modules_in_the_working_directory(
     (here / "own_tasks.py").write_text("LOADED = True\n")
     (here / "x.gin").write_text(f"{EXPERIMENT}\nimport own_tasks\n")
     before = list(sys.path)
-    gin_launch.load(["x.gin"], [])
+    gin_loader.load(["x.gin"], [])
     assert sys.modules.pop("own_tasks").LOADED
     assert sys.path == before

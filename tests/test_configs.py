@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from sbs_jax import configs, layers, partitioning
+from sbs_jax.configs import training
+from sbs_jax import layers, partitioning
 from sbs_jax.utils import paths
-from sbs_jax.configs import OptimizerConfig, PartitionerConfig, StudyConfig, T5Config, TrainConfig
+from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, StudyConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -103,11 +104,11 @@ def test_equal_values_of_other_types_hash_alike_for_jit():
 
 
 def test_the_names_of_activations_are_those_of_the_layers():
-    assert set(configs.ACTIVATIONS) == set(layers._ACTIVATIONS)
+    assert set(training.ACTIVATIONS) == set(layers._ACTIVATIONS)
 
 
 def test_the_axes_of_every_parameter_have_rules():
-    known = dict(configs.DEFAULT_RULES)
+    known = dict(training.DEFAULT_RULES)
     assert {axis for axes in partitioning.PARAM_AXES.values() for axis in axes} <= known.keys()
 
 
@@ -119,5 +120,5 @@ def test_errors_name_the_macros_of_the_gin_files():
     known = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
     found = {name: macro for name, macro in bound.items() if name in known}
     assert found.pop("vocab_size") == "VOCAB_SIZE"  # the demo's models only
-    assert found.items() <= configs.MACROS.items()
-    assert configs.MACROS.keys() - found.keys() <= {"model"}  # a model file sets it
+    assert found.items() <= training.MACROS.items()
+    assert training.MACROS.keys() - found.keys() <= {"model"}  # a model file sets it

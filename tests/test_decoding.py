@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbs_jax import decoding, model
-from sbs_jax.configs import T5Config
+from sbs_jax.configs.training import T5Config
 from sbs_jax.model import Transformer
 from sbs_jax.partitioning import Partitioner
 

@@ -15,7 +15,8 @@ import time
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import datasets, demo, demo_data, gin_launch, records
+from sbs_jax import datasets, demo, demo_data, records
+from sbs_jax.configs import gin_loader
 from sbs_jax.demo import Arm, Grid
 from sbs_jax.errors import UserError
 
@@ -128,8 +129,8 @@ def test_a_runs_gin_text_gives_its_configuration_again(tmp_path):
     arm = Arm("standard", "finetune")
     run = demo.cell(tmp_path, arm, demo.settings("finetune"), 0.5, 7)
     (tmp_path / "config.gin").write_text(run.config_gin)
-    found = gin_launch.load([str(tmp_path / "config.gin")], ["MODEL_DIR = 'elsewhere'"])
-    config = gin_launch.build("configs.TrainConfig", found)
+    found = gin_loader.load([str(tmp_path / "config.gin")], ["MODEL_DIR = 'elsewhere'"])
+    config = gin_loader.build("configs.TrainConfig", found)
     assert config == dataclasses.replace(run.config, model_dir="elsewhere")
     assert "demo_seed7" in datasets.names()
 

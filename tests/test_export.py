@@ -17,7 +17,8 @@ import transformers_python
 from safetensors.numpy import load_file
 
 from sbs_jax.cli import main
-from sbs_jax import datasets, demo_data, gin_launch, restored, trainer, vocabularies
+from sbs_jax import datasets, demo_data, restored, trainer, vocabularies
+from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.checkpoints import sbs
 from sbs_jax.checkpoints.params import read_all
@@ -50,8 +51,8 @@ def run(tmp_path_factory) -> pathlib.Path:
     """The MODEL_DIR of a short run of `sbs train` on the demo's dataset."""
     folder = tmp_path_factory.mktemp("student") / "run"
     bindings = [f"MODEL_DIR = '{folder}'", *BINDINGS]
-    found = gin_launch.load(["experiments/demo_step_by_step.gin"], bindings)
-    config = gin_launch.build("configs.TrainConfig", found)
+    found = gin_loader.load(["experiments/demo_step_by_step.gin"], bindings)
+    config = gin_loader.build("configs.TrainConfig", found)
     trainer.train(config, gin.operative_config_str())
     return folder
 

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from sbs_jax import datasets, gin_launch, model
+from sbs_jax import datasets, model
+from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 
 MODELS = sorted((paths.gin_dir() / "sbs_models").glob("*.gin"))
@@ -15,7 +16,7 @@ PUBLISHED = {"t5_1_1_small": 77e6, "t5_1_1_base": 248e6, "t5_1_0_base": 223e6, "
 def config_of(*files: str) -> object:
     datasets.defer_seqio()
     bindings = ["MODEL_DIR = 'x'", "VOCABULARY = 'demo'"]
-    return gin_launch.build("configs.TrainConfig", gin_launch.load(files, bindings))
+    return gin_loader.build("configs.TrainConfig", gin_loader.load(files, bindings))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

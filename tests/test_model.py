@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from sbs_jax import layers, model
-from sbs_jax.configs import T5Config
+from sbs_jax.configs.training import T5Config
 from sbs_jax.model import Transformer
 
 TINY = T5Config(

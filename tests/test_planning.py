@@ -13,7 +13,7 @@ import pytest
 
 from sbs_jax.cli import main
 from sbs_jax import datasets, objective, planning
-from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.model import Transformer, init_params
 from sbs_jax.planning import Shape

@@ -14,7 +14,7 @@ import pytest
 from sbs_jax.cli import main
 from sbs_jax import datasets, predict, predict_files, records, trainer
 from sbs_jax.utils import paths
-from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
+from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 
 datasets.defer_seqio()

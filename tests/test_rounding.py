@@ -15,7 +15,7 @@ from test_trainer import MODEL, config_of, final_params
 
 from sbs_jax import objective, optimizers, packing, rounding, step, trainer
 from sbs_jax.checkpoints.convert import convert
-from sbs_jax.configs import OptimizerConfig, T5Config
+from sbs_jax.configs.training import OptimizerConfig, T5Config
 from sbs_jax.gradients import make_gradients
 from sbs_jax.model import init_params
 from sbs_jax.partitioning import Partitioner

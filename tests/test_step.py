@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sbs_jax import datasets, gin_launch, gradients, objective, optimizers, packing, step
-from sbs_jax.configs import T5Config
+from sbs_jax import datasets, gradients, objective, optimizers, packing, step
+from sbs_jax.configs import gin_loader
+from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
 
@@ -160,8 +161,8 @@ def test_rules_from_gin_go_before_the_default_ones(plain):
         "PartitionerConfig.num_partitions = 2",
         "PartitionerConfig.logical_axis_rules = (('mlp', None), ('vocab', 'data'))",
     ]
-    found = gin_launch.load(["experiments/demo_step_by_step.gin"], bindings)
-    partitioner = Partitioner.of(gin_launch.build("configs.TrainConfig", found).partitioner)
+    found = gin_loader.load(["experiments/demo_step_by_step.gin"], bindings)
+    partitioner = Partitioner.of(gin_loader.build("configs.TrainConfig", found).partitioner)
     rate = optimizers.create_learning_rate_scheduler(total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     params = step.init_state(CONFIG, optimizer, partitioner, seed=0).params

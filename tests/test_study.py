@@ -11,7 +11,7 @@ import pytest
 from sbs_jax.cli import main
 from sbs_jax import demo, runs, study, workers
 from sbs_jax.utils import files
-from sbs_jax.configs import T5Config, TrainConfig
+from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.run_files import StudyTexts
 from sbs_jax.study import Run, Study

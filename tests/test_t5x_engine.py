@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from sbs_jax import datasets, objective, packing, seqio_tasks, views
 from sbs_jax.checkpoints import t5x
-from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 
 if not importlib.util.find_spec("t5x"):

@@ -12,7 +12,7 @@ import gin
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import configs, gin_launch, gin_scan
+from sbs_jax.configs import training, gin_loader, gin_scanner
 from sbs_jax.utils import paths
 
 SCRIPTS = {}
@@ -68,8 +68,8 @@ def test_the_macros_of_an_experiment_mean_the_same(
     name: str, run: str, upstream: list[str]
 ) -> None:
     files, ours = [f"experiments/{name}"], [str(GIN), str(GIN / "engines" / "sbs")]
-    sbs = gin_scan.scan(files, GIVEN, ours)
-    t5x = gin_scan.scan(files, GIVEN, [*search_path(run), *upstream])
+    sbs = gin_scanner.scan(files, GIVEN, ours)
+    t5x = gin_scanner.scan(files, GIVEN, [*search_path(run), *upstream])
     different = {m for m in sbs.macros if sbs.value(m) != t5x.value(m)}
     assert different == (DIFFERENT if run == "train" else {"MODEL_DIR"} & different)
     read = {pathlib.Path(file).name for file in t5x.files}
@@ -78,10 +78,10 @@ def test_the_macros_of_an_experiment_mean_the_same(
 
 
 def test_an_experiment_of_t5x_sets_every_macro_it_uses(upstream: list[str]) -> None:
-    found = gin_scan.scan(
+    found = gin_scanner.scan(
         ["experiments/demo_step_by_step.gin"], GIVEN, [*search_path("train"), *upstream]
     )
-    assert found.uses.keys() - found.macros.keys() <= {gin_scan.REQUIRED}
+    assert found.uses.keys() - found.macros.keys() <= {gin_scanner.REQUIRED}
 
 
 @pytest.fixture
@@ -91,19 +91,19 @@ def bound(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
         pytest.skip("needs upstream T5X (docs/t5x.md)")
     monkeypatch.chdir(tmp_path)
 
-    def resolve(files: list[str], run: str, *bindings: str) -> tuple[configs.TrainConfig, dict]:
+    def resolve(files: list[str], run: str, *bindings: str) -> tuple[training.TrainConfig, dict]:
         function = SCRIPTS[run]
         monkeypatch.setattr(sys.modules["__main__"], function.__name__, function, raising=False)
         root = pathlib.Path(t5x.__file__).parent.parent
-        gin_launch.load(files, [*GIVEN, *bindings], [*search_path(run), str(root)])
+        gin_loader.load(files, [*GIVEN, *bindings], [*search_path(run), str(root)])
         return gin.get_configurable("configs.TrainConfig")(), gin.get_bindings(function.__name__)
 
     yield resolve
     gin.clear_config()
 
 
-def ours(files: list[str]) -> configs.TrainConfig:
-    return gin_launch.build("configs.TrainConfig", gin_launch.load(files, GIVEN))
+def ours(files: list[str]) -> training.TrainConfig:
+    return gin_loader.build("configs.TrainConfig", gin_loader.load(files, GIVEN))
 
 
 def sizes_of(arguments: dict) -> dict:

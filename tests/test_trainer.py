@@ -16,7 +16,7 @@ import pytest
 
 from sbs_jax import datasets, inputs, restored, runs, trainer, updates
 from sbs_jax.checkpoints.store import Store
-from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
 

@@ -14,7 +14,7 @@ from test_trainer import MODEL, config_of, final_params, metrics_of
 from sbs_jax import inputs, objective, optimizers, step, trainer
 from sbs_jax.batches import Batches
 from sbs_jax.checkpoints import initial
-from sbs_jax.configs import OptimizerConfig, TrainConfig
+from sbs_jax.configs.training import OptimizerConfig, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
 

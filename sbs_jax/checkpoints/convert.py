@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from sbs_jax.checkpoints import hf_write, initial, sbs, t5x
 from sbs_jax.checkpoints.params import Checkpoint, read_all
-from sbs_jax.configs import T5Config
+from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.model import Transformer
 

@@ -20,7 +20,7 @@ from sbs_jax import vocabularies
 from sbs_jax.checkpoints import integrity, manager, orbax_arrays
 from sbs_jax.checkpoints.params import Checkpoint, LazyArray, as_float32, config_of, nested
 from sbs_jax.checkpoints.store import Store
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 
 CHECKPOINTS = "checkpoints"

@@ -38,7 +38,8 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Scores and prints."""
-    from sbs_jax import datasets, gin_launch
+    from sbs_jax import datasets
+    from sbs_jax.configs import gin_loader
     from sbs_jax.utils import paths
 
     if FLAGS.data_dir:
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
     if not os.path.exists(config):
         raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")
     # Imports the modules, and calls the functions, that define the run's dataset.
-    gin_launch.build("configs.TrainConfig", gin_launch.load([config], []))
+    gin_loader.build("configs.TrainConfig", gin_loader.load([config], []))
 
     from sbs_jax import restored
 

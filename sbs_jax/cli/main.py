@@ -121,7 +121,7 @@ def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
     """Sets the module's flags from ``args`` and returns the positional arguments."""
     known = module.FLAGS
     if "gin_bindings" in known:
-        from sbs_jax.gin_launch import rewrite_flags
+        from sbs_jax.configs.gin_loader import rewrite_flags
 
         args = rewrite_flags(args)
     known.unparse_flags()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import flags
 
 from sbs_jax import datasets, seqio_tasks
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.views import TASK_ID_FEATURE
 
 TASK_IDS = "decoder_task_ids"

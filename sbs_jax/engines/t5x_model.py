@@ -10,7 +10,7 @@ from t5x import decoding, models, optimizers
 from t5x.examples.t5 import network
 
 from sbs_jax import datasets, objective, seqio_tasks
-from sbs_jax.configs import T5Config, TrainConfig
+from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.engines.t5x_data import TASK_IDS, TaskIdConverter
 from sbs_jax.errors import UserError
 

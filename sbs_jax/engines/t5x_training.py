@@ -12,7 +12,7 @@ from t5x import partitioning, state_utils, trainer
 
 from sbs_jax import objective, optimizers
 from sbs_jax.checkpoints import hub, initial
-from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.training import TrainConfig
 from sbs_jax.engines.t5x_data import TASK_IDS
 from sbs_jax.engines.t5x_model import TASK_COUNTS
 from sbs_jax.errors import UserError

@@ -23,7 +23,7 @@ from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.hf_tokenizer import SPIECE
 from sbs_jax.checkpoints.hf_write import write_safetensors
 from sbs_jax.checkpoints.params import nested, shapes_of
-from sbs_jax.configs import T5Config
+from sbs_jax.configs.training import T5Config
 from sbs_jax.decoding import greedy
 from sbs_jax.errors import UserError
 from sbs_jax.exports import cards

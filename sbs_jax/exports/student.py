@@ -8,7 +8,7 @@ from typing import Any
 from sbs_jax import datasets, restored, runs, views, vocabularies
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.params import Checkpoint
-from sbs_jax.configs import T5Config, TrainConfig
+from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.views import Method
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from sbs_jax import gin_scan
+from sbs_jax.configs import gin_scanner
 from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
-from sbs_jax.gin_scan import REQUIRED, MacroUse, Scan, shown
+from sbs_jax.configs.gin_scanner import REQUIRED, MacroUse, Scan, shown
 from sbs_jax.suggest import nearest
 
 import gin  # isort: skip  # after gin_scan, which mends an import that gin 0.5.0 forgets
@@ -71,14 +71,14 @@ def load(
     """
     folders = [*search_paths, paths.gin_dir(), paths.gin_dir() / "engines" / ENGINE]
     _search_paths[:] = [os.fspath(folder) for folder in folders]
-    found = gin_scan.scan(files, bindings, _search_paths)
+    found = gin_scanner.scan(files, bindings, _search_paths)
     _check_macros(found)
     import_modules(found.imports)
     gin.clear_config()
     with _quiet_search():
         for file in files:
             with _one_line(found):
-                gin.parse_config_file(gin_scan.find(file, _search_paths))
+                gin.parse_config_file(gin_scanner.find(file, _search_paths))
         for binding in bindings:
             with _one_line(found, f"--gin.{binding.partition('=')[0].strip()}"):
                 gin.parse_config(binding)
@@ -222,11 +222,11 @@ def _hint(text: str, found: Scan) -> str:
 
 
 def _is_found(name: str) -> bool:
-    return gin_scan.find(name, _search_paths) is not None
+    return gin_scanner.find(name, _search_paths) is not None
 
 
 def _open(name: str) -> TextIO:
-    return open(gin_scan.find(name, _search_paths), encoding="utf-8")
+    return open(gin_scanner.find(name, _search_paths), encoding="utf-8")
 
 
 # gin's own list of search paths can only grow; a reader of ours lets every load() have its own.

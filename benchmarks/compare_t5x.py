@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import app, flags
 
-from sbs_jax import datasets
+from sbs_jax.datasets import registry
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import TrainConfig
@@ -86,7 +86,7 @@ def _our_losses(config: TrainConfig, batches: list[dict], params: dict) -> list[
     partitioner = Partitioner.of(config.partitioner)
     schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
-    views = datasets.resolve(config.mixture_or_task_name).views
+    views = registry.resolve(config.mixture_or_task_name).views
     tasks = tuple(objective.TASKS[view.task_id - 1] for view in views)
     weights = objective.coefficients(tasks, config.alpha)
     count = config.partitioner.num_microbatches

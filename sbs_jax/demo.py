@@ -12,14 +12,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax import datasets, demo_data, records, report, run_files, splits, study, summaries, tables
+from sbs_jax.datasets import registry, demo, records, splits
+from sbs_jax import report, run_files, study, summaries, tables
 from sbs_jax.configs import gin_loader, gin_writer
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.datasets import SPLITS, TEST, TRAIN
+from sbs_jax.datasets.registry import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
 from sbs_jax.logs import say
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.run_files import StudyTexts
 from sbs_jax.study import Run, Study
 
@@ -108,7 +109,7 @@ def annotate(out: Path, seed: int) -> None:
         path = data_dir(out, seed) / f"{split}.jsonl"
         if path.exists():
             continue
-        rows = list(demo_data.records(split, seed))
+        rows = list(demo.records(split, seed))
         records.write_jsonl(path, rows)
         right = Accuracy(sum(row.llm_label == row.label for row in rows), len(rows))
         say(f"seed {seed}: {split} annotated by the embedded teacher, right in {right}")
@@ -127,7 +128,7 @@ def dataset_name(seed: int) -> str:
 def register(out: Path, seeds: Sequence[int]) -> None:
     """Adds the datasets of the seeds, as `annotate` wrote them, to the registry."""
     for seed in seeds:
-        datasets.add_dataset(
+        registry.add_dataset(
             dataset_name(seed),
             records=data_dir(out, seed),
             subsample=splits.first_rows,
@@ -137,14 +138,14 @@ def register(out: Path, seeds: Sequence[int]) -> None:
 
 def registered(out: str, seed: int, method: str) -> str:
     """For the config.gin of a run: adds the seed's dataset and returns the mixture's name."""
-    if dataset_name(seed) not in datasets.names():
+    if dataset_name(seed) not in registry.names():
         register(Path(out), (seed,))
     return f"{dataset_name(seed)}_{method}"
 
 
 def settings(method: str, bindings: Sequence[str] = ()) -> TrainConfig:
     """The configuration of ``demo_METHOD.gin``, packed for a CPU."""
-    datasets.defer_seqio()  # the file registers datasets, and TensorFlow is not needed for it
+    registry.defer_seqio()  # the file registers datasets, and TensorFlow is not needed for it
     found = gin_loader.load(
         [f"experiments/demo_{method}.gin"],
         ["MODEL_DIR = ''", "OUTPUT_RATIONALE = False", *bindings],
@@ -220,7 +221,7 @@ def _records(out: Path, seed: int, split: str) -> list[Record]:
 def _verb_baseline(out: Path, fraction: float, seed: int) -> Accuracy:
     train = _records(out, seed, TRAIN)
     rows = splits.first_rows(len(train), fraction, seed)
-    return demo_data.verb_baseline([train[row] for row in rows], _records(out, seed, TEST))
+    return demo.verb_baseline([train[row] for row in rows], _records(out, seed, TEST))
 
 
 def _cores() -> int:
@@ -239,7 +240,7 @@ def _tables(out: Path) -> str:
 
 
 def _texts(grid: Grid) -> StudyTexts:
-    sizes = {split: n * len(demo_data.NOUNS) for split, n in demo_data.VERBS_PER_SPLIT.items()}
+    sizes = {split: n * len(demo.NOUNS) for split, n in demo.VERBS_PER_SPLIT.items()}
     base = {arm.method: settings(arm.method, grid.bindings) for arm in grid.arms}
     told = "; ".join(
         f"{summaries.arm_name(arm.name)}: {_told(base[arm.method], arm.steps)}" for arm in grid.arms
@@ -247,14 +248,14 @@ def _texts(grid: Grid) -> StudyTexts:
     return StudyTexts(
         title="Step-by-step on a generated task: a small T5 from random weights",
         intro=(
-            f"Yes/no questions about {len(demo_data.NOUNS)} invented nouns, "
-            f"{len(demo_data.KINDS)} kinds and {len(demo_data.VERBS)} verbs; the names mean "
+            f"Yes/no questions about {len(demo.NOUNS)} invented nouns, "
+            f"{len(demo.KINDS)} kinds and {len(demo.VERBS)} verbs; the names mean "
             "nothing in any language. An answer takes two steps, noun -> kind and kind -> verb, "
             "and only the teacher's rationale names the kind. "
             f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test "
             "questions per seed, none in two of them. The embedded teacher writes completions as "
-            f"a language model would, wrong in each fact with probability {demo_data.ERROR_RATE} "
-            f"and unreadable with probability {demo_data.UNREADABLE_RATE}; the parser that reads "
+            f"a language model would, wrong in each fact with probability {demo.ERROR_RATE} "
+            f"and unreadable with probability {demo.UNREADABLE_RATE}; the parser that reads "
             "any teacher's completions reads them. The students train on gold labels; step-by-step "
             "has the teacher's rationales as a second task. A seed fixes facts, split, teacher "
             f"and weights. Settings, {told}."

@@ -10,11 +10,11 @@ import numpy as np
 from sbs_jax import batches, hosts
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.configs.training import T5Config
-from sbs_jax.datasets import Selection
+from sbs_jax.datasets.registry import Selection
 from sbs_jax.decoding import greedy
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.partitioning import Partitioner
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.tokens import TokenTable
 from sbs_jax.vocabularies import Vocabulary
 

@@ -5,7 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax import datasets, report, study, summaries
+from sbs_jax.datasets import registry
+from sbs_jax import report, study, summaries
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
@@ -83,7 +84,7 @@ def _cell(
                 f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
                 "leave that to the macros"
             )
-        datasets.resolve(built.mixture_or_task_name)
+        registry.resolve(built.mixture_or_task_name)
     except UserError as error:
         raise UserError(f"arm {arm!r}: {error}") from None
     return Run(arm, built, config_gin=gin.operative_config_str()), found.imports
@@ -127,7 +128,7 @@ def _told(config: TrainConfig) -> str:
 
 def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
     first = {run.arm: run.config for run in reversed(runs)}
-    names = sorted({datasets.resolve(c.mixture_or_task_name).dataset.name for c in first.values()})
+    names = sorted({registry.resolve(c.mixture_or_task_name).dataset.name for c in first.values()})
     arms = "; ".join(f"{summaries.arm_name(arm)}: {_told(c)}" for arm, c in first.items())
     return StudyTexts(
         title=f"{', '.join(names)}: {', '.join(map(summaries.arm_name, config.arms))}",

@@ -5,19 +5,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbs_jax import datasets, tokens, views, vocabularies
+from sbs_jax.datasets import registry, methods
+from sbs_jax import tokens, vocabularies
 from sbs_jax.metrics import accuracy
 from sbs_jax.utils import paths
 from sbs_jax.batches import Batches
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.datasets import Selection
+from sbs_jax.datasets.registry import Selection
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Split
 from sbs_jax.logs import say
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.tokens import TokenTable
-from sbs_jax.views import View
+from sbs_jax.datasets.methods import View
 from sbs_jax.vocabularies import Vocabulary
 
 
@@ -27,7 +28,7 @@ class Source:
 
     selection: Selection
     vocabulary: Vocabulary
-    prefixes: views.Prefixes
+    prefixes: methods.Prefixes
     lengths: Mapping[str, int]
 
     @classmethod
@@ -40,9 +41,9 @@ class Source:
                 f"model has vocab_size = {config.model.vocab_size}; set VOCAB_SIZE or the model"
             )
         return cls(
-            selection=datasets.resolve(config.mixture_or_task_name),
+            selection=registry.resolve(config.mixture_or_task_name),
             vocabulary=vocabulary,
-            prefixes=views.Prefixes(config.label_prefix, config.rationale_prefix),
+            prefixes=methods.Prefixes(config.label_prefix, config.rationale_prefix),
             lengths=config.task_feature_lengths,
         )
 
@@ -50,7 +51,7 @@ class Source:
         """Of the vocabulary and of the training records: what a run cannot change under way."""
         return {
             "vocabulary_fingerprint": self.vocabulary.fingerprint,
-            "data_fingerprint": self.selection.dataset.fingerprint(datasets.TRAIN),
+            "data_fingerprint": self.selection.dataset.fingerprint(registry.TRAIN),
         }
 
     def table(self, file_split: str, view: View, targets_needed: bool = False) -> TokenTable:
@@ -72,12 +73,12 @@ class Source:
         file_split, rows = _rows(self, name, config)
         rows = rows[: config.eval_num_examples]
         by_row = _records(self.selection, file_split, rows)
-        rationale = views.VIEWS[method.rationale_view] if method.rationale_view else None
+        rationale = methods.VIEWS[method.rationale_view] if method.rationale_view else None
         return Split(
             name=name,
             records=[by_row[row] for row in rows.tolist()],
             rows=rows,
-            label_table=self.table(file_split, views.VIEWS[method.eval_view]),
+            label_table=self.table(file_split, methods.VIEWS[method.eval_view]),
             rationale_table=(
                 self.table(file_split, rationale) if with_rationales and rationale else None
             ),
@@ -106,7 +107,7 @@ def training_batches(source: Source, config: TrainConfig, rows_multiple: int) ->
         rows_multiple: rows of a batch are rounded up to this (batch shards x micro-batches).
     """
     selection = source.selection
-    file_split, rows = _rows(source, datasets.TRAIN, config)
+    file_split, rows = _rows(source, registry.TRAIN, config)
     tables = [
         (view.task_id, source.table(file_split, view, targets_needed=True))
         for view in selection.views
@@ -133,7 +134,7 @@ def majority_baseline(source: Source, config: TrainConfig, split: Split) -> Accu
     dataset = source.selection.dataset
     if dataset.metric != "text":
         return None
-    file_split, rows = _rows(source, datasets.TRAIN, config)
+    file_split, rows = _rows(source, registry.TRAIN, config)
     train = _records(source.selection, file_split, rows)
     return accuracy.majority_baseline(
         [record.label for record in train.values()], [record.label for record in split.records]

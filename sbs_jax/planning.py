@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
-from sbs_jax import datasets, inputs, objective, optimizers, packing, step
+from sbs_jax.datasets import registry
+from sbs_jax import inputs, objective, optimizers, packing, step
 from sbs_jax.configs.training import MESH_AXES, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
@@ -120,7 +121,7 @@ def batch_shape(config: TrainConfig, devices: int, given: Sequence[int] = ()) ->
         plan = inputs.training_batches(inputs.Source.of(config), config, multiple).plan
         return Shape(plan.rows, *plan.row_lengths, plan.segments, "from the run's data")
     except UserError as error:
-        views = len(datasets.resolve(config.mixture_or_task_name).views)
+        views = len(registry.resolve(config.mixture_or_task_name).views)
         lengths = config.task_feature_lengths
         return Shape(
             packing.round_up(config.batch_size * views, multiple),

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sbs_jax import datasets, predict_files, runs, tokens, views
+from sbs_jax.datasets import registry, methods
+from sbs_jax import predict_files, runs, tokens
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Decoder
 from sbs_jax.logs import duration, say
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.predict_files import Answers, BadRow, Question
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.restored import load_student, vocabulary_of
-from sbs_jax.views import View
+from sbs_jax.datasets.methods import View
 from sbs_jax.vocabularies import Vocabulary
 
 # Batches made of questions of similar length; as many as these are lost by a kill.
@@ -37,7 +38,7 @@ class Questions:
         self,
         records: Sequence[Record],
         view: View,
-        prefixes: views.Prefixes,
+        prefixes: methods.Prefixes,
         vocabulary: Vocabulary,
         length: int,
     ) -> None:
@@ -84,8 +85,8 @@ class Student:
         self._vocabulary = vocabulary_of(model_dir, vocabulary or config.vocabulary)
         partitioner = Partitioner()
         self._config, self._params, self.step = load_student(model_dir, step, partitioner)
-        self._method = datasets.method_of(config.mixture_or_task_name)
-        self._prefixes = views.Prefixes(config.label_prefix, config.rationale_prefix)
+        self._method = registry.method_of(config.mixture_or_task_name)
+        self._prefixes = methods.Prefixes(config.label_prefix, config.rationale_prefix)
         self.batch_size = batch_size or config.eval_batch_size
         self._decoder = Decoder(config.model, partitioner, self._vocabulary, self.batch_size)
         self.cut = 0
@@ -110,7 +111,7 @@ class Student:
     def _ask(self, records: Sequence[Record], view: str, max_decode_length: int) -> list[str]:
         table = Questions(
             records,
-            views.VIEWS[view],
+            methods.VIEWS[view],
             self._prefixes,
             self._vocabulary,
             self._config.task_feature_lengths["inputs"],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 
 STDIN = STDOUT = "-"
 

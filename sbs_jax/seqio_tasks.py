@@ -17,21 +17,13 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from sbs_jax import datasets, vocabularies
+from sbs_jax.datasets import registry
+from sbs_jax import vocabularies
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.utils import paths
-from sbs_jax.datasets import Dataset
-from sbs_jax.records import SEPARATOR
-from sbs_jax.views import (
-    LABEL,
-    METHODS,
-    RATIONALE,
-    TASK_ID_FEATURE,
-    VIEWS,
-    Method,
-    Prefixes,
-    View,
-)
+from sbs_jax.datasets.registry import Dataset
+from sbs_jax.datasets.records import SEPARATOR
+from sbs_jax.datasets.methods import LABEL, METHODS, RATIONALE, TASK_ID_FEATURE, VIEWS, Method, Prefixes, View
 
 # The original exchanges the labels of the training split only; a student is scored on gold ones.
 _SCORED_AS = {"llm_label": "label", "distill": "finetune"}
@@ -130,7 +122,7 @@ def _add_task(
         name,
         source=seqio.FunctionDataSource(
             functools.partial(_examples, dataset=dataset, view=view, settings=_settings),
-            splits=datasets.SPLITS,
+            splits=registry.SPLITS,
         ),
         preprocessors=[
             functools.partial(tokenize, output_features=text_features),
@@ -167,7 +159,7 @@ def _examples(
     memory: unlike a generator it can be shuffled as a whole and saved in T5X's checkpoints.
     """
     file_split, rows = dataset.rows(split, settings.data_fraction, settings.run)
-    training = split == datasets.TRAIN
+    training = split == registry.TRAIN
     view = view if training else VIEWS[_SCORED_AS.get(view.name, view.name)]
     place = {row: index for index, row in enumerate(rows.tolist())}
     columns: dict[str, list[str]] = {"inputs": [], "targets": [], "label": [], "id": []}

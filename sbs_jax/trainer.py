@@ -11,7 +11,7 @@ from sbs_jax.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.store import Store, newest_checkpoint
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.datasets import TEST, VALIDATION
+from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say
 from sbs_jax.partitioning import Partitioner

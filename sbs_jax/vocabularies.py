@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
-from sbs_jax.records import SEPARATOR
+from sbs_jax.datasets.records import SEPARATOR
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 EXTRA_IDS = 100

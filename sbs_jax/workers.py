@@ -179,19 +179,20 @@ _prepared = False
 def _outcome(
     config: TrainConfig, config_gin: str, prepare: Callable[[], object]
 ) -> Outcome | _Failure:
-    from sbs_jax import datasets, trainer  # jax reads the environment when it is imported
+    from sbs_jax.datasets import registry
+    from sbs_jax import trainer  # jax reads the environment when it is imported
 
     global _prepared
     try:
         if not _prepared:
-            datasets.defer_seqio()
+            registry.defer_seqio()
             prepare()
             _prepared = True
         print(f"\n== {config.model_dir}", file=sys.stderr, flush=True)
         began = time.monotonic()
         results = trainer.train(config, config_gin)
-        dataset = datasets.resolve(config.mixture_or_task_name).dataset
-        _, rows = dataset.rows(datasets.TRAIN, config.data_fraction, config.random_seed)
+        dataset = registry.resolve(config.mixture_or_task_name).dataset
+        _, rows = dataset.rows(registry.TRAIN, config.data_fraction, config.random_seed)
         return Outcome(
             results=results,
             train_examples=len(rows),

@@ -13,8 +13,8 @@ so about 4% of the texts differ from the original by one id.
 Labels: entailment, neutral, contradiction. Metric: the same text.
 """
 
-from sbs_jax.datasets import add_dataset
-from sbs_jax.release import RELEASED
+from sbs_jax.datasets.registry import add_dataset
+from sbs_jax.datasets.release import RELEASED
 
 add_dataset(
     "anli1",

@@ -12,8 +12,8 @@ Input: body, "\\n", question. Label: the answer's first word, "9" of "9 (apples)
 original. Metric: the same value, so that a teacher's "(7 + 2)" is right.
 """
 
-from sbs_jax import asdiv
-from sbs_jax.datasets import add_dataset
+from sbs_jax.datasets import asdiv
+from sbs_jax.datasets.registry import add_dataset
 
 add_dataset(
     "asdiv",

@@ -13,8 +13,8 @@ are the original's; T5's SentencePiece turns each into a space, a byte vocabular
 Label: the text of the choice, not its letter. Metric: the same text.
 """
 
-from sbs_jax.datasets import add_dataset
-from sbs_jax.release import RELEASED
+from sbs_jax.datasets.registry import add_dataset
+from sbs_jax.datasets.release import RELEASED
 
 add_dataset(
     "cqa",

@@ -12,8 +12,8 @@ original joins them with the tokenizer's EOS text; a space before it would chang
 Labels: entailment, neutral, contradiction. Metric: the same text.
 """
 
-from sbs_jax.datasets import add_dataset
-from sbs_jax.release import RELEASED
+from sbs_jax.datasets.registry import add_dataset
+from sbs_jax.datasets.release import RELEASED
 
 add_dataset(
     "esnli",

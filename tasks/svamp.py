@@ -14,8 +14,8 @@ release; the teacher writes "(10 * 45)". Neither is changed: the metric compares
 Metric: both equations have a value and it is the same (`equations.equal`).
 """
 
-from sbs_jax.datasets import add_dataset
-from sbs_jax.release import RELEASED
+from sbs_jax.datasets.registry import add_dataset
+from sbs_jax.datasets.release import RELEASED
 
 add_dataset(
     "svamp",

@@ -6,7 +6,7 @@ Splits: train is SVAMP's 720 and ASDiv's annotated training problems; validation
 are SVAMP's alone, and a data fraction is one of SVAMP's problems.
 """
 
-from sbs_jax.datasets import add_dataset, get
+from sbs_jax.datasets.registry import add_dataset, get
 
 _SVAMP = get("svamp")  # the package registers it and asdiv first: it imports in this order
 

@@ -10,8 +10,8 @@ from typing import Any
 from stub_server import Call, Raw, StubServer
 
 from sbs_jax.cli import main
-from sbs_jax import demo_data
-from sbs_jax.records import Record, write_jsonl
+from sbs_jax.datasets import demo
+from sbs_jax.datasets.records import Record, write_jsonl
 
 DISTINCT = 10
 
@@ -25,7 +25,7 @@ def oracle(call: Call, sample: int) -> str:
 
 def write_questions(path: pathlib.Path) -> pathlib.Path:
     """Twelve records, the last two of which ask what the first two ask."""
-    records = demo_data.questions("train")[:DISTINCT]
+    records = demo.questions("train")[:DISTINCT]
     again = [Record(f"again{i}", records[i].input, records[i].label) for i in range(2)]
     write_jsonl(path, [*records, *again])
     return path

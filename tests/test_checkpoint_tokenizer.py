@@ -11,7 +11,8 @@ import sentencepiece
 import transformers_python
 from sentencepiece import sentencepiece_model_pb2 as pb
 
-from sbs_jax import demo_data, vocabularies
+from sbs_jax.datasets import demo
+from sbs_jax import vocabularies
 from sbs_jax.checkpoints import hf_tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -36,7 +37,7 @@ ODD = [
 
 def texts() -> list[str]:
     rng = random.Random(0)
-    questions = [f"[label] {record.input}" for record in demo_data.questions("test")[:100]]
+    questions = [f"[label] {record.input}" for record in demo.questions("test")[:100]]
     kinds = [range(32, 127)] * 4 + [range(0xA0, 0x250), range(0x391, 0x3C9), range(0x4E00, 0x4F00)]
     drawn = [
         "".join(chr(rng.choice(rng.choice([*kinds, [32], [32]]))) for _ in range(rng.randrange(40)))
@@ -47,7 +48,7 @@ def texts() -> list[str]:
 
 def train(path: pathlib.Path, **settings: object) -> str:
     """A small SentencePiece model of the kind the settings name."""
-    words = [record.input for split in ("train", "test") for record in demo_data.questions(split)]
+    words = [record.input for split in ("train", "test") for record in demo.questions(split)]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(words * 3),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sbs_jax.completions import PARSERS, phrase
+from sbs_jax.datasets.completions import PARSERS, phrase
 
 _RELEASED = [("cqa", "train"), ("cqa", "test"), ("svamp", "train"), ("svamp", "test")]
 

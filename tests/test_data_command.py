@@ -11,7 +11,7 @@ import pytest
 from fixtures_release import write_release, zip_folder
 
 from sbs_jax.cli import main
-from sbs_jax import release
+from sbs_jax.datasets import release
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sbs_jax import datasets, release, splits
+from sbs_jax.datasets import registry, release, splits
 from sbs_jax.utils import paths
-from sbs_jax.datasets import Dataset, add_dataset
+from sbs_jax.datasets.registry import Dataset, add_dataset
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record, write_jsonl
+from sbs_jax.datasets.records import Record, write_jsonl
 
-datasets.defer_seqio()
+registry.defer_seqio()
 
 import sbs_jax.tasks  # noqa: E402, F401
 
@@ -40,7 +40,7 @@ def add(request: pytest.FixtureRequest) -> Iterator:
 
     yield add
     for name in added:
-        del datasets._registry[name]
+        del registry._registry[name]
 
 
 @pytest.fixture
@@ -92,17 +92,17 @@ def test_where_seqio_is_absent_the_message_says_what_to_do() -> None:
     ],
 )
 def test_resolve(name: str, dataset: str, views: list[str], eval_view: str) -> None:
-    selection = datasets.resolve(name)
+    selection = registry.resolve(name)
     assert (selection.name, selection.dataset.name) == (name, dataset)
     assert [view.name for view in selection.views] == views
     assert selection.eval_view.name == eval_view
 
 
 def test_every_listed_name_resolves() -> None:
-    for name in datasets.names():
-        dataset = datasets.get(name)
+    for name in registry.names():
+        dataset = registry.get(name)
         for task in (*dataset.task_names(), *dataset.mixture_names()):
-            assert datasets.resolve(task).dataset is dataset
+            assert registry.resolve(task).dataset is dataset
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_every_listed_name_resolves() -> None:
 )
 def test_an_unknown_name_gets_the_nearest(name: str, meant: str) -> None:
     with pytest.raises(UserError, match=f"{name}: no such .*did you mean {meant}.*`sbs tasks`"):
-        datasets.resolve(name)
+        registry.resolve(name)
 
 
 def test_an_unknown_dataset_gets_the_nearest() -> None:
     with pytest.raises(UserError, match="swamp: no such dataset; did you mean svamp"):
-        datasets.get("swamp")
+        registry.get("swamp")
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_rows_equal_the_originals_splits(
     total = {"cqa": 9741, "svamp": 800}[name]
     (data_dir / name).mkdir()
     (data_dir / name / "train.jsonl").write_text("{}\n" * total)
-    dataset = datasets.get(name)
+    dataset = registry.get(name)
     for split, theirs in (("train", "train"), ("validation", "valid")):
         file_split, rows = dataset.rows(split, fraction, run)
         assert file_split == "train"
@@ -150,13 +150,13 @@ def test_files_of_their_own_are_taken_whole(add: object, tmp_path: pathlib.Path)
 
 
 def test_the_demo_keeps_the_beginning_of_its_file() -> None:
-    _, rows = datasets.get("demo").rows("train", fraction=0.25)
+    _, rows = registry.get("demo").rows("train", fraction=0.25)
     np.testing.assert_array_equal(rows, np.arange(200))
 
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(UserError, match="valid: no such split; use train, validation, test"):
-        datasets.get("demo").rows("valid")
+        registry.get("demo").rows("valid")
 
 
 # --- sources --------------------------------------------------------------------------------------
@@ -165,23 +165,23 @@ def test_an_unknown_split_is_refused() -> None:
 def test_missing_data_say_how_to_get_them(data_dir: pathlib.Path) -> None:
     expected = f"cqa/train: no data, .* run: sbs data --release PATH_OR_URL --data_dir {data_dir}$"
     with pytest.raises(UserError, match=expected):
-        datasets.get("cqa").rows("train")
+        registry.get("cqa").rows("train")
     with pytest.raises(UserError, match=r"asdiv/test: .* run: sbs data --asdiv ASDiv.xml"):
-        list(datasets.get("asdiv").read("test"))
+        list(registry.get("asdiv").read("test"))
 
 
 def test_an_empty_split_is_refused(data_dir: pathlib.Path) -> None:
     (data_dir / "cqa").mkdir()
     (data_dir / "cqa" / "test.jsonl").write_text("\n\n")
     with pytest.raises(UserError, match="cqa/test: the split is empty"):
-        datasets.get("cqa").rows("test")
+        registry.get("cqa").rows("test")
 
 
 def test_a_broken_line_is_named(data_dir: pathlib.Path) -> None:
     (data_dir / "cqa").mkdir()
     (data_dir / "cqa" / "test.jsonl").write_text('{"input": "a", "label": "b"}\n{"input": "a"}\n')
     with pytest.raises(UserError, match=r"cqa/test.jsonl:2: field 'label' is missing"):
-        list(datasets.get("cqa").read("test"))
+        list(registry.get("cqa").read("test"))
 
 
 def test_text_is_utf_8_with_or_without_a_mark(data_dir: pathlib.Path) -> None:
@@ -189,7 +189,7 @@ def test_text_is_utf_8_with_or_without_a_mark(data_dir: pathlib.Path) -> None:
     path = data_dir / "cqa" / "test.jsonl"
     line = '{"input": "café", "label": "b"}\n'
     path.write_bytes(line.encode("utf-8-sig") + line.encode("latin-1"))
-    records = datasets.get("cqa").read("test")
+    records = registry.get("cqa").read("test")
     assert next(records).input == "café"
     with pytest.raises(UserError, match=r"test.jsonl:2: not UTF-8 text; save the file as UTF-8"):
         next(records)
@@ -224,7 +224,7 @@ def test_what_is_not_a_record_is_refused(add: object) -> None:
 def test_annotations_are_joined_by_id(data_dir: pathlib.Path) -> None:
     gold = [dataclasses.replace(r, rationale=None, llm_label=None) for r in _records(3)]
     write_jsonl(data_dir / "asdiv" / "train.jsonl", gold)
-    dataset = datasets.get("asdiv")
+    dataset = registry.get("asdiv")
     before = dataset.fingerprint("train")
     assert list(dataset.read("train")) == gold
     said = [
@@ -246,8 +246,8 @@ def test_augmentation_adds_annotated_records_to_train_only(data_dir: pathlib.Pat
     gold = [dataclasses.replace(r, rationale=None, llm_label=None) for r in _records(4)]
     write_jsonl(data_dir / "asdiv" / "train.jsonl", gold)
     # A registered dataset keeps its counts for the process: take a fresh one.
-    source = datasets._annotated(datasets.get("asdiv"))
-    dataset = dataclasses.replace(datasets.get("svamp_asdiv"), augmentation=source)
+    source = registry._annotated(registry.get("asdiv"))
+    dataset = dataclasses.replace(registry.get("svamp_asdiv"), augmentation=source)
     with pytest.raises(
         UserError, match=r"asdiv/train: no record has a teacher's output; put .*asdiv"
     ):
@@ -294,7 +294,7 @@ def test_augmentation_adds_annotated_records_to_train_only(data_dir: pathlib.Pat
 def test_mistakes_in_add_dataset(name: str, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         add_dataset(name, **arguments)
-    assert "mine" not in datasets.names()
+    assert "mine" not in registry.names()
 
 
 def test_a_metric_of_ones_own(add: object) -> None:
@@ -311,6 +311,6 @@ def test_a_metric_of_ones_own(add: object) -> None:
 
 @pytest.mark.parametrize("name", ["cqa", "svamp", "esnli", "anli1"])
 def test_tasks_agree_with_what_is_known_of_the_release(name: str) -> None:
-    known, dataset = release.RELEASED[name], datasets.get(name)
+    known, dataset = release.RELEASED[name], registry.get(name)
     assert dataset.carve_validation == known.carve_validation
     assert (dataset.carve_validation is None) == ("validation" in known.files)

@@ -15,7 +15,8 @@ import time
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import datasets, demo, demo_data, records
+from sbs_jax.datasets import registry, demo as demo_data, records
+from sbs_jax import demo
 from sbs_jax.configs import gin_loader
 from sbs_jax.demo import Arm, Grid
 from sbs_jax.errors import UserError
@@ -132,7 +133,7 @@ def test_a_runs_gin_text_gives_its_configuration_again(tmp_path):
     found = gin_loader.load([str(tmp_path / "config.gin")], ["MODEL_DIR = 'elsewhere'"])
     config = gin_loader.build("configs.TrainConfig", found)
     assert config == dataclasses.replace(run.config, model_dir="elsewhere")
-    assert "demo_seed7" in datasets.names()
+    assert "demo_seed7" in registry.names()
 
 
 def test_the_settings_are_those_of_the_experiment_files():

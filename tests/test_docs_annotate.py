@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sbs_jax import demo_data
+from sbs_jax.datasets import demo
 from sbs_jax.cli import annotate
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ def test_annotate_train_evaluate(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "runs" / "invented" / "results.json").read_text())
     (test,) = [row for row in results["results"] if row["split"] == "test"]
-    right = sum(record.label == record.llm_label for record in demo_data.records("test"))
+    right = sum(record.label == record.llm_label for record in demo.records("test"))
     assert (test["teacher"]["correct"], test["teacher"]["n"]) == (right, 600)
     assert test["n"] == 600
 

@@ -43,11 +43,11 @@ def test_the_examples_run_and_show_both_engines(tmp_path: pathlib.Path) -> None:
 def test_the_page_names_every_argument_and_method() -> None:
     import inspect
 
-    from sbs_jax import datasets, views
+    from sbs_jax.datasets import registry, methods
 
     text = PAGE.read_text(encoding="utf-8")
-    for name in inspect.signature(datasets.add_dataset).parameters:
+    for name in inspect.signature(registry.add_dataset).parameters:
         if name != "name":
             assert f"`{name}" in text, name
-    for method in views.METHODS:
+    for method in methods.METHODS:
         assert f"`D_{method}`" in text, method

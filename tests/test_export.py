@@ -17,7 +17,8 @@ import transformers_python
 from safetensors.numpy import load_file
 
 from sbs_jax.cli import main
-from sbs_jax import datasets, demo_data, restored, trainer, vocabularies
+from sbs_jax.datasets import registry, demo as demo_data
+from sbs_jax import restored, trainer, vocabularies
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.checkpoints import sbs
@@ -29,7 +30,7 @@ from sbs_jax.partitioning import Partitioner
 
 import gin  # isort: skip
 
-datasets.defer_seqio()
+registry.defer_seqio()
 
 LABEL, RATIONALE, INPUTS = 5, 16, 24
 BINDINGS = [

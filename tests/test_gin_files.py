@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from sbs_jax import datasets, model
+from sbs_jax.datasets import registry
+from sbs_jax import model
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 
@@ -14,7 +15,7 @@ PUBLISHED = {"t5_1_1_small": 77e6, "t5_1_1_base": 248e6, "t5_1_0_base": 223e6, "
 
 
 def config_of(*files: str) -> object:
-    datasets.defer_seqio()
+    registry.defer_seqio()
     bindings = ["MODEL_DIR = 'x'", "VOCABULARY = 'demo'"]
     return gin_loader.build("configs.TrainConfig", gin_loader.load(files, bindings))
 

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import datasets, objective, planning
+from sbs_jax.datasets import registry
+from sbs_jax import objective, planning
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.model import Transformer, init_params
 from sbs_jax.planning import Shape
 
-datasets.defer_seqio()
+registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")
 
 ROOT = Path(__file__).resolve().parent.parent

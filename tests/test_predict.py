@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import datasets, predict, predict_files, records, trainer
+from sbs_jax.datasets import registry, records
+from sbs_jax import predict, predict_files, trainer
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 
-datasets.defer_seqio()
+registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +62,7 @@ def rows() -> list[dict]:
     """The first questions of the demo's test split, with gold labels and teacher outputs."""
     return [
         {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
-        for record in list(datasets.get("demo").read("test"))[:N]
+        for record in list(registry.get("demo").read("test"))[:N]
     ]
 
 
@@ -275,17 +276,17 @@ def test_a_moved_run_and_its_vocabulary_are_enough(student, rows, tmp_path):
     ],
 )
 def test_a_name_tells_its_method_without_its_dataset(name, views, explains):
-    method = datasets.method_of(name)
+    method = registry.method_of(name)
     assert method.views == views
     assert (method.rationale_view is not None) == explains
 
 
 def test_names_of_the_demo_mean_the_same_with_and_without_the_registry():
-    demo = datasets.get("demo")
+    demo = registry.get("demo")
     for name in (*demo.task_names(), *demo.mixture_names()):
-        assert datasets.method_of(name) == datasets.resolve(name).method
+        assert registry.method_of(name) == registry.resolve(name).method
     with pytest.raises(UserError, match="no name of a task"):
-        datasets.method_of("demo")
+        registry.method_of("demo")
 
 
 def test_a_field_under_two_names_is_a_bad_row(tmp_path):

@@ -9,8 +9,8 @@ from fixtures_release import TEST, TRAIN, UNREADABLE_ROW, VALIDATION, write_rele
 
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import accuracy
-from sbs_jax.records import Record
-from sbs_jax.release import RELEASED, Release
+from sbs_jax.datasets.records import Record
+from sbs_jax.datasets.release import RELEASED, Release
 
 
 @pytest.fixture

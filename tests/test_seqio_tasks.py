@@ -12,12 +12,13 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from sbs_jax import datasets, release, seqio_tasks, tokens, vocabularies
+from sbs_jax.datasets import registry, release
+from sbs_jax import seqio_tasks, tokens, vocabularies
 from sbs_jax.utils import paths
-from sbs_jax.records import Record, write_jsonl
-from sbs_jax.views import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
+from sbs_jax.datasets.records import Record, write_jsonl
+from sbs_jax.datasets.methods import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
 
-datasets.defer_seqio()
+registry.defer_seqio()
 
 import sbs_jax.tasks  # noqa: E402, F401
 
@@ -54,7 +55,7 @@ def data_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib
     return tmp_path
 
 
-def _rows(dataset: datasets.Dataset, split: str, view: str, table: tokens.TokenTable) -> list[int]:
+def _rows(dataset: registry.Dataset, split: str, view: str, table: tokens.TokenTable) -> list[int]:
     """The rows a SeqIO task gives: of the training split only those with a target."""
     _, rows = dataset.rows(split)
     return [r for r in rows.tolist() if split != "train" or table.target_lengths[r]]
@@ -63,7 +64,7 @@ def _rows(dataset: datasets.Dataset, split: str, view: str, table: tokens.TokenT
 def _assert_equal_tokens(
     name: str, view: str, split: str, spec: str, cache: pathlib.Path, lengths: Mapping[str, int]
 ) -> int:
-    dataset = datasets.get(name)
+    dataset = registry.get(name)
     scored_as = {"llm_label": "label", "distill": "finetune"}
     same = view if split == "train" else scored_as.get(view, view)
     file_split, _ = dataset.rows(split)
@@ -88,22 +89,22 @@ def test_tokens_equal_our_own_engines(
     name: str, view: str, data_dir: pathlib.Path, settings: None
 ) -> None:
     spec = "demo" if name == "demo" else SPIECE
-    dataset = datasets.get(name)
+    dataset = registry.get(name)
     if name == "svamp_asdiv":  # its counts are kept for the process, its files are this test's
-        source = datasets._annotated(datasets.get("asdiv"))
+        source = registry._annotated(registry.get("asdiv"))
         dataset = dataclasses.replace(dataset, augmentation=source)
-        datasets._registry[name] = dataset
+        registry._registry[name] = dataset
     seqio_tasks.configure(vocabulary=spec)
     seqio_tasks.register(dataset)
     # Building a SeqIO dataset takes a third of a second: not every split of every task.
-    for split in datasets.SPLITS if name == "cqa" else ["train"]:
+    for split in registry.SPLITS if name == "cqa" else ["train"]:
         assert _assert_equal_tokens(name, view, split, spec, data_dir / "cache", LENGTHS)
 
 
 @pytest.mark.parametrize("view", ["label", "rationale"])
 def test_bytes_equal_too(view: str, data_dir: pathlib.Path, settings: None) -> None:
     seqio_tasks.configure(vocabulary="bytes")
-    seqio_tasks.register(datasets.get("anli1"))
+    seqio_tasks.register(registry.get("anli1"))
     assert _assert_equal_tokens("anli1", view, "test", "bytes", data_dir / "cache", LENGTHS)
 
 
@@ -123,7 +124,7 @@ def test_tokens_equal_on_the_released_data(
         write_jsonl(tmp_path / name / f"{split}.jsonl", sample)
     spec = str(shared / "vectors" / "spiece.model")
     seqio_tasks.configure(vocabulary=spec)
-    seqio_tasks.register(datasets.get(name))
+    seqio_tasks.register(registry.get(name))
     lengths = {"inputs": 64, "targets": 48}
     for view in ("label", "rationale", "single_task", "pinto"):
         for split in ("train", "test") if view == "label" else ("train",):
@@ -158,7 +159,7 @@ def test_task_ids_travel_with_packed_targets(
     pack: bool, data_dir: pathlib.Path, settings: None
 ) -> None:
     seqio_tasks.configure(vocabulary=SPIECE, task_ids=True)
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     lengths = {"inputs": 96, "targets": 64, TASK_ID_FEATURE: 64}
     batches = seqio.get_dataset(
         "cqa_step_by_step", lengths, _WithTaskIds(pack=pack), shuffle=True, seed=0
@@ -178,7 +179,7 @@ def test_task_ids_travel_with_packed_targets(
 @pytest.mark.parametrize("pack", [True, False])
 def test_task_ids_need_no_length(pack: bool, data_dir: pathlib.Path, settings: None) -> None:
     seqio_tasks.configure(vocabulary=SPIECE, task_ids=True)
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     converter = seqio.EncDecFeatureConverter(pack=pack)
     row = next(iter(seqio.get_dataset("cqa_step_by_step", LENGTHS, converter)))
     assert not any("task" in name for name in row)
@@ -186,7 +187,7 @@ def test_task_ids_need_no_length(pack: bool, data_dir: pathlib.Path, settings: N
 
 def test_a_mixture_has_both_tasks_equally_often(data_dir: pathlib.Path, settings: None) -> None:
     seqio_tasks.configure(vocabulary="bytes")
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     mixture = seqio.get_mixture_or_task("cqa_step_by_step")
     assert sorted(task.name for task in mixture.tasks) == ["cqa_label", "cqa_rationale"]
     assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
@@ -196,7 +197,7 @@ def test_shuffling_is_over_the_whole_split_and_seeded(
     data_dir: pathlib.Path, settings: None
 ) -> None:
     seqio_tasks.configure(vocabulary="bytes")
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     source = seqio.get_mixture_or_task("cqa_label").source
 
     def order(shuffle: bool, seed: int | None = None) -> list[bytes]:
@@ -214,7 +215,7 @@ def test_a_dataset_iterator_can_be_saved_and_restored(
 ) -> None:
     """T5X's save_dataset=True; a Python generator could not be saved."""
     seqio_tasks.configure(vocabulary="bytes")
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     task = seqio.get_mixture_or_task("cqa_label")
 
     def checkpoint() -> tuple[Iterator, tf.train.Checkpoint]:
@@ -232,7 +233,7 @@ def test_a_dataset_iterator_can_be_saved_and_restored(
 
 
 def test_settings_reach_registered_tasks(data_dir: pathlib.Path, settings: None) -> None:
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     before = seqio.get_mixture_or_task("cqa_label")
     assert before.output_features["inputs"].vocabulary == seqio.SentencePieceVocabulary(
         "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
@@ -240,7 +241,7 @@ def test_settings_reach_registered_tasks(data_dir: pathlib.Path, settings: None)
     seqio_tasks.configure(vocabulary="bytes", label_prefix="predict: ", data_fraction=0.5, run=1)
     task = seqio.get_mixture_or_task("cqa_label")
     examples = list(task.get_dataset(None, "train", shuffle=False).as_numpy_iterator())
-    _, rows = datasets.get("cqa").rows("train", fraction=0.5, run=1)
+    _, rows = registry.get("cqa").rows("train", fraction=0.5, run=1)
     assert len(examples) == len(rows) == 18
     assert all(e["inputs_pretokenized"].startswith(b"predict: ") for e in examples)
     assert task.output_features["inputs"].vocabulary == seqio.ByteVocabulary()
@@ -252,7 +253,7 @@ def test_seqios_evaluator_scores_every_record_against_gold(
 ) -> None:
     """A student that answers as the records' first 30 do, and nothing for the rest."""
     seqio_tasks.configure(vocabulary="bytes")
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     lengths = {"inputs": 512, "targets": 256}
     task_name = f"cqa_{METHODS[method].views[0]}"
     evaluator = seqio.Evaluator(
@@ -278,7 +279,7 @@ def test_seqios_evaluator_scores_every_record_against_gold(
 
 def test_rationale_tasks_have_no_accuracy(data_dir: pathlib.Path, settings: None) -> None:
     seqio_tasks.configure(vocabulary="bytes")
-    seqio_tasks.register(datasets.get("cqa"))
+    seqio_tasks.register(registry.get("cqa"))
     assert seqio.get_mixture_or_task("cqa_rationale").metric_fns == []
 
 
@@ -289,7 +290,7 @@ def test_records_from_a_seqio_source(settings: None, tmp_path: pathlib.Path) -> 
         ),
         splits=("train", "test"),
     )
-    dataset = datasets.add_dataset(
+    dataset = registry.add_dataset(
         "from_source",
         source=source,
         format=lambda ex: Record(

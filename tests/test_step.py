@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sbs_jax import datasets, gradients, objective, optimizers, packing, step
+from sbs_jax.datasets import registry
+from sbs_jax import gradients, objective, optimizers, packing, step
 from sbs_jax.configs import gin_loader
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
 
-datasets.defer_seqio()
+registry.defer_seqio()
 
 CONFIG = T5Config(
     vocab_size=64,

@@ -14,7 +14,8 @@ import seqio
 from flax import traverse_util
 from jax.sharding import PartitionSpec
 
-from sbs_jax import datasets, objective, packing, seqio_tasks, views
+from sbs_jax.datasets import registry, methods
+from sbs_jax import objective, packing, seqio_tasks
 from sbs_jax.checkpoints import t5x
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
@@ -54,11 +55,11 @@ def with_parts(**parts: int) -> TrainConfig:
 def registered() -> Iterator[None]:
     """The demonstration's SeqIO tasks, and their settings put back at the end."""
     before = seqio_tasks._settings
-    seqio_tasks.register(datasets.get("demo"))
+    seqio_tasks.register(registry.get("demo"))
     with jax.numpy_rank_promotion("allow"):  # T5X's network needs it
         yield
     seqio_tasks._settings = before
-    seqio_tasks.register(datasets.get("demo"))
+    seqio_tasks.register(registry.get("demo"))
 
 
 def examples(rng: np.random.Generator, count: int) -> list[packing.Example]:
@@ -126,7 +127,7 @@ def test_the_loss_is_the_mean_over_each_tasks_tokens() -> None:
 
 def test_a_single_task_is_not_weighted() -> None:
     config = dataclasses.replace(CONFIG, mixture_or_task_name="demo_rationale")
-    found = [e for e in examples(np.random.default_rng(0), 8) if e[2] == views.RATIONALE]
+    found = [e for e in examples(np.random.default_rng(0), 8) if e[2] == methods.RATIONALE]
     batch, model = laid(found, 4, packed=False), student(config)
     params = parameters(model, batch)
     loss, metrics = loss_of(model, params, batch)
@@ -149,7 +150,7 @@ def test_the_converter_marks_every_target_token(pack: bool) -> None:
     )
     prefixes = {
         tuple(seqio_tasks.seqio_vocabulary("demo").encode(text)): task
-        for text, task in (("[label]", views.LABEL), ("[rationale]", views.RATIONALE))
+        for text, task in (("[label]", methods.LABEL), ("[rationale]", methods.RATIONALE))
     }
     most = 0
     for row in data.take(30).as_numpy_iterator():
@@ -271,7 +272,7 @@ def test_the_mixture_has_the_settings_of_the_macros() -> None:
     task = seqio.get_mixture_or_task(t5x_data.mixture(config)).tasks[0]
     rows = list(task.get_dataset(None, "train", shuffle=False).as_numpy_iterator())
     assert rows[0]["inputs_pretokenized"].startswith(b"predict: ")
-    assert len(rows) == len(datasets.get("demo").rows("train", 0.5, config.random_seed)[1])
+    assert len(rows) == len(registry.get("demo").rows("train", 0.5, config.random_seed)[1])
     with pytest.raises(UserError, match="demo_lable: no such task or mixture; did you mean"):
         t5x_data.mixture(dataclasses.replace(CONFIG, mixture_or_task_name="demo_lable"))
 

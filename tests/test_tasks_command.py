@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.records import Record, write_jsonl
+from sbs_jax.datasets.records import Record, write_jsonl
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -17,12 +17,12 @@ def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 
 def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    from sbs_jax import datasets
+    from sbs_jax.datasets import registry
 
     status, out, _ = _run(capsys)
     assert status == 0
     for name in ("esnli", "anli1", "cqa", "svamp", "asdiv", "svamp_asdiv", "demo"):
-        dataset = datasets.get(name)
+        dataset = registry.get(name)
         assert {*dataset.task_names(), *dataset.mixture_names()} <= set(out.split())
 
 

@@ -16,8 +16,8 @@ from annotate_cli import oracle, rows
 from stub_server import StubServer, error, serving
 
 from sbs_jax.cli import main
-from sbs_jax import demo_data
-from sbs_jax.records import Record, read_jsonl, write_jsonl
+from sbs_jax.datasets import demo
+from sbs_jax.datasets.records import Record, read_jsonl, write_jsonl
 from sbs_jax.teacher import batch_api
 
 pytest.importorskip("openai")
@@ -258,7 +258,7 @@ def test_a_row_of_failures_stops_the_run(annotate, stub, capsys):
 
 
 def test_failures_between_successes_do_not_stop_the_run(annotate, stub, questions):
-    write_jsonl(questions, demo_data.questions("train")[:16])
+    write_jsonl(questions, demo.questions("train")[:16])
     stub.script = lambda call, sample: (
         oracle(call, sample) if len(stub.calls) == 8 else error(400, "no")
     )
@@ -539,7 +539,7 @@ def test_embedded_teacher(tmp_path):
     assert main.main(["annotate", "--task=demo", "--teacher=embedded", f"--out={tmp_path}"]) == 0
     for split in ("train", "validation", "test"):
         found = [_spoken(record) for record in read_jsonl(tmp_path / f"{split}.jsonl")]
-        assert found == [_spoken(record) for record in demo_data.records(split)]
+        assert found == [_spoken(record) for record in demo.records(split)]
 
 
 def _spoken(record):

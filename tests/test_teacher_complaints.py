@@ -11,7 +11,7 @@ from annotate_cli import DISTINCT, oracle, rows
 from fault_proxy import FaultProxy
 from stub_server import StubServer, error, serving
 
-from sbs_jax.records import Record, read_jsonl
+from sbs_jax.datasets.records import Record, read_jsonl
 from sbs_jax.teacher import ladder, prompts
 
 pytest.importorskip("openai")

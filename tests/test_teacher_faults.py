@@ -14,8 +14,8 @@ import pytest
 from fault_proxy import FAULTS, FaultProxy
 from stub_server import StubServer, serving
 
-from sbs_jax import demo_data
-from sbs_jax.records import read_jsonl, write_jsonl
+from sbs_jax.datasets import demo
+from sbs_jax.datasets.records import read_jsonl, write_jsonl
 
 pytest.importorskip("openai")
 
@@ -65,7 +65,7 @@ def lines(path):
 
 
 def test_twenty_kills_among_faults(tmp_path):
-    asked = demo_data.questions("train")[:RECORDS]
+    asked = demo.questions("train")[:RECORDS]
     write_jsonl(tmp_path / "train.jsonl", asked)
     journal = tmp_path / "out" / "journal.jsonl"
     draw = random.Random(SEED)

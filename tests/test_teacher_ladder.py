@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sbs_jax import completions
+from sbs_jax.datasets import completions
 from sbs_jax.metrics import accuracy
-from sbs_jax.records import Record
-from sbs_jax.release import Release
+from sbs_jax.datasets.records import Record
+from sbs_jax.datasets.release import Release
 from sbs_jax.teacher import answers, ladder, prompts
 
 PROMPTS = {name: prompts.load(name) for name in prompts.names()}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.teacher import answers, prompts
 from sbs_jax.teacher.requests import Recipe, unique
 

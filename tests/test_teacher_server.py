@@ -17,8 +17,8 @@ import urllib.request
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import demo_data
-from sbs_jax.records import read_jsonl, write_jsonl
+from sbs_jax.datasets import demo
+from sbs_jax.datasets.records import read_jsonl, write_jsonl
 
 PYTHON = os.environ.get("SBS_SERVER_PYTHON", sys.executable)
 MAKE_MODEL = pathlib.Path(__file__).resolve().parent.parent / "benchmarks" / "make_tiny_llm.py"
@@ -70,7 +70,7 @@ def _wait_until_healthy(server, url, log):
 @pytest.mark.slow
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_fifty_records_end_to_end(model, base_url, tmp_path, capsys, api):
-    asked = demo_data.questions("train")[:RECORDS]
+    asked = demo.questions("train")[:RECORDS]
     write_jsonl(tmp_path / "train.jsonl", asked)
     out = tmp_path / "out"
     flags = ["--task=demo", f"--input={tmp_path / 'train.jsonl'}", f"--out={out}", f"--api={api}"]

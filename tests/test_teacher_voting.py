@@ -2,7 +2,7 @@
 
 import pytest
 
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.teacher.ladder import Reading
 from sbs_jax.teacher.voting import Answer, vote
 

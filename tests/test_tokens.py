@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from sbs_jax import datasets, tokens, vocabularies
-from sbs_jax.datasets import Dataset
+from sbs_jax.datasets import registry
+from sbs_jax import tokens, vocabularies
+from sbs_jax.datasets.registry import Dataset
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record, write_jsonl
-from sbs_jax.sources import Function, JsonlFolder
+from sbs_jax.datasets.records import Record, write_jsonl
+from sbs_jax.datasets.sources import Function, JsonlFolder
 from sbs_jax.tokens import TokenTable
-from sbs_jax.views import RELEASED_PREFIXES, VIEWS, Prefixes
+from sbs_jax.datasets.methods import RELEASED_PREFIXES, VIEWS, Prefixes
 
 BYTES = vocabularies.load("bytes")
 LENGTHS = {"inputs": 64, "targets": 16}
@@ -286,12 +287,12 @@ def test_training_needs_a_target(prepare: Callable, dataset: Dataset) -> None:
 def test_asdiv_says_where_annotations_go(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable
 ) -> None:
-    datasets.defer_seqio()
+    registry.defer_seqio()
     import sbs_jax.tasks  # noqa: F401
 
     monkeypatch.setenv("SBS_DATA_DIR", str(tmp_path))
     write_jsonl(tmp_path / "asdiv" / "train.jsonl", [Record("1", "x", "9")])
-    asdiv = datasets.get("asdiv")
+    asdiv = registry.get("asdiv")
     assert prepare("label", dataset=asdiv, targets_needed=True).n == 1
     with pytest.raises(UserError, match=r"asdiv_rationale: .*put .*asdiv/annotations.jsonl.*id"):
         prepare("rationale", dataset=asdiv, targets_needed=True)

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sbs_jax import datasets, inputs, restored, runs, trainer, updates
+from sbs_jax.datasets import registry
+from sbs_jax import inputs, restored, runs, trainer, updates
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
 
-datasets.defer_seqio()
+registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")
 
 MODEL = T5Config(

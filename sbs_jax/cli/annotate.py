@@ -25,7 +25,7 @@ from absl import flags
 
 from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record, read_jsonl
+from sbs_jax.datasets.records import Record, read_jsonl
 
 FLAGS = flags.FlagValues()
 
@@ -139,21 +139,21 @@ def _imported(prompt: Any, folder: pathlib.Path) -> int | None:
 
 def _embedded(folder: pathlib.Path) -> tuple[dict, str, Callable[[str], Iterable[str]]]:
     """The demo dataset and what its own teacher writes."""
-    from sbs_jax import demo_data
+    from sbs_jax.datasets import demo
 
     if FLAGS.task != "demo":
         raise UserError(f"--teacher=embedded: it knows the task demo only, not {FLAGS.task}")
     if FLAGS.input:
         inputs = _inputs(folder)
     else:
-        splits = demo_data.VERBS_PER_SPLIT
-        inputs = {s: _limited(functools.partial(demo_data.questions, s)) for s in splits}
-    return inputs, "embedded", lambda split: demo_data.annotate(inputs[split]())
+        splits = demo.VERBS_PER_SPLIT
+        inputs = {s: _limited(functools.partial(demo.questions, s)) for s in splits}
+    return inputs, "embedded", lambda split: demo.annotate(inputs[split]())
 
 
 def _released() -> tuple[dict, str, Callable[[str], Iterable[str]]]:
     """A dataset of the released archive and PaLM's completions."""
-    from sbs_jax.release import RELEASED, Release
+    from sbs_jax.datasets.release import RELEASED, Release
 
     name = FLAGS.task
     if FLAGS.input:

@@ -73,8 +73,8 @@ def main(argv: list[str]) -> int | None:
 
 def _released(folder: pathlib.Path) -> tuple[list, list[str]]:
     """The datasets written, and a line for everything that the archive lacks."""
-    from sbs_jax import prepared
-    from sbs_jax.release import RELEASED, URL, Release
+    from sbs_jax.datasets import prepare
+    from sbs_jax.datasets.release import RELEASED, URL, Release
 
     release = Release(FLAGS.release or URL, paths.cache_home() / "downloads")
     present = release.datasets()
@@ -89,19 +89,19 @@ def _released(folder: pathlib.Path) -> tuple[list, list[str]]:
             notes.append(f"{name}: not in this archive")
         elif not FLAGS.datasets or name in FLAGS.datasets:
             print(f"sbs data: {name} ...", file=sys.stderr, flush=True)
-            done.append(prepared.from_release(release, name, folder, FLAGS.teacher))
+            done.append(prepare.from_release(release, name, folder, FLAGS.teacher))
             missing = [split for split in RELEASED[name].files if split not in done[-1].files]
             notes += [f"{name}: no {split} file in this archive" for split in missing]
     return done, notes
 
 
 def _asdiv(folder: pathlib.Path) -> tuple[object, str]:
-    from sbs_jax import asdiv, prepared
+    from sbs_jax.datasets import asdiv, prepare
 
     problems = asdiv.read(FLAGS.asdiv)
     left_out = len(problems) - len(asdiv.scorable(problems))
     note = f"asdiv: {left_out} of {len(problems)} problems left out: their answer is no number"
-    return prepared.from_asdiv(FLAGS.asdiv, folder), note
+    return prepare.from_asdiv(FLAGS.asdiv, folder), note
 
 
 def _sizes(done: list) -> str:

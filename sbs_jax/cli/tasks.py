@@ -15,9 +15,9 @@ from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from sbs_jax.datasets import Selection
-    from sbs_jax.records import Record
-    from sbs_jax.views import Prefixes, View
+    from sbs_jax.datasets.registry import Selection
+    from sbs_jax.datasets.records import Record
+    from sbs_jax.datasets.methods import Prefixes, View
     from sbs_jax.vocabularies import Vocabulary
 
 FLAGS = flags.FlagValues()
@@ -47,9 +47,9 @@ _MOST_TOKENS = 60  # of one sequence on the screen
 
 def main(argv: list[str]) -> int | None:
     """Without a name the list, else examples of that task or mixture."""
-    from sbs_jax import datasets
+    from sbs_jax.datasets import registry
 
-    datasets.defer_seqio()
+    registry.defer_seqio()
     import sbs_jax.tasks  # noqa: F401
 
     if FLAGS.data_dir:
@@ -58,27 +58,27 @@ def main(argv: list[str]) -> int | None:
 
 
 def _list() -> Iterator[str]:
-    from sbs_jax import datasets, views
+    from sbs_jax.datasets import registry, methods
 
-    for name in datasets.names():
-        dataset = datasets.get(name)
+    for name in registry.names():
+        dataset = registry.get(name)
         metric = dataset.metric if isinstance(dataset.metric, str) else "its own"
         yield f"{name}: {dataset.description} (metric: {metric})"
         yield "  to train on  " + " ".join(dataset.mixture_names())
         parts = [task for task in dataset.task_names() if task not in dataset.mixture_names()]
         yield "  their tasks  " + " ".join(parts)
         yield ""
-    for method in views.METHODS.values():
+    for method in methods.METHODS.values():
         yield f"D_{method.name:<17} {method.description}"
     yield ""
     yield "sbs tasks NAME shows examples of one."
 
 
 def _examples(name: str) -> Iterator[str]:
-    from sbs_jax import datasets
-    from sbs_jax.views import Prefixes
+    from sbs_jax.datasets import registry
+    from sbs_jax.datasets.methods import Prefixes
 
-    selection = datasets.resolve(name)
+    selection = registry.resolve(name)
     prefixes = Prefixes(FLAGS.label_prefix, FLAGS.rationale_prefix)
     file_split, rows = selection.dataset.rows(FLAGS.split)
     total = selection.dataset.count(file_split)
@@ -150,7 +150,7 @@ def _tokens(vocabulary: "Vocabulary", inputs: str, targets: str) -> Iterator[str
 
 
 def _loss(view: "View", selection: "Selection") -> str:
-    from sbs_jax.views import LABEL
+    from sbs_jax.datasets.methods import LABEL
 
     if len(selection.views) == 1:
         return "the mean over all target tokens of a batch (EOS counts, padding does not)"

@@ -135,20 +135,20 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> int | None:
     """Parses gin, then trains (or prints the configuration)."""
-    from sbs_jax import datasets
+    from sbs_jax.datasets import registry
     from sbs_jax.configs import gin_loader
 
     if not FLAGS.gin_file:
         raise UserError("--gin_file is required (sbs train --help)")
     _check_plan()
     data_dir = _data_dir()
-    datasets.defer_seqio()  # a gin file's `import sbs_jax.tasks` then needs no TensorFlow
+    registry.defer_seqio()  # a gin file's `import sbs_jax.tasks` then needs no TensorFlow
     found = gin_loader.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_loader.build("configs.TrainConfig", found)
     if data_dir:
         paths.set_data_dir(os.path.abspath(data_dir))
     if FLAGS.dry_run:
-        datasets.resolve(config.mixture_or_task_name)
+        registry.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(found))
         return
     import gin

@@ -10,9 +10,10 @@ import seqio
 import tensorflow as tf
 from absl import flags
 
-from sbs_jax import datasets, seqio_tasks
+from sbs_jax.datasets import registry
+from sbs_jax import seqio_tasks
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.views import TASK_ID_FEATURE
+from sbs_jax.datasets.methods import TASK_ID_FEATURE
 
 TASK_IDS = "decoder_task_ids"
 
@@ -63,7 +64,7 @@ def mixture(config: TrainConfig) -> str:
         task_ids=True,
         data_dir=_data_dir(),
     )
-    datasets.resolve(config.mixture_or_task_name)
+    registry.resolve(config.mixture_or_task_name)
     return config.mixture_or_task_name
 
 
@@ -78,7 +79,7 @@ def rows(config: TrainConfig) -> int:
     Without PACK these are BATCH_SIZE label and, in expectation, as many rationale sequences, which
     is what an update of our own engine holds. With PACK a row holds several sequences.
     """
-    return config.batch_size * len(datasets.resolve(config.mixture_or_task_name).views)
+    return config.batch_size * len(registry.resolve(config.mixture_or_task_name).views)
 
 
 def train_lengths(config: TrainConfig) -> dict[str, int]:

@@ -9,7 +9,8 @@ from clu import metrics as clu_metrics
 from t5x import decoding, models, optimizers
 from t5x.examples.t5 import network
 
-from sbs_jax import datasets, objective, seqio_tasks
+from sbs_jax.datasets import registry
+from sbs_jax import objective, seqio_tasks
 from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.engines.t5x_data import TASK_IDS, TaskIdConverter
 from sbs_jax.errors import UserError
@@ -49,7 +50,7 @@ class Student(models.EncoderDecoderModel):
             optimizer_def=optimizer_def,
             decode_fn=decode_fn,
         )
-        views = datasets.resolve(config.mixture_or_task_name).views
+        views = registry.resolve(config.mixture_or_task_name).views
         tasks = tuple(objective.TASKS[view.task_id - 1] for view in views)
         self._task_weights = objective.coefficients(tasks, config.alpha)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sbs_jax.exports.student import CONFIG_GIN, Student
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.views import ANSWER_PHRASE
+from sbs_jax.datasets.methods import ANSWER_PHRASE
 
 _PAPER = "[Distilling Step-by-Step](https://arxiv.org/abs/2305.02301)"
 

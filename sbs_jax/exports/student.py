@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import datasets, restored, runs, views, vocabularies
+from sbs_jax.datasets import registry, methods
+from sbs_jax import restored, runs, vocabularies
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.params import Checkpoint
 from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.views import Method
+from sbs_jax.datasets.methods import Method
 
 CONFIG_GIN = "config.gin"
 _RESULTS = "results.json"
@@ -35,7 +36,7 @@ class Student:
     @property
     def method(self) -> Method | None:
         """How the run trained and is asked."""
-        return datasets.method_of(self.run.mixture_or_task_name) if self.run else None
+        return registry.method_of(self.run.mixture_or_task_name) if self.run else None
 
     @property
     def prefix(self) -> str:
@@ -49,8 +50,8 @@ class Student:
         return None if view is None else self._prefix(view)
 
     def _prefix(self, view: str) -> str:
-        field = views.VIEWS[view].prefix
-        prefixes = views.Prefixes(self.run.label_prefix, self.run.rationale_prefix)
+        field = methods.VIEWS[view].prefix
+        prefixes = methods.Prefixes(self.run.label_prefix, self.run.rationale_prefix)
         return getattr(prefixes, field) if field else ""
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.teacher import batch_api, imports, journal, outputs, planning, requests, settings
 from sbs_jax.teacher.asking import Asker, Outcome, missing
 from sbs_jax.teacher.client import Client

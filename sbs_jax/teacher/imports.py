@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.teacher.journal import Row, Writer
 from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.requests import answer_key

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.teacher import answers
 from sbs_jax.teacher.prompts import Prompt
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from sbs_jax.records import Record, write_jsonl
+from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.teacher import ladder
 from sbs_jax.teacher.journal import Journal
 from sbs_jax.teacher.ladder import Reading, Strictness

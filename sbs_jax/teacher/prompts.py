@@ -20,10 +20,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sbs_jax import completions
+from sbs_jax.datasets import completions
 from sbs_jax.metrics import accuracy
 from sbs_jax.errors import UserError
-from sbs_jax.records import SEPARATOR, Record
+from sbs_jax.datasets.records import SEPARATOR, Record
 from sbs_jax.teacher import answers
 from sbs_jax.teacher.answers import Kind
 

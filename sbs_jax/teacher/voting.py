@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sbs_jax.metrics import accuracy
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 from sbs_jax.teacher import ladder
 from sbs_jax.teacher.ladder import Reading
 from sbs_jax.teacher.prompts import Prompt

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sbs_jax.errors import UserError
-from sbs_jax.records import Record, lines, read_jsonl
+from sbs_jax.datasets.records import Record, lines, read_jsonl
 
 Read = Callable[[str], Iterable[Record]]
 
@@ -106,7 +106,7 @@ class Function:
             if not isinstance(record, Record):
                 raise UserError(
                     f"{self._name}/{split}: example {number} became {type(record).__name__}, "
-                    "not a Record; return sbs_jax.records.Record(...)"
+                    "not a Record; return sbs_jax.datasets.records.Record(...)"
                 )
             yield record
 

@@ -11,7 +11,7 @@ are counted (`tokens.TokenTable.missing`) and printed.
 import dataclasses
 from collections.abc import Callable
 
-from sbs_jax.records import Record
+from sbs_jax.datasets.records import Record
 
 LABEL, RATIONALE = 1, 2  # task ids in a batch; 0 is padding
 TASK_ID_FEATURE = "targets_task"  # in SeqIO examples: the task id of every target token

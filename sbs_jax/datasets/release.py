@@ -17,12 +17,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from sbs_jax import completions
+from sbs_jax.datasets import completions
 from sbs_jax.utils import download
-from sbs_jax.archive import Archive
+from sbs_jax.datasets.archive import Archive
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Metric
-from sbs_jax.records import SEPARATOR, Record
+from sbs_jax.datasets.records import SEPARATOR, Record
 
 # The version of 2023-07-06; the digest is the id that git gives to the file.
 URL = (

@@ -23,7 +23,8 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import numpy as np
 
-from sbs_jax import objective, optimizers, packing, step
+from sbs_jax import objective, optimizers, step
+from sbs_jax.input_pipeline import packing
 from sbs_jax.configs.training import T5Config
 from sbs_jax.partitioning import Partitioner
 

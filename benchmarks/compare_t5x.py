@@ -56,7 +56,7 @@ def _resolve(packed: bool) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def _our_batches(config: TrainConfig, multiple: int) -> Iterator[dict]:
-    from sbs_jax import inputs
+    from sbs_jax.input_pipeline import pipeline as inputs
 
     batches = inputs.training_batches(inputs.Source.of(config), config, multiple)
     return (batches[step] for step in range(len(batches)))

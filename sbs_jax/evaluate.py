@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sbs_jax import batches, hosts
+from sbs_jax.input_pipeline import batches
+from sbs_jax import hosts
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.configs.training import T5Config
 from sbs_jax.datasets.registry import Selection
@@ -15,8 +16,8 @@ from sbs_jax.decoding import greedy
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.datasets.records import Record
-from sbs_jax.tokens import TokenTable
-from sbs_jax.vocabularies import Vocabulary
+from sbs_jax.input_pipeline.token_cache import TokenTable
+from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 _WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from sbs_jax.datasets import registry
-from sbs_jax import inputs, objective, optimizers, packing, step
+from sbs_jax.input_pipeline import pipeline, packing
+from sbs_jax import objective, optimizers, step
 from sbs_jax.configs.training import MESH_AXES, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.partitioning import Partitioner
@@ -44,7 +45,7 @@ class Shape:
     """
 
     rows: int
-    inputs: int
+    pipeline: int
     targets: int
     segments: int
     origin: str
@@ -118,7 +119,7 @@ def batch_shape(config: TrainConfig, devices: int, given: Sequence[int] = ()) ->
             )
         return Shape(*given, segments=1 + config.pack, origin="as given")
     try:
-        plan = inputs.training_batches(inputs.Source.of(config), config, multiple).plan
+        plan = pipeline.training_batches(pipeline.Source.of(config), config, multiple).plan
         return Shape(plan.rows, *plan.row_lengths, plan.segments, "from the run's data")
     except UserError as error:
         views = len(registry.resolve(config.mixture_or_task_name).views)

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import predict_files, runs, tokens
+from sbs_jax import predict_files, runs
+from sbs_jax.input_pipeline import token_cache
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Decoder
 from sbs_jax.logs import duration, say
@@ -23,7 +24,7 @@ from sbs_jax.predict_files import Answers, BadRow, Question
 from sbs_jax.datasets.records import Record
 from sbs_jax.restored import load_student, vocabulary_of
 from sbs_jax.datasets.methods import View
-from sbs_jax.vocabularies import Vocabulary
+from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 # Batches made of questions of similar length; as many as these are lost by a kill.
 _BATCHES_AT_ONCE = 16
@@ -43,9 +44,9 @@ class Questions:
         length: int,
     ) -> None:
         texts = [view.texts(record, prefixes)[0] for record in records]
-        sequences = tokens.encode_with_eos(vocabulary, texts)
+        sequences = token_cache.encode_with_eos(vocabulary, texts)
         self.cut = sum(len(ids) > length for ids in sequences)
-        self._inputs = [np.array(tokens.cut_to(ids, length), np.int32) for ids in sequences]
+        self._inputs = [np.array(token_cache.cut_to(ids, length), np.int32) for ids in sequences]
         self.n = len(records)
         self.ids = [record.id for record in records]
         self.input_lengths = np.array([len(ids) for ids in self._inputs], np.int32)

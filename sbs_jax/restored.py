@@ -6,14 +6,15 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax import evaluate, inputs, runs, scoring, vocabularies
+from sbs_jax import evaluate, runs, scoring
+from sbs_jax.input_pipeline import pipeline, vocabularies
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Result
 from sbs_jax.model import init_params
 from sbs_jax.partitioning import Partitioner
-from sbs_jax.vocabularies import Vocabulary
+from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 
 def load_student(
@@ -59,7 +60,7 @@ def evaluate_split(
     partitioner = Partitioner()
     config, params, step = load_student(model_dir, step, partitioner)
     config = dataclasses.replace(config, output_rationale=output_rationale)
-    scorer = scoring.Scorer(config, inputs.Source.of(config), partitioner)
+    scorer = scoring.Scorer(config, pipeline.Source.of(config), partitioner)
     result = scorer(split, params, final=True)
     evaluate.write_predictions(Path(model_dir), result, step)
     scoring.tell(result, step)

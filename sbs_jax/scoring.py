@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax import evaluate, hosts, inputs
+from sbs_jax import evaluate, hosts
+from sbs_jax.input_pipeline import pipeline
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.evaluate import Result, Split
 from sbs_jax.logs import say
@@ -21,7 +22,7 @@ class Scorer:
     """Scores parameters on splits of a run's dataset."""
 
     def __init__(
-        self, config: TrainConfig, source: inputs.Source, partitioner: Partitioner
+        self, config: TrainConfig, source: pipeline.Source, partitioner: Partitioner
     ) -> None:
         self._config, self._source = config, source
         self._splits: dict[str, Split] = {}
@@ -46,7 +47,7 @@ class Scorer:
             split,
             max_decode_length=config.max_decode_length or targets,
             rationale_length=targets,
-            majority=inputs.majority_baseline(self._source, config, split) if final else None,
+            majority=pipeline.majority_baseline(self._source, config, split) if final else None,
         )
 
     def _split(self, name: str, with_rationales: bool) -> Split:

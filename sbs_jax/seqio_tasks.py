@@ -18,7 +18,7 @@ import seqio
 import tensorflow as tf
 
 from sbs_jax.datasets import registry
-from sbs_jax import vocabularies
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.utils import paths
 from sbs_jax.datasets.registry import Dataset

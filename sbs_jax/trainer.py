@@ -6,8 +6,9 @@ from typing import NoReturn
 
 import optax
 
-from sbs_jax import hosts, inputs, objective, optimizers, runs, scoring, step, updates
-from sbs_jax.batches import Batches
+from sbs_jax import hosts, objective, optimizers, runs, scoring, step, updates
+from sbs_jax.input_pipeline import pipeline
+from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.store import Store, newest_checkpoint
 from sbs_jax.configs.training import TrainConfig
@@ -36,7 +37,7 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
         SystemExit: 130 or 143 after Ctrl-C or SIGTERM, once the state is saved.
     """
     with hosts.together("preparation"):
-        source = inputs.Source.of(config)
+        source = pipeline.Source.of(config)
         runs.refuse_another(config, source.fingerprints())
         _refuse_fewer_steps(config)
         partitioner = Partitioner.of(config.partitioner)
@@ -94,14 +95,14 @@ def _refuse_fewer_steps(config: TrainConfig) -> None:
         )
 
 
-def _batches(config: TrainConfig, source: inputs.Source, partitioner: Partitioner) -> Batches:
+def _batches(config: TrainConfig, source: pipeline.Source, partitioner: Partitioner) -> Batches:
     """This host's share of the run's batches."""
     multiple = partitioner.batch_shards * config.partitioner.num_microbatches
-    return inputs.training_batches(source, config, multiple).shard(*partitioner.host_block)
+    return pipeline.training_batches(source, config, multiple).shard(*partitioner.host_block)
 
 
 def _compiled_by_need(
-    config: TrainConfig, source: inputs.Source, partitioner: Partitioner, batches: Batches
+    config: TrainConfig, source: pipeline.Source, partitioner: Partitioner, batches: Batches
 ) -> tuple[optax.GradientTransformation, Callable]:
     """The optimizer, and the train step, which compiles when it is first called."""
     schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)

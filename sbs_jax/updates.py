@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from sbs_jax import hosts, objective
-from sbs_jax.batches import Batches, iterate
+from sbs_jax.input_pipeline.batches import Batches, iterate
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say

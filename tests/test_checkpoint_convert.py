@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from sbs_jax.cli import main
-from sbs_jax import runs, vocabularies
+from sbs_jax import runs
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.checkpoints import convert, hf, hf_write, t5x
 from sbs_jax.checkpoints.params import LazyArray

@@ -13,7 +13,7 @@ import transformers_python
 from safetensors.numpy import load_file, save_file
 
 from sbs_jax.utils import paths
-from sbs_jax import vocabularies
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import convert, hf, hf_write
 from sbs_jax.checkpoints.params import read_all
 from sbs_jax.configs.training import T5Config

@@ -12,7 +12,7 @@ import transformers_python
 from sentencepiece import sentencepiece_model_pb2 as pb
 
 from sbs_jax.datasets import demo
-from sbs_jax import vocabularies
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import hf_tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

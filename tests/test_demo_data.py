@@ -8,7 +8,7 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 
 from sbs_jax.datasets import completions, demo, records
-from sbs_jax import vocabularies
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy

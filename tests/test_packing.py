@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sbs_jax import packing
-from sbs_jax.packing import Lengths, RowLengths
+from sbs_jax.input_pipeline import packing
+from sbs_jax.input_pipeline.packing import Lengths, RowLengths
 
 ROW = RowLengths(12, 8)
 FEATURES = {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from test_step import CONFIG, examples
 from test_trainer import MODEL, config_of, final_params
 
-from sbs_jax import objective, optimizers, packing, rounding, step, trainer
+from sbs_jax import objective, optimizers, rounding, step, trainer
+from sbs_jax.input_pipeline import packing
 from sbs_jax.checkpoints.convert import convert
 from sbs_jax.configs.training import OptimizerConfig, T5Config
 from sbs_jax.gradients import make_gradients

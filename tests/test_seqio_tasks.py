@@ -13,7 +13,8 @@ import seqio
 import tensorflow as tf
 
 from sbs_jax.datasets import registry, release
-from sbs_jax import seqio_tasks, tokens, vocabularies
+from sbs_jax import seqio_tasks
+from sbs_jax.input_pipeline import token_cache, vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.datasets.methods import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
@@ -55,7 +56,7 @@ def data_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib
     return tmp_path
 
 
-def _rows(dataset: registry.Dataset, split: str, view: str, table: tokens.TokenTable) -> list[int]:
+def _rows(dataset: registry.Dataset, split: str, view: str, table: token_cache.TokenTable) -> list[int]:
     """The rows a SeqIO task gives: of the training split only those with a target."""
     _, rows = dataset.rows(split)
     return [r for r in rows.tolist() if split != "train" or table.target_lengths[r]]
@@ -68,7 +69,7 @@ def _assert_equal_tokens(
     scored_as = {"llm_label": "label", "distill": "finetune"}
     same = view if split == "train" else scored_as.get(view, view)
     file_split, _ = dataset.rows(split)
-    table = tokens.prepare(
+    table = token_cache.prepare(
         dataset, file_split, VIEWS[same], vocabularies.load(spec), lengths, Prefixes(), cache
     )
     task = seqio.get_mixture_or_task(f"{name}_{view}")

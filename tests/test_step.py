@@ -8,7 +8,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from sbs_jax.datasets import registry
-from sbs_jax import gradients, objective, optimizers, packing, step
+from sbs_jax import gradients, objective, optimizers, step
+from sbs_jax.input_pipeline import packing
 from sbs_jax.configs import gin_loader
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError

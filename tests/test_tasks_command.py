@@ -84,7 +84,7 @@ def test_data_prefixes_split_and_vocabulary_are_chosen(
 def test_without_its_vocabulary_the_text_is_shown_all_the_same(
     capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sbs_jax import vocabularies
+    from sbs_jax.input_pipeline import vocabularies
 
     monkeypatch.setenv("HOME", str(tmp_path))
     dead = vocabularies.PublicModel("http://127.0.0.1:9/sentencepiece.model", "0" * 64)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from sbs_jax.datasets import registry
-from sbs_jax import tokens, vocabularies
+from sbs_jax.input_pipeline import token_cache, vocabularies
 from sbs_jax.datasets.registry import Dataset
 from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.datasets.sources import Function, JsonlFolder
-from sbs_jax.tokens import TokenTable
+from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.datasets.methods import RELEASED_PREFIXES, VIEWS, Prefixes
 
 BYTES = vocabularies.load("bytes")
@@ -47,7 +47,7 @@ def prepare(dataset: Dataset, tmp_path: pathlib.Path) -> Callable[..., TokenTabl
             "prefixes": Prefixes(),
             "cache_dir": tmp_path / "cache",
         }
-        return tokens.prepare(**{**arguments, **changes})
+        return token_cache.prepare(**{**arguments, **changes})
 
     return prepare
 

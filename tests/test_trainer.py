@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from sbs_jax.datasets import registry
-from sbs_jax import inputs, restored, runs, trainer, updates
+from sbs_jax.input_pipeline import pipeline
+from sbs_jax import restored, runs, trainer, updates
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
@@ -161,7 +162,7 @@ def test_a_run_of_another_model_or_setting_is_refused_with_the_difference(whole)
 
 def test_a_folder_belongs_to_one_run_at_a_time(whole):
     config = config_of(whole)
-    fingerprints = inputs.Source.of(config).fingerprints()
+    fingerprints = pipeline.Source.of(config).fingerprints()
     with (
         runs.claimed(config, fingerprints, ""),
         pytest.raises(UserError, match=r"MODEL_DIR .*: another process is working there; wait"),
@@ -274,7 +275,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_parameter
     whole, tmp_path, capsys
 ):
     config = config_of(tmp_path / "run", initial_checkpoint_path=str(whole), train_steps=2)
-    with runs.claimed(config, inputs.Source.of(config).fingerprints(), ""):
+    with runs.claimed(config, pipeline.Source.of(config).fingerprints(), ""):
         pass  # killed here
     (tmp_path / "run" / "checkpoints" / "4.orbax-checkpoint-tmp-1").mkdir(parents=True)
     trainer.train(config)

@@ -11,8 +11,9 @@ import optax
 import pytest
 from test_trainer import MODEL, config_of, final_params, metrics_of
 
-from sbs_jax import inputs, objective, optimizers, step, trainer
-from sbs_jax.batches import Batches
+from sbs_jax.input_pipeline import pipeline
+from sbs_jax import objective, optimizers, step, trainer
+from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.configs.training import OptimizerConfig, TrainConfig
 from sbs_jax.errors import UserError
@@ -22,7 +23,7 @@ BAD = 5  # index of the batch that is made to fail; update 6
 
 
 def batches_of(config: TrainConfig) -> Batches:
-    return inputs.training_batches(inputs.Source.of(config), config, 8)
+    return pipeline.training_batches(pipeline.Source.of(config), config, 8)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, mark: int) -> None:

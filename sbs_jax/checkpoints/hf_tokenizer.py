@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import vocabularies
+from sbs_jax.input_pipeline import vocabularies
 
 SPIECE = "spiece.model"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sbs_jax import vocabularies
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import integrity, manager, orbax_arrays
 from sbs_jax.checkpoints.params import Checkpoint, LazyArray, as_float32, config_of, nested
 from sbs_jax.checkpoints.store import Store

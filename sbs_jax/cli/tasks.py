@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sbs_jax.datasets.registry import Selection
     from sbs_jax.datasets.records import Record
     from sbs_jax.datasets.methods import Prefixes, View
-    from sbs_jax.vocabularies import Vocabulary
+    from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 FLAGS = flags.FlagValues()
 ARGUMENTS = "[NAME]"
@@ -100,7 +100,7 @@ def _examples(name: str) -> Iterator[str]:
 
 def _vocabulary(selection: "Selection") -> tuple["Vocabulary | None", str]:
     """The vocabulary and a line about it; none where the default cannot be had."""
-    from sbs_jax import vocabularies
+    from sbs_jax.input_pipeline import vocabularies
 
     spec = FLAGS.vocabulary or selection.dataset.vocabulary
     try:
@@ -134,7 +134,7 @@ def _example(
 
 
 def _tokens(vocabulary: "Vocabulary", inputs: str, targets: str) -> Iterator[str]:
-    from sbs_jax.vocabularies import encode_text
+    from sbs_jax.input_pipeline.vocabularies import encode_text
 
     for name, text in (("inputs", inputs), ("targets", targets)):
         ids = [*encode_text(vocabulary, text), vocabulary.eos_id]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from sbs_jax import vocabularies
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.hf_tokenizer import SPIECE
 from sbs_jax.checkpoints.hf_write import write_safetensors

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import restored, runs, vocabularies
+from sbs_jax import restored, runs
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.params import Checkpoint
 from sbs_jax.configs.training import T5Config, TrainConfig

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import tokens, vocabularies
+from sbs_jax.input_pipeline import token_cache, vocabularies
 from sbs_jax.metrics import accuracy
 from sbs_jax.utils import paths
-from sbs_jax.batches import Batches
+from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import Selection
 from sbs_jax.errors import UserError
@@ -17,9 +17,9 @@ from sbs_jax.evaluate import Split
 from sbs_jax.logs import say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record
-from sbs_jax.tokens import TokenTable
+from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.datasets.methods import View
-from sbs_jax.vocabularies import Vocabulary
+from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Source:
 
     def table(self, file_split: str, view: View, targets_needed: bool = False) -> TokenTable:
         """The file's tokens for one view, prepared now or taken from the cache."""
-        return tokens.prepare(
+        return token_cache.prepare(
             self.selection.dataset,
             file_split,
             view,

@@ -28,7 +28,7 @@ from sbs_jax.datasets.registry import Dataset
 from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.methods import Prefixes, View
-from sbs_jax.vocabularies import Vocabulary, encode_texts
+from sbs_jax.input_pipeline.vocabularies import Vocabulary, encode_texts
 
 _FORMAT_VERSION = 1
 _CHUNK = 4096

@@ -17,9 +17,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from sbs_jax import packing
+from sbs_jax.input_pipeline import packing
 from sbs_jax.errors import UserError
-from sbs_jax.packing import Batch, Lengths, Placement, RowLengths, round_up
+from sbs_jax.input_pipeline.packing import Batch, Lengths, Placement, RowLengths, round_up
 
 _log = logging.getLogger(__name__)
 

@@ -146,7 +146,7 @@ def _initial(config: TrainConfig) -> dict:
     import numpy as np
 
     from sbs_jax.checkpoints import initial
-    from sbs_jax.model import init_params
+    from sbs_jax.models.t5 import init_params
 
     if config.initial_checkpoint_path:
         return initial.load_params(config.initial_checkpoint_path, config.model)

@@ -166,7 +166,7 @@ def _padded(rows: list[list[int]]) -> np.ndarray:
 
 def decode(case: Case, config: object, partitioner: object, params: dict) -> tuple[int, int]:
     """(questions whose greedy ids all equal the recorded ones, questions)."""
-    from sbs_jax import decoding
+    from sbs_jax.models import decoding
 
     recorded = recorded_decoding(case)
     if recorded is None:

@@ -12,7 +12,7 @@ from sbs_jax import hosts
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.configs.training import T5Config
 from sbs_jax.datasets.registry import Selection
-from sbs_jax.decoding import greedy
+from sbs_jax.models.decoding import greedy
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.partitioning import Partitioner
 from sbs_jax.datasets.records import Record

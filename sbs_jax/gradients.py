@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from sbs_jax import objective
 from sbs_jax.configs.training import T5Config
-from sbs_jax.model import Transformer
+from sbs_jax.models.t5 import Transformer
 from sbs_jax.rounding import widen
 
 Batch = dict[str, Int[Array, "B _"]]

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt
 from sbs_jax import objective, rounding
 from sbs_jax.configs.training import T5Config
 from sbs_jax.gradients import GLOBAL, Batch, Gradients, make_gradients
-from sbs_jax.model import init_params
+from sbs_jax.models.t5 import init_params
 from sbs_jax.optimizers import Schedule
 from sbs_jax.partitioning import Partitioner
 

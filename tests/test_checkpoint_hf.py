@@ -17,9 +17,9 @@ from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import convert, hf, hf_write
 from sbs_jax.checkpoints.params import read_all
 from sbs_jax.configs.training import T5Config
-from sbs_jax.decoding import greedy
+from sbs_jax.models.decoding import greedy
 from sbs_jax.errors import UserError
-from sbs_jax.model import Transformer
+from sbs_jax.models.t5 import Transformer
 from sbs_jax.partitioning import Partitioner
 
 

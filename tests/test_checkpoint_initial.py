@@ -13,7 +13,7 @@ from sbs_jax.checkpoints import hf_write, initial, sbs, t5x
 from sbs_jax.checkpoints.params import nested, read_all, shapes_of
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.errors import UserError
-from sbs_jax.model import init_params
+from sbs_jax.models.t5 import init_params
 from sbs_jax.partitioning import Partitioner
 
 WRITERS = {"hf": hf_write.write, "t5x": t5x.write, "sbs": sbs.write}

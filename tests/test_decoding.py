@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbs_jax import decoding, model
+from sbs_jax.models import decoding, t5
 from sbs_jax.configs.training import T5Config
-from sbs_jax.model import Transformer
+from sbs_jax.models.t5 import Transformer
 from sbs_jax.partitioning import Partitioner
 
 CONFIG = T5Config(
@@ -24,7 +24,7 @@ LENGTH = 7
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    return model.init_params(CONFIG, jax.random.key(5))
+    return t5.init_params(CONFIG, jax.random.key(5))
 
 
 def questions(rows: int, width: int) -> np.ndarray:

@@ -24,9 +24,9 @@ from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.checkpoints import sbs
 from sbs_jax.checkpoints.params import read_all
-from sbs_jax.decoding import greedy
+from sbs_jax.models.decoding import greedy
 from sbs_jax.exports import stablehlo
-from sbs_jax.model import Transformer
+from sbs_jax.models.t5 import Transformer
 from sbs_jax.partitioning import Partitioner
 
 import gin  # isort: skip

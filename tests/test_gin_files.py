@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sbs_jax.datasets import registry
-from sbs_jax import model
+from sbs_jax.models import t5
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 
@@ -23,7 +23,7 @@ def config_of(*files: str) -> object:
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_a_model_file_has_the_parameters_its_head_tells(path):
     config = config_of("experiments/demo_finetune.gin", f"sbs_models/{path.name}")
-    counted = model.parameter_count(config.model)
+    counted = t5.parameter_count(config.model)
     if told := re.search(r"([\d,]{6,}) parameters", path.read_text(encoding="utf-8")):
         assert int(told[1].replace(",", "")) == counted
     else:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from sbs_jax import layers, model
+from sbs_jax.models import layers, t5
 from sbs_jax.configs.training import T5Config
-from sbs_jax.model import Transformer
+from sbs_jax.models.t5 import Transformer
 
 TINY = T5Config(
     vocab_size=96,
@@ -45,7 +45,7 @@ BATCH = batch_of([([7, 8, 9, 1], [5, 6, 7, 1]), ([4, 1], [9, 1])])
 
 
 def names(config: T5Config) -> set[str]:
-    params = model.init_params(config, jax.random.key(0))
+    params = t5.init_params(config, jax.random.key(0))
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {"/".join(key.key for key in path) for path, _ in leaves}
 
@@ -82,7 +82,7 @@ def test_parameter_shapes_match_a_checkpoint_of_upstream_t5x(shared):
         head_dim=64,
         mlp_dim=256,
     )
-    shapes = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
     leaves = jax.tree_util.tree_flatten_with_path(shapes)[0]
     ours = {"/".join(key.key for key in path): leaf.shape for path, leaf in leaves}
     assert ours == {name: recorded[name].shape for name in recorded.files}
@@ -90,7 +90,7 @@ def test_parameter_shapes_match_a_checkpoint_of_upstream_t5x(shared):
 
 @pytest.mark.parametrize("config", [TINY, TIED], ids=["v1.1", "v1.0"])
 def test_a_target_sees_its_past_and_never_its_future(config):
-    params = model.init_params(config, jax.random.key(0))
+    params = t5.init_params(config, jax.random.key(0))
     embedded = jax.random.normal(jax.random.key(1), (1, 6, config.emb_dim))
     encoded = jax.random.normal(jax.random.key(2), (1, 3, config.emb_dim))
 
@@ -105,7 +105,7 @@ def test_a_target_sees_its_past_and_never_its_future(config):
 
 
 def test_padding_and_neighbours_do_not_move_a_row():
-    params = model.init_params(TINY, jax.random.key(0))
+    params = t5.init_params(TINY, jax.random.key(0))
     apply = jax.jit(lambda batch: Transformer(TINY).apply({"params": params}, batch))
     both = apply(BATCH)
     alone = apply(batch_of([([4, 1], [9, 1])], width=24))
@@ -113,7 +113,7 @@ def test_padding_and_neighbours_do_not_move_a_row():
 
 
 def test_cached_steps_give_the_logits_of_the_whole_sequence():
-    params = model.init_params(TINY, jax.random.key(0))
+    params = t5.init_params(TINY, jax.random.key(0))
     module = Transformer(TINY)
     whole = module.apply({"params": params}, BATCH)
     segments = BATCH["encoder_segment_ids"]
@@ -140,7 +140,7 @@ def test_relative_buckets_are_exact_when_near_and_capped_when_far():
 
 
 def loss_and_gradients(config: T5Config) -> tuple[jax.Array, dict]:
-    params = model.init_params(config, jax.random.key(0))
+    params = t5.init_params(config, jax.random.key(0))
 
     def loss(params: dict) -> jax.Array:
         return jnp.sum(Transformer(config).apply({"params": params}, BATCH) ** 2)
@@ -166,7 +166,7 @@ def test_a_remat_policy_decides_what_is_kept():
 
     def kept(policy: str) -> int:
         config = dataclasses.replace(TINY, remat_policy=policy)
-        params = model.init_params(config, jax.random.key(0))
+        params = t5.init_params(config, jax.random.key(0))
 
         def logits(params: dict) -> jax.Array:
             return Transformer(config).apply({"params": params}, BATCH)
@@ -186,7 +186,7 @@ def test_scan_compiles_one_layer_however_deep_the_stack():
             remat_policy="full",
             scan_layers=scan_layers,
         )
-        params = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+        params = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
         lowered = jax.jit(lambda p: Transformer(config).apply({"params": p}, BATCH)).lower(params)
         return lowered.as_text().count("stablehlo.dot_general")
 
@@ -209,7 +209,7 @@ class NoisyStack(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(3):
             Noise(name=f"layers_{i}")(x)
-        return model._scan(self, Noise(parent=None), 3, x)
+        return t5._scan(self, Noise(parent=None), 3, x)
 
 
 def test_scanned_layers_meet_different_dropout():
@@ -224,7 +224,7 @@ def test_scanned_layers_meet_different_dropout():
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     config = T5Config(**{**vars(TINY), "dtype": "bfloat16"})
-    params = model.init_params(config, jax.random.key(0))
+    params = t5.init_params(config, jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     logits = Transformer(config).apply({"params": params}, BATCH)
     assert logits.dtype == jnp.float32

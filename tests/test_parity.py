@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from sbs_jax import decoding
+from sbs_jax.models import decoding
 from sbs_jax.checkpoints import hf
 from sbs_jax.partitioning import Partitioner
 

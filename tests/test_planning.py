@@ -16,7 +16,7 @@ from sbs_jax.datasets import registry
 from sbs_jax import objective, planning
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.model import Transformer, init_params
+from sbs_jax.models.t5 import Transformer, init_params
 from sbs_jax.planning import Shape
 
 registry.defer_seqio()

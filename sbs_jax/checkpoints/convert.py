@@ -16,7 +16,7 @@ from sbs_jax.checkpoints import hf_write, initial, sbs, t5x
 from sbs_jax.checkpoints.params import Checkpoint, read_all
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
-from sbs_jax.model import Transformer
+from sbs_jax.models.t5 import Transformer
 
 # The logits need all parameters in memory; above this the parameters alone are compared.
 LOGITS_BYTES = 2**31

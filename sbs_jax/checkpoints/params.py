@@ -12,7 +12,7 @@ import numpy as np
 
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
-from sbs_jax.model import init_params
+from sbs_jax.models.t5 import init_params
 
 _DROPOUT_RATE = 0.1  # of every public T5, where a checkpoint does not tell
 _SHOWN = 3  # names in an error message

@@ -24,11 +24,11 @@ from sbs_jax.checkpoints.hf_tokenizer import SPIECE
 from sbs_jax.checkpoints.hf_write import write_safetensors
 from sbs_jax.checkpoints.params import nested, shapes_of
 from sbs_jax.configs.training import T5Config
-from sbs_jax.decoding import greedy
+from sbs_jax.models.decoding import greedy
 from sbs_jax.errors import UserError
 from sbs_jax.exports import cards
 from sbs_jax.exports.student import Student
-from sbs_jax.model import Transformer
+from sbs_jax.models.t5 import Transformer
 from sbs_jax.partitioning import Partitioner
 
 PLATFORMS = ("cpu", "cuda", "tpu")

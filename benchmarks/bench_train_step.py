@@ -26,7 +26,7 @@ import numpy as np
 from sbs_jax import objective, optimizers, step
 from sbs_jax.input_pipeline import packing
 from sbs_jax.configs.training import T5Config
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 QUESTIONS = 32
 STEPS = 3

@@ -99,7 +99,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
 
     from sbs_jax import gradients, objective, optimizers, step
     from sbs_jax.checkpoints import hf
-    from sbs_jax.partitioning import Partitioner
+    from sbs_jax.distributed.partitioning import Partitioner
 
     params = hf.load_params(case.weights("init"))
     config = hf.infer_config(params)

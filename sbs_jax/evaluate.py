@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from sbs_jax.input_pipeline import batches
-from sbs_jax import hosts
+from sbs_jax.distributed import multihost
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.configs.training import T5Config
 from sbs_jax.datasets.registry import Selection
 from sbs_jax.models.decoding import greedy
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.datasets.records import Record
 from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
@@ -96,7 +96,7 @@ class Decoder:
             for place, row in zip(places, self._partitioner.fetch(ids), strict=True):
                 if place >= 0:
                     outputs[place] = self._vocabulary.decode(row.tolist())
-            hosts.sign_of_progress()
+            multihost.sign_of_progress()
         assert None not in outputs, "every example is decoded exactly once"
         return outputs
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sbs_jax import hosts
+from sbs_jax.distributed import multihost
 
 
 class MetricsLog:
@@ -22,7 +22,7 @@ class MetricsLog:
         self.path = model_dir / "metrics.jsonl"
         self._events = None
         self._train_steps = train_steps
-        if not hosts.is_primary():
+        if not multihost.is_primary():
             return
         from tensorboardX import SummaryWriter  # seconds of protobuf imports; only a run needs it
 
@@ -74,7 +74,7 @@ class MetricsLog:
 
 def say(message: str) -> None:
     """A line for the person who waits; of several processes the first says it."""
-    if hosts.is_primary():
+    if multihost.is_primary():
         print(message, file=sys.stderr, flush=True)
 
 

@@ -19,7 +19,7 @@ from sbs_jax.input_pipeline import pipeline, packing
 from sbs_jax import objective, optimizers, step
 from sbs_jax.configs.training import MESH_AXES, T5Config, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 _ENCODER = ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions")
 _DECODER = (

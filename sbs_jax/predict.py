@@ -19,7 +19,7 @@ from sbs_jax.input_pipeline import token_cache
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Decoder
 from sbs_jax.logs import duration, say
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.predict_files import Answers, BadRow, Question
 from sbs_jax.datasets.records import Record
 from sbs_jax.restored import load_student, vocabulary_of

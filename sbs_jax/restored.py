@@ -13,7 +13,7 @@ from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Result
 from sbs_jax.models.t5 import init_params
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 

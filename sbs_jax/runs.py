@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sbs_jax import hosts
+from sbs_jax.distributed import multihost
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import write_whole
@@ -109,12 +109,12 @@ def claimed(
     another run is working in it, and where another process does not see it.
     """
     with contextlib.ExitStack() as stack:
-        with hosts.together("MODEL_DIR"):
-            if hosts.is_primary():
+        with multihost.together("MODEL_DIR"):
+            if multihost.is_primary():
                 _make(Path(config.model_dir))
                 stack.enter_context(locked(Path(config.model_dir), "MODEL_DIR"))
                 _write(config, fingerprints, operative_config)
-        with hosts.together("MODEL_DIR"):
+        with multihost.together("MODEL_DIR"):
             if not exists(config.model_dir):
                 raise UserError(
                     f"MODEL_DIR {config.model_dir}: this process does not see what process 0 "
@@ -145,7 +145,7 @@ def check_same(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
     fields = _identity(config, fingerprints)
     for name in _PATHS:
         del fields[name]
-    hosts.check_same(fields)
+    multihost.check_same(fields)
 
 
 def _identity(config: TrainConfig, fingerprints: Mapping[str, str]) -> dict:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax import evaluate, hosts
+from sbs_jax import evaluate
+from sbs_jax.distributed import multihost
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.evaluate import Result, Split
 from sbs_jax.logs import say
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 _FILE = "results.json"
 _LIBRARIES = ("sbs_jax", "jax", "flax", "optax", "orbax-checkpoint", "sentencepiece")
@@ -86,7 +87,7 @@ def write_report(
         "model": {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))},
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
-    if hosts.is_primary():
+    if multihost.is_primary():
         model_dir = Path(config.model_dir)
         for result in results:
             evaluate.write_predictions(model_dir, result, step)

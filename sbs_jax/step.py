@@ -19,7 +19,7 @@ from sbs_jax.configs.training import T5Config
 from sbs_jax.gradients import GLOBAL, Batch, Gradients, make_gradients
 from sbs_jax.models.t5 import init_params
 from sbs_jax.optimizers import Schedule
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 Metrics = dict[str, Float[Array, ""]]
 

@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import optax
 
-from sbs_jax import hosts, objective, optimizers, runs, scoring, step, updates
+from sbs_jax.distributed import multihost
+from sbs_jax import objective, optimizers, runs, scoring, step, updates
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
@@ -15,10 +16,10 @@ from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.scoring import Scorer
 from sbs_jax.step import TrainState
-from sbs_jax.stopping import StopRequest, stop_on_signal
+from sbs_jax.distributed.preemption import StopRequest, stop_on_signal
 
 _BEST_METRIC = "accuracy"
 
@@ -36,7 +37,7 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
         UserError: for data, vocabulary, checkpoint or MODEL_DIR that do not fit.
         SystemExit: 130 or 143 after Ctrl-C or SIGTERM, once the state is saved.
     """
-    with hosts.together("preparation"):
+    with multihost.together("preparation"):
         source = pipeline.Source.of(config)
         runs.refuse_another(config, source.fingerprints())
         _refuse_fewer_steps(config)

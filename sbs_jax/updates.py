@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from sbs_jax import hosts, objective
+from sbs_jax.distributed import multihost
+from sbs_jax import objective
 from sbs_jax.input_pipeline.batches import Batches, iterate
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.logs import MetricsLog, say
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.step import FINITE_METRICS, TrainState
 
 # So many in a row are no bad batch but a broken run, also where single ones are skipped.
@@ -114,7 +115,7 @@ def run(
     for index, batch in iterate(batches, first, config.train_steps):
         state, metrics = train_step(state, partitioner.put_batch(batch))
         meter.add(index, metrics)
-        hosts.sign_of_progress()
+        multihost.sign_of_progress()
         done, updates = index + 1, updates + 1
         if index == first:
             jax.block_until_ready(metrics)

@@ -20,7 +20,7 @@ from sbs_jax.configs.training import T5Config
 from sbs_jax.models.decoding import greedy
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import Transformer
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 
 @pytest.fixture

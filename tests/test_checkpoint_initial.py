@@ -14,7 +14,7 @@ from sbs_jax.checkpoints.params import nested, read_all, shapes_of
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import init_params
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 WRITERS = {"hf": hf_write.write, "t5x": t5x.write, "sbs": sbs.write}
 NAMES = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}

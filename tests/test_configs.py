@@ -10,7 +10,7 @@ import pytest
 
 from sbs_jax.configs import training
 from sbs_jax.models import layers
-from sbs_jax import partitioning
+from sbs_jax.distributed import partitioning
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, StudyConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError

@@ -27,7 +27,7 @@ from sbs_jax.checkpoints.params import read_all
 from sbs_jax.models.decoding import greedy
 from sbs_jax.exports import stablehlo
 from sbs_jax.models.t5 import Transformer
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 import gin  # isort: skip
 

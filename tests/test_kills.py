@@ -15,7 +15,7 @@ from test_trainer import config_of
 from sbs_jax import optimizers, step, trainer, updates
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 BATCH, QUESTIONS = 32, 800  # of the embedded dataset: 25 updates are an epoch
 PATIENCE = 120.0

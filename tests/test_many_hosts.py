@@ -16,10 +16,11 @@ import jax
 import numpy as np
 import pytest
 
-from sbs_jax import hosts, optimizers, runs, step
+from sbs_jax.distributed import multihost
+from sbs_jax import optimizers, runs, step
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.errors import UserError
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 COMMAND = [
     sys.executable,
@@ -176,7 +177,7 @@ def test_a_lost_process_ends_the_other(tmp_path, victim, fault):
         _, errors = children[1 - victim].communicate(timeout=120)
         assert time.monotonic() - lost < 30
     # Whichever sees it first: a collective operation, or jax's watch over the coordinator.
-    assert children[1 - victim].returncode in (hosts.LOST_PEER, -signal.SIGABRT), errors
+    assert children[1 - victim].returncode in (multihost.LOST_PEER, -signal.SIGABRT), errors
     assert "another process of this run is gone" in errors or "another task died" in errors
 
 
@@ -188,9 +189,9 @@ def test_ctrl_c_before_the_first_update_leaves_nobody_waiting(tmp_path):
         asked = time.monotonic()
         told = [child.communicate(timeout=120)[1] for child in children]
         assert time.monotonic() - asked < 60
-    assert children[1].returncode == hosts.INTERRUPTED, told
+    assert children[1].returncode == multihost.INTERRUPTED, told
     assert told[1].splitlines()[-1] == "sbs: process 1: interrupted"
-    assert children[0].returncode in (hosts.LOST_PEER, -signal.SIGABRT), told
+    assert children[0].returncode in (multihost.LOST_PEER, -signal.SIGABRT), told
 
 
 @pytest.mark.slow
@@ -204,7 +205,7 @@ def test_a_process_that_lives_but_hangs_ends_the_run(tmp_path):
         stopped = time.monotonic()
         _, errors = children[0].communicate(timeout=120)
         assert 30 < time.monotonic() - stopped < 75
-    assert children[0].returncode == hosts.LOST_PEER, errors
+    assert children[0].returncode == multihost.LOST_PEER, errors
     assert errors.splitlines()[-1].startswith(
         "sbs: error: no update and no evaluation batch ended within 40 s: a process of this run"
     )
@@ -246,9 +247,9 @@ def open_mpi(index: int, port: str) -> dict[str, str]:
 def test_a_scheduler_tells_who_is_who(monkeypatch, scheduler, host):
     for name, value in scheduler(1, "7777").items():
         monkeypatch.setenv(name, value)
-    assert hosts.detect() == (f"{host}:7777", 2, 1)
-    assert hosts.detect("10.0.0.1:5", 4, 3) == ("10.0.0.1:5", 4, 3), "flags go before"
-    assert not hosts.on_tpu_pod()
+    assert multihost.detect() == (f"{host}:7777", 2, 1)
+    assert multihost.detect("10.0.0.1:5", 4, 3) == ("10.0.0.1:5", 4, 3), "flags go before"
+    assert not multihost.on_tpu_pod()
 
 
 def test_under_slurm_two_processes_are_one_run(tmp_path):
@@ -276,7 +277,7 @@ def answers(calls: list[tuple]) -> list[str | None]:
 
     def call(place: int) -> None:
         try:
-            hosts.roll_call(*calls[place])
+            multihost.roll_call(*calls[place])
         except UserError as error:
             said[place] = str(error)
 

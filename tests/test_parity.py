@@ -10,7 +10,7 @@ import pytest
 
 from sbs_jax.models import decoding
 from sbs_jax.checkpoints import hf
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 LOSS, GRAD_NORM = 1e-5, 1e-4
 WEIGHTS = {"micro": 2e-6, "pt": 2e-5}

@@ -19,7 +19,7 @@ from sbs_jax.checkpoints.convert import convert
 from sbs_jax.configs.training import OptimizerConfig, T5Config
 from sbs_jax.gradients import make_gradients
 from sbs_jax.models.t5 import init_params
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.rounding import stochastic_round
 
 BFLOAT16 = dataclasses.replace(CONFIG, param_dtype="bfloat16")

@@ -13,7 +13,7 @@ from sbs_jax.input_pipeline import packing
 from sbs_jax.configs import gin_loader
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 registry.defer_seqio()
 

@@ -20,7 +20,7 @@ from sbs_jax import restored, runs, trainer, updates
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")

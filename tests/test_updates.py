@@ -17,7 +17,7 @@ from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.configs.training import OptimizerConfig, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 BAD = 5  # index of the batch that is made to fail; update 6
 

@@ -192,14 +192,14 @@ def _plan(config: TrainConfig) -> str:
 
 def _joined() -> contextlib.AbstractContextManager[None]:
     """Joins the other processes of the run, if it has several."""
-    from sbs_jax import hosts
+    from sbs_jax.distributed import multihost
 
     if not FLAGS.multiprocess_gpu and not FLAGS.coordinator_address:
         if FLAGS.process_count is not None or FLAGS.process_index is not None:
             raise UserError("--process_count and --process_index need --coordinator_address")
-        if not hosts.on_tpu_pod():
+        if not multihost.on_tpu_pod():
             return contextlib.nullcontext()
-    return hosts.joined(
+    return multihost.joined(
         FLAGS.coordinator_address,
         FLAGS.process_count,
         FLAGS.process_index,

@@ -29,7 +29,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.exports import cards
 from sbs_jax.exports.student import Student
 from sbs_jax.models.t5 import Transformer
-from sbs_jax.partitioning import Partitioner
+from sbs_jax.distributed.partitioning import Partitioner
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"

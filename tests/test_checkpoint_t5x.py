@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sbs_jax.checkpoints import initial, manager, t5x, zarr
+from sbs_jax.checkpoints import initial, orbax_setup, t5x, zarr
 from sbs_jax.checkpoints.convert import convert
 from sbs_jax.checkpoints.params import nested
 from sbs_jax.errors import UserError
@@ -372,7 +372,7 @@ def orbax_folder(tmp_path):
     params = nested({name: array.read() for name, array in source.params.items()})
     slots = {"1": {"mu": params, "count": np.int32(7)}}
     tree = {"target": params, "state": {"step": np.int32(7), "param_states": slots}}
-    manager.silence_orbax()
+    orbax_setup.silence_orbax()
     ocp.PyTreeCheckpointer().save(tmp_path / "checkpoint_7" / "state", tree)
     return tmp_path / "checkpoint_7"
 

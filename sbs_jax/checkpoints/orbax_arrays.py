@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from sbs_jax.checkpoints import manager, trees
+from sbs_jax.checkpoints import orbax_setup, trees
 from sbs_jax.checkpoints.params import LazyArray, nested
 from sbs_jax.errors import UserError
 
@@ -18,13 +18,13 @@ def read(state: Path) -> dict[str, LazyArray]:
     """
     import orbax.checkpoint as ocp
 
-    manager.silence_orbax()
+    orbax_setup.silence_orbax()
     checkpointer = ocp.PyTreeCheckpointer()
     try:
         # The checkpointer's own metadata() wants a file that T5X writes one folder above.
         tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(state)).tree
     except Exception as error:
-        raise UserError(f"{state}: cannot be read ({manager.reason(error)})") from None
+        raise UserError(f"{state}: cannot be read ({orbax_setup.reason(error)})") from None
 
     def array(name: str, leaf: Any) -> LazyArray:
         shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype)
@@ -39,7 +39,7 @@ def read(state: Path) -> dict[str, LazyArray]:
             try:
                 (value,) = trees.leaves(checkpointer.restore(state, args=arguments)).values()
             except Exception as error:
-                raise UserError(f"{state}: {name}: {manager.reason(error)}") from None
+                raise UserError(f"{state}: {name}: {orbax_setup.reason(error)}") from None
             return value
 
         return LazyArray(shape, dtype, read_array)

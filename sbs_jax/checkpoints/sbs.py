@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sbs_jax.input_pipeline import vocabularies
-from sbs_jax.checkpoints import integrity, manager, orbax_arrays
+from sbs_jax.checkpoints import integrity, orbax_setup, orbax_arrays
 from sbs_jax.checkpoints.params import Checkpoint, LazyArray, as_float32, config_of, nested
 from sbs_jax.checkpoints.store import Store
 from sbs_jax.configs.training import TrainConfig
@@ -41,7 +41,7 @@ def read(path: str) -> Checkpoint:
         found = integrity.damage(folder)
         if found:
             raise UserError(f"{folder}: damaged ({found}); copy it again")
-    state = folder / manager.STATE
+    state = folder / orbax_setup.STATE
     params = {
         name.removeprefix(_PARAMS): as_float32(array, name, str(folder))
         for name, array in orbax_arrays.read(state).items()
@@ -53,7 +53,7 @@ def read(path: str) -> Checkpoint:
 
 
 def _step_folder(path: Path) -> Path:
-    if path.name.isdigit() and (path / manager.STATE).is_dir():
+    if path.name.isdigit() and (path / orbax_setup.STATE).is_dir():
         return path.absolute()
     checkpoints = path if path.name == CHECKPOINTS else path / CHECKPOINTS
     with Store(checkpoints, metric="accuracy", read_only=True) as store:
@@ -110,7 +110,7 @@ def _register_lazy_arrays() -> None:
     """Teaches Orbax to save a LazyArray: as a numpy array that is read when its turn comes."""
     import orbax.checkpoint as ocp
 
-    manager.silence_orbax()  # it warns that two types are stored alike
+    orbax_setup.silence_orbax()  # it warns that two types are stored alike
 
     class InTurn(ocp.type_handlers.NumpyHandler):
         """Orbax hands over all arrays of a tree together; here the next waits for the last."""

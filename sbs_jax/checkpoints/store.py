@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from sbs_jax.checkpoints import integrity, manager, trees
-from sbs_jax.checkpoints.manager import EXTRA, STATE
+from sbs_jax.checkpoints import integrity, orbax_setup, trees
+from sbs_jax.checkpoints.orbax_setup import EXTRA, STATE
 from sbs_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Store:
 
     def _open(self, read_only: bool) -> Any:
         try:
-            return manager.open_manager(
+            return orbax_setup.open_manager(
                 str(self._local or self._directory),
                 read_only=read_only,
                 preservation_policy=self,
@@ -91,7 +91,7 @@ class Store:
             )
         except OSError as error:
             raise UserError(
-                f"{self._directory}: cannot hold checkpoints ({manager.reason(error)}); "
+                f"{self._directory}: cannot hold checkpoints ({orbax_setup.reason(error)}); "
                 "check MODEL_DIR"
             ) from error
 
@@ -199,7 +199,7 @@ class Store:
         intact = "there is none before it" if last is None else f"that of step {last} is intact"
         return UserError(
             f"{self._directory}: the checkpoint of step {step} could not be written "
-            f"({manager.reason(error)}); {intact}; make room, then start the same command again"
+            f"({orbax_setup.reason(error)}); {intact}; make room, then start the same command again"
         )
 
     def _remove_unfinished(self, step: int | None) -> None:
@@ -365,7 +365,7 @@ class Store:
         except Exception as error:
             if self._local and integrity.recorded(self._local / str(step)):
                 raise
-            raise _Damaged(manager.reason(error)) from error
+            raise _Damaged(orbax_setup.reason(error)) from error
 
     def _read_metric(self, step: int) -> float | None:
         from etils import epath

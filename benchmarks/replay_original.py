@@ -98,7 +98,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
     import jax
 
     from sbs_jax import gradients, objective, optimizers, step
-    from sbs_jax.checkpoints import hf
+    from sbs_jax.checkpoints.formats import hf
     from sbs_jax.distributed.partitioning import Partitioner
 
     params = hf.load_params(case.weights("init"))

@@ -8,7 +8,7 @@ import jax
 
 from sbs_jax import evaluate, runs, scoring
 from sbs_jax.input_pipeline import pipeline, vocabularies
-from sbs_jax.checkpoints.store import Store
+from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Result

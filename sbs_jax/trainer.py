@@ -11,7 +11,7 @@ from sbs_jax import objective, optimizers, runs, scoring, step, updates
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
-from sbs_jax.checkpoints.store import Store, newest_checkpoint
+from sbs_jax.checkpoints.manager import Store, newest_checkpoint
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.errors import UserError

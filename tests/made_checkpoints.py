@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbs_jax.checkpoints.params import Checkpoint, LazyArray, shapes_of
+from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, shapes_of
 from sbs_jax.configs.training import T5Config
 
 SIZES = {

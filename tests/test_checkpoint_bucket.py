@@ -12,7 +12,7 @@ import urllib.parse
 import made_checkpoints as made
 import pytest
 
-from sbs_jax.checkpoints import hf, t5x
+from sbs_jax.checkpoints.formats import hf, t5x
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -17,8 +17,9 @@ from sbs_jax.cli import main
 from sbs_jax import runs
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.utils import paths
-from sbs_jax.checkpoints import convert, hf, hf_write, t5x
-from sbs_jax.checkpoints.params import LazyArray
+from sbs_jax.checkpoints import convert
+from sbs_jax.checkpoints.formats import hf, hf_write, t5x
+from sbs_jax.checkpoints.formats.params import LazyArray
 from sbs_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -9,14 +9,15 @@ import optax
 import pytest
 
 from sbs_jax import restored
-from sbs_jax.checkpoints import hf_write, initial, sbs, t5x
-from sbs_jax.checkpoints.params import nested, read_all, shapes_of
-from sbs_jax.checkpoints.store import Store
+from sbs_jax.checkpoints.formats import hf_write, native, t5x
+from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats.params import nested, read_all, shapes_of
+from sbs_jax.checkpoints.manager import Store
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import init_params
 from sbs_jax.distributed.partitioning import Partitioner
 
-WRITERS = {"hf": hf_write.write, "t5x": t5x.write, "sbs": sbs.write}
+WRITERS = {"hf": hf_write.write, "t5x": t5x.write, "sbs": native.write}
 NAMES = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}
 
 
@@ -75,7 +76,7 @@ def test_a_damaged_checkpoint_of_ours_is_refused(model_dir):
 
 def test_what_a_conversion_writes_is_loaded_as_a_student(tmp_path):
     source = made.checkpoint(vocabulary="bytes", step=3)
-    sbs.write(tmp_path / "model", source)
+    native.write(tmp_path / "model", source)
     config, params, step = restored.load_student(tmp_path / "model", None, Partitioner())
     assert_same_tree(params, read_all(source))
     assert (config.model, config.vocabulary, step) == (made.UNTIED, "bytes", 3)

@@ -11,9 +11,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sbs_jax.checkpoints import initial, orbax_setup, t5x, zarr
+from sbs_jax.checkpoints import initial, orbax_setup
+from sbs_jax.checkpoints.formats import t5x, zarr
 from sbs_jax.checkpoints.convert import convert
-from sbs_jax.checkpoints.params import nested
+from sbs_jax.checkpoints.formats.params import nested
 from sbs_jax.errors import UserError
 
 EMBEDDING = "target.token_embedder.embedding"

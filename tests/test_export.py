@@ -22,8 +22,8 @@ from sbs_jax import restored, trainer
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
-from sbs_jax.checkpoints import sbs
-from sbs_jax.checkpoints.params import read_all
+from sbs_jax.checkpoints.formats import native
+from sbs_jax.checkpoints.formats.params import read_all
 from sbs_jax.models.decoding import greedy
 from sbs_jax.exports import stablehlo
 from sbs_jax.models.t5 import Transformer
@@ -102,7 +102,7 @@ def our_ids(run, texts, length) -> np.ndarray:
 
 
 def our_logits(run, tokens, decoder_tokens) -> np.ndarray:
-    found = sbs.read(str(run))
+    found = native.read(str(run))
     batch = {
         "encoder_input_tokens": tokens,
         "encoder_segment_ids": tokens > 0,
@@ -325,7 +325,7 @@ def test_the_manifest_says_what_there_is(run, programs):
 
     loaded = jax_export.deserialize((programs / "label-24.stablehlo").read_bytes())
     assert loaded.platforms == ("cpu", "cuda", "tpu")
-    assert manifest["parameters"]["numbers"] == sbs.read(str(run)).size
+    assert manifest["parameters"]["numbers"] == native.read(str(run)).size
 
 
 def test_lengths_are_the_runs_and_its_halvings():

@@ -7,7 +7,7 @@ import pytest
 from test_checkpoint_tokenizer import train
 
 from sbs_jax.cli import main
-from sbs_jax.checkpoints import sbs
+from sbs_jax.checkpoints.formats import native
 from sbs_jax.exports import cards, student
 
 COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}
@@ -15,7 +15,7 @@ COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}
 
 def model_dir(folder, results=True, **changes):
     """A MODEL_DIR of three steps, without its training."""
-    sbs.write(folder, made.checkpoint(step=3, vocabulary="demo"))
+    native.write(folder, made.checkpoint(step=3, vocabulary="demo"))
     run = json.loads((folder / "run.json").read_text())
     run["model"] |= changes.pop("model", {})
     (folder / "run.json").write_text(json.dumps(run | changes))
@@ -81,7 +81,7 @@ def test_another_arithmetic_is_told(tmp_path):
 
 def test_a_vocabulary_that_transformers_cannot_be_told_is_refused(tmp_path, capsys):
     train(tmp_path / "bpe.model", model_type="bpe", vocab_size=40, hard_vocab_limit=False)
-    sbs.write(tmp_path / "run", made.checkpoint(vocabulary=str(tmp_path / "bpe.model")))
+    native.write(tmp_path / "run", made.checkpoint(vocabulary=str(tmp_path / "bpe.model")))
     there = sorted(tmp_path.iterdir())
     assert main.main(["export", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
     assert "no tokenizer for this kind of SentencePiece model" in capsys.readouterr().err
@@ -92,7 +92,7 @@ def test_a_vocabulary_that_transformers_cannot_be_told_is_refused(tmp_path, caps
 
 
 def test_a_converted_folder_holds_its_tokenizer(tmp_path, capsys):
-    sbs.write(tmp_path / "run", made.checkpoint(vocabulary="demo"))
+    native.write(tmp_path / "run", made.checkpoint(vocabulary="demo"))
     assert main.main(["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
     assert "tokenizer" not in capsys.readouterr().out
     assert {"tokenizer.json", "tokenizer_config.json", "spiece.model"} <= {

@@ -13,7 +13,7 @@ import pytest
 from test_trainer import config_of
 
 from sbs_jax import optimizers, step, trainer, updates
-from sbs_jax.checkpoints.store import Store
+from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 

@@ -18,7 +18,7 @@ import pytest
 
 from sbs_jax.distributed import multihost
 from sbs_jax import optimizers, runs, step
-from sbs_jax.checkpoints.store import Store
+from sbs_jax.checkpoints.manager import Store
 from sbs_jax.errors import UserError
 from sbs_jax.distributed.partitioning import Partitioner
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sbs_jax.models import decoding
-from sbs_jax.checkpoints import hf
+from sbs_jax.checkpoints.formats import hf
 from sbs_jax.distributed.partitioning import Partitioner
 
 LOSS, GRAD_NORM = 1e-5, 1e-4

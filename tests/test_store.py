@@ -22,7 +22,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sbs_jax.checkpoints import integrity
-from sbs_jax.checkpoints.store import Store
+from sbs_jax.checkpoints.manager import Store
 from sbs_jax.errors import UserError
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -316,7 +316,7 @@ def test_a_killed_save_never_counts(tmp_path):
         import os, signal, sys
         import numpy as np
         from sbs_jax.checkpoints import integrity
-        from sbs_jax.checkpoints.store import Store
+        from sbs_jax.checkpoints.manager import Store
 
         store = Store(sys.argv[1])
         store.save(1, {"params": {"w": np.ones(1000)}}, {})
@@ -352,7 +352,7 @@ def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
         import sys
         import jax
         import numpy as np
-        from sbs_jax.checkpoints.store import Store
+        from sbs_jax.checkpoints.manager import Store
 
         directory, address, process = sys.argv[1], sys.argv[2], int(sys.argv[3])
         jax.distributed.initialize(address, 2, process)

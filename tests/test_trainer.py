@@ -17,7 +17,7 @@ import pytest
 from sbs_jax.datasets import registry
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax import restored, runs, trainer, updates
-from sbs_jax.checkpoints.store import Store
+from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.distributed.partitioning import Partitioner

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sbs_jax.checkpoints import hf_write, initial, sbs, t5x
-from sbs_jax.checkpoints.params import Checkpoint, read_all
+from sbs_jax.checkpoints.formats import hf_write, native, t5x
+from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats.params import Checkpoint, read_all
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import Transformer
@@ -86,7 +87,7 @@ def whole_folder(destination: str) -> Iterator[Path]:
 
 def _writer(kind: str, target: Path) -> Callable[[Path, Checkpoint], None]:
     if kind == "sbs":
-        return lambda folder, checkpoint: sbs.write(folder, checkpoint, target)
+        return lambda folder, checkpoint: native.write(folder, checkpoint, target)
     return {"hf": hf_write.write, "t5x": t5x.write}[kind]
 
 

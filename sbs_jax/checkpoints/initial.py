@@ -4,14 +4,14 @@ import dataclasses
 import re
 from pathlib import Path
 
-from sbs_jax.checkpoints import hf, hub, sbs, t5x
-from sbs_jax.checkpoints.params import Checkpoint, check_fits, read_all
+from sbs_jax.checkpoints.formats import hf, hub, native, t5x
+from sbs_jax.checkpoints.formats.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.logs import say
 
 FORMATS = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}
-_READERS = {"hf": hf.read, "t5x": t5x.read, "sbs": sbs.read}
+_READERS = {"hf": hf.read, "t5x": t5x.read, "sbs": native.read}
 
 _ACCEPTED = (
     "give a Hugging Face folder with model.safetensors, a T5X checkpoint_STEP folder, or a "
@@ -70,7 +70,7 @@ def _kind(path: str) -> str:
         raise UserError(f"{path}: no checkpoint found; {_ACCEPTED}{hint}")
     if (place / t5x.INDEX).is_file():
         return "t5x"
-    if sbs.CHECKPOINTS in (place.name, *(inside.name for inside in place.iterdir())):
+    if native.CHECKPOINTS in (place.name, *(inside.name for inside in place.iterdir())):
         return "sbs"
     if (place / t5x.ORBAX).is_dir():
         return "sbs" if place.name.isdigit() else "t5x"

@@ -32,7 +32,7 @@ flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     """Converts and tells what was compared."""
     from sbs_jax.checkpoints.convert import convert
-    from sbs_jax.checkpoints.hf_tokenizer import TOKENIZER_CONFIG
+    from sbs_jax.checkpoints.formats.hf_tokenizer import TOKENIZER_CONFIG
     from sbs_jax.checkpoints.initial import FORMATS
 
     source, destination = argv

@@ -11,7 +11,8 @@ from t5x import optimizers as t5x_optimizers
 from t5x import partitioning, state_utils, trainer
 
 from sbs_jax import objective, optimizers
-from sbs_jax.checkpoints import hub, initial
+from sbs_jax.checkpoints.formats import hub
+from sbs_jax.checkpoints import initial
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.engines.t5x_data import TASK_IDS
 from sbs_jax.engines.t5x_model import TASK_COUNTS

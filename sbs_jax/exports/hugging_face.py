@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from sbs_jax.checkpoints import convert, hf, hf_write
-from sbs_jax.checkpoints.hf_tokenizer import TOKENIZER_CONFIG
+from sbs_jax.checkpoints import convert
+from sbs_jax.checkpoints.formats import hf, hf_write
+from sbs_jax.checkpoints.formats.hf_tokenizer import TOKENIZER_CONFIG
 from sbs_jax.errors import UserError
 from sbs_jax.exports import cards
 from sbs_jax.exports.student import CONFIG_GIN, Student

@@ -20,9 +20,9 @@ from jax import export
 
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import convert
-from sbs_jax.checkpoints.hf_tokenizer import SPIECE
-from sbs_jax.checkpoints.hf_write import write_safetensors
-from sbs_jax.checkpoints.params import nested, shapes_of
+from sbs_jax.checkpoints.formats.hf_tokenizer import SPIECE
+from sbs_jax.checkpoints.formats.hf_write import write_safetensors
+from sbs_jax.checkpoints.formats.params import nested, shapes_of
 from sbs_jax.configs.training import T5Config
 from sbs_jax.models.decoding import greedy
 from sbs_jax.errors import UserError

@@ -9,7 +9,7 @@ from sbs_jax.datasets import registry, methods
 from sbs_jax import restored, runs
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import initial
-from sbs_jax.checkpoints.params import Checkpoint
+from sbs_jax.checkpoints.formats.params import Checkpoint
 from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.datasets.methods import Method

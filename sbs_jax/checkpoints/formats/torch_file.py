@@ -23,7 +23,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sbs_jax.checkpoints.params import LazyArray
+from sbs_jax.checkpoints.formats.params import LazyArray
 from sbs_jax.errors import UserError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # opens a file of the older format

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from sbs_jax.checkpoints import orbax_setup, trees
-from sbs_jax.checkpoints.params import LazyArray, nested
+from sbs_jax.checkpoints.formats.params import LazyArray, nested
 from sbs_jax.errors import UserError
 
 

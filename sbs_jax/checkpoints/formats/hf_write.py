@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sbs_jax.checkpoints import hf_tokenizer
-from sbs_jax.checkpoints.hf import CONFIG, INDEX, LM_HEAD, WEIGHTS, tensor_names
-from sbs_jax.checkpoints.params import Checkpoint, LazyArray
+from sbs_jax.checkpoints.formats import hf_tokenizer
+from sbs_jax.checkpoints.formats.hf import CONFIG, INDEX, LM_HEAD, WEIGHTS, tensor_names
+from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
 

@@ -15,9 +15,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sbs_jax.checkpoints import orbax_arrays, zarr
-from sbs_jax.checkpoints.params import Checkpoint, LazyArray, as_float32, config_of
-from sbs_jax.checkpoints.zarr import Read
+from sbs_jax.checkpoints.formats import orbax_arrays, zarr
+from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of
+from sbs_jax.checkpoints.formats.zarr import Read
 from sbs_jax.errors import UserError
 
 INDEX = "checkpoint"

@@ -16,7 +16,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from sbs_jax.checkpoints.params import LazyArray
+from sbs_jax.checkpoints.formats.params import LazyArray
 from sbs_jax.errors import UserError
 
 # Reads a file of the checkpoint by its relative name; None if there is none.

@@ -1,0 +1,1 @@
+"""One module per checkpoint format: names, layouts, reading and writing."""

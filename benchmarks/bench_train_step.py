@@ -23,7 +23,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import numpy as np
 
-from sbs_jax import objective, optimizers, step
+from sbs_jax.training import losses, optimizers, train_step as step
 from sbs_jax.input_pipeline import packing
 from sbs_jax.configs.training import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
@@ -71,7 +71,7 @@ def prepare(config: T5Config, packed: bool) -> Callable[[], float]:
     rate = optimizers.create_learning_rate_scheduler(total_steps=1000)
     optimizer = optimizers.create_optimizer("adamw", rate)
     host_batch, segments = batch_of(questions(np.random.default_rng(0)), packed, config.emb_dim)
-    weights = objective.coefficients(objective.TASKS, 0.5)
+    weights = losses.coefficients(losses.TASKS, 0.5)
     train_step = step.make_train_step(
         config, optimizer, rate, weights, partitioner, segments=segments
     )

@@ -80,7 +80,7 @@ def _seqio_batches(arguments: dict[str, Any]) -> Iterator[dict]:
 
 
 def _our_losses(config: TrainConfig, batches: list[dict], params: dict) -> list[list[float]]:
-    from sbs_jax import objective, optimizers, step
+    from sbs_jax.training import losses as objective, optimizers, train_step as step
     from sbs_jax.distributed.partitioning import Partitioner
 
     partitioner = Partitioner.of(config.partitioner)

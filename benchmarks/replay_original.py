@@ -97,7 +97,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
     """Trains the recorded steps and decodes the recorded questions; returns the differences."""
     import jax
 
-    from sbs_jax import gradients, objective, optimizers, step
+    from sbs_jax.training import gradients, losses as objective, optimizers, train_step as step
     from sbs_jax.checkpoints.formats import hf
     from sbs_jax.distributed.partitioning import Partitioner
 

@@ -18,7 +18,7 @@ from sbs_jax.configs import gin_loader, gin_writer
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
-from sbs_jax.logs import say
+from sbs_jax.training.metrics_writer import say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record
 from sbs_jax.run_files import StudyTexts

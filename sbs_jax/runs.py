@@ -12,7 +12,7 @@ from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Confi
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import write_whole
 from sbs_jax.utils.files import locked
-from sbs_jax.logs import say
+from sbs_jax.training.metrics_writer import say
 
 _FILE = "run.json"
 _FINGERPRINTS = "fingerprints"

@@ -12,7 +12,7 @@ from sbs_jax.distributed import multihost
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.evaluate import Result, Split
-from sbs_jax.logs import say
+from sbs_jax.training.metrics_writer import say
 from sbs_jax.distributed.partitioning import Partitioner
 
 _FILE = "results.json"

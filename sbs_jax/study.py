@@ -18,7 +18,7 @@ from sbs_jax import run_files
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.utils.files import locked
-from sbs_jax.logs import duration, say
+from sbs_jax.training.metrics_writer import duration, say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.run_files import StudyTexts
 from sbs_jax.summaries import arm_name, labels_name

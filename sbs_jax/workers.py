@@ -180,7 +180,7 @@ def _outcome(
     config: TrainConfig, config_gin: str, prepare: Callable[[], object]
 ) -> Outcome | _Failure:
     from sbs_jax.datasets import registry
-    from sbs_jax import trainer  # jax reads the environment when it is imported
+    from sbs_jax.training import trainer  # jax reads the environment when it is imported
 
     global _prepared
     try:

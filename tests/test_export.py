@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import registry, demo as demo_data
-from sbs_jax import restored, trainer
+from sbs_jax import restored
+from sbs_jax.training import trainer
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths

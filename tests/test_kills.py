@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_trainer import config_of
 
-from sbs_jax import optimizers, step, trainer, updates
+from sbs_jax.training import optimizers, train_step, trainer, updates
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
@@ -88,7 +88,7 @@ def final_state(model_dir: Path, steps: int) -> list[np.ndarray]:
     rate = optimizers.learning_rate_of(config.optimizer, steps)
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
-    shapes = step.abstract_state(config.model, optimizer, partitioner)
+    shapes = train_step.abstract_state(config.model, optimizer, partitioner)
     with Store(model_dir / "checkpoints", read_only=True) as store:
         assert store.latest_step() == steps
         return jax.tree.leaves(jax.device_get(store.restore(steps, shapes)[0]))

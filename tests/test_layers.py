@@ -156,7 +156,7 @@ def test_stage_1_stands_alone(module: str) -> None:
 
 
 def test_importing_the_trainer_loads_no_tensorflow() -> None:
-    code = f"import sys, sbs_jax.trainer; print(sorted({TENSORFLOW} & set(sys.modules)))"
+    code = f"import sys, sbs_jax.training.trainer; print(sorted({TENSORFLOW} & set(sys.modules)))"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

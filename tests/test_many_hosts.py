@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from sbs_jax.distributed import multihost
-from sbs_jax import optimizers, runs, step
+from sbs_jax.training import optimizers, train_step
+from sbs_jax import runs
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.errors import UserError
 from sbs_jax.distributed.partitioning import Partitioner
@@ -95,7 +96,7 @@ def params_of(model_dir: Path) -> list[np.ndarray]:
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
     with Store(model_dir / "checkpoints", read_only=True) as store:
-        state, _ = store.restore_latest(step.abstract_state(config.model, optimizer, partitioner))
+        state, _ = store.restore_latest(train_step.abstract_state(config.model, optimizer, partitioner))
     return jax.tree.leaves(jax.device_get(state.params))
 
 

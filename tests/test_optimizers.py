@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from sbs_jax import optimizers
-from sbs_jax.optimizers import create_learning_rate_scheduler as scheduler
+from sbs_jax.training import optimizers
+from sbs_jax.training.optimizers import create_learning_rate_scheduler as scheduler
 
 
 def test_the_default_is_the_papers_linear_decay_to_zero():

@@ -13,11 +13,11 @@ import pytest
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import registry
-from sbs_jax import objective, planning
+from sbs_jax.training import losses, plan
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import Transformer, init_params
-from sbs_jax.planning import Shape
+from sbs_jax.training.plan import Shape
 
 registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")
@@ -70,8 +70,8 @@ def config_of(partitioner: PartitionerConfig = PartitionerConfig(), **model: obj
     ids=["T5 1.1", "T5 1.0 without dropout", "2x2x2", "weights outweigh activations"],
 )
 def test_memory_and_flops_are_those_of_the_compiled_step(config, devices, shape, tolerance):
-    found = planning.plan(config, devices, shape)
-    xla = planning.measure(config, devices, shape)
+    found = plan.plan(config, devices, shape)
+    xla = plan.measure(config, devices, shape)
     # The positions are in the batch, but T5 does not read them and jit drops them.
     batch = shape.rows * (2 * shape.inputs + 5 * shape.targets) * 4 // _batch_shards(found)
     scalars = 8 + (4 if config.model.dropout_rate else 0)  # unread, the seed is dropped too
@@ -94,19 +94,19 @@ def test_scanned_layers_need_no_more_than_planned(policy, mesh, devices, sizes):
     """In a loop XLA does work layer by layer, on CPU too: remat and fsdp save what they promise."""
     deep = {"num_encoder_layers": 4, "num_decoder_layers": 4, **sizes}
     config = config_of(mesh, remat_policy=policy, scan_layers=True, **deep)
-    found = planning.plan(config, devices, SHAPE)
-    xla = planning.measure(config, devices, SHAPE)
+    found = plan.plan(config, devices, SHAPE)
+    xla = plan.measure(config, devices, SHAPE)
     planned = found.peak - found.state
     assert 0.7 * planned < xla.temporaries < planned
-    unrolled = planning.measure(config_of(mesh, **deep), devices, SHAPE)
+    unrolled = plan.measure(config_of(mesh, **deep), devices, SHAPE)
     assert xla.temporaries < 0.65 * unrolled.temporaries
 
 
 def test_bfloat16_parameters_are_half_the_bytes():
     narrow, wide = (
-        planning.plan(config_of(param_dtype=dtype), 1, SHAPE) for dtype in ("bfloat16", "float32")
+        plan.plan(config_of(param_dtype=dtype), 1, SHAPE) for dtype in ("bfloat16", "float32")
     )
-    xla = planning.measure(config_of(param_dtype="bfloat16"), 1, SHAPE)
+    xla = plan.measure(config_of(param_dtype="bfloat16"), 1, SHAPE)
     batch = SHAPE.rows * (2 * SHAPE.inputs + 5 * SHAPE.targets) * 4
     assert xla.arguments == narrow.state + batch + 12, "exact: shapes and shardings"
     # All but the norms' scales and the relative positions.
@@ -115,15 +115,15 @@ def test_bfloat16_parameters_are_half_the_bytes():
     assert narrow.memory["weights in float32"] == wide.memory["parameters"]
 
 
-def _batch_shards(found: planning.Plan) -> int:
+def _batch_shards(found: plan.Plan) -> int:
     return found.mesh["data"] * found.mesh["fsdp"]
 
 
 def kept_by_jax(model: T5Config) -> int:
     """Bytes that jax hands from the forward to the backward pass, parameters and batch aside."""
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    widths = dict.fromkeys(planning._ENCODER, SHAPE.inputs)
-    widths |= dict.fromkeys(planning._DECODER, SHAPE.targets)
+    widths = dict.fromkeys(plan._ENCODER, SHAPE.inputs)
+    widths |= dict.fromkeys(plan._DECODER, SHAPE.targets)
     batch = {n: jax.ShapeDtypeStruct((SHAPE.rows, w), jnp.int32) for n, w in widths.items()}
 
     def residuals(params, batch):
@@ -131,7 +131,7 @@ def kept_by_jax(model: T5Config) -> int:
             logits = Transformer(model, 2).apply(
                 {"params": params}, batch, False, rngs={"dropout": jax.random.key(0)}
             )
-            return jnp.sum(objective.task_sums(logits, batch)[0])
+            return jnp.sum(losses.task_sums(logits, batch)[0])
 
         return jax.tree.leaves(jax.vjp(loss, params)[1])
 
@@ -148,17 +148,17 @@ def test_a_layer_keeps_what_its_remat_policy_says(policy, dtype, stack):
     """Asked of jax: XLA's scheduler for CPU makes all layers again at once (docs/planning.md)."""
     small = dataclasses.replace(MODEL, remat_policy=policy, dtype=dtype)
     large = dataclasses.replace(small, **{stack: getattr(small, stack) + 1})
-    by_plan = planning.activation_bytes(large, SHAPE, float(SHAPE.rows), 1)
-    by_plan -= planning.activation_bytes(small, SHAPE, float(SHAPE.rows), 1)
+    by_plan = plan.activation_bytes(large, SHAPE, float(SHAPE.rows), 1)
+    by_plan -= plan.activation_bytes(small, SHAPE, float(SHAPE.rows), 1)
     by_jax = kept_by_jax(large) - kept_by_jax(small)
     # jax adds the dropout keys of the layer, a few bytes each.
     assert 0 <= by_jax - by_plan < 256
 
 
 def test_a_mesh_divides_the_state_and_a_larger_machine_is_not_needed():
-    whole = planning.plan(config_of(), 1, SHAPE)
+    whole = plan.plan(config_of(), 1, SHAPE)
     split = PartitionerConfig(num_partitions=4, fsdp=16)
-    shared = planning.plan(config_of(split), 256, dataclasses.replace(SHAPE, rows=64))
+    shared = plan.plan(config_of(split), 256, dataclasses.replace(SHAPE, rows=64))
     assert shared.mesh == {"data": 4, "fsdp": 16, "model": 4}
     for kind in ("parameters", "optimizer slots"):
         assert shared.memory[kind] == pytest.approx(whole.memory[kind] / 64, rel=0.01)
@@ -169,8 +169,8 @@ def test_a_mesh_divides_the_state_and_a_larger_machine_is_not_needed():
 
 
 def test_micro_batches_divide_activations_and_keep_a_second_gradient():
-    whole = planning.plan(config_of(), 1, SHAPE).memory
-    groups = planning.plan(config_of(PartitionerConfig(num_microbatches=4)), 1, SHAPE).memory
+    whole = plan.plan(config_of(), 1, SHAPE).memory
+    groups = plan.plan(config_of(PartitionerConfig(num_microbatches=4)), 1, SHAPE).memory
     assert groups["activations"] == pytest.approx(whole["activations"] / 4, rel=1e-6)
     assert groups["gradients"] == 2 * whole["gradients"]
 
@@ -178,22 +178,22 @@ def test_micro_batches_divide_activations_and_keep_a_second_gradient():
 def test_clipping_counts_where_weights_outweigh_activations():
     unclipped = dataclasses.replace(config_of(), optimizer=OptimizerConfig(clip_norm=None))
     few = dataclasses.replace(FEW_ROWS, rows=1, inputs=8, targets=8)
-    with_clip, without = planning.plan(config_of(), 1, few), planning.plan(unclipped, 1, few)
+    with_clip, without = plan.plan(config_of(), 1, few), plan.plan(unclipped, 1, few)
     assert with_clip.peak == with_clip.state + 2 * with_clip.memory["parameters"]
     assert without.peak == sum(without.memory.values()) < with_clip.peak
 
 
 def test_adafactor_has_smaller_slots():
     adafactor = dataclasses.replace(config_of(), optimizer=OptimizerConfig(preset="adafactor"))
-    by_adam = planning.plan(config_of(), 1, SHAPE).memory["optimizer slots"]
-    assert planning.plan(adafactor, 1, SHAPE).memory["optimizer slots"] < by_adam / 10
+    by_adam = plan.plan(config_of(), 1, SHAPE).memory["optimizer slots"]
+    assert plan.plan(adafactor, 1, SHAPE).memory["optimizer slots"] < by_adam / 10
 
 
 def test_the_batch_is_that_of_the_data_or_an_upper_bound():
-    found = planning.batch_shape(config_of(vocab_size=256), 2)
+    found = plan.batch_shape(config_of(vocab_size=256), 2)
     assert found.origin == "from the run's data"
     assert found.rows % 2 == 0 and found.segments > 1
-    bound = planning.batch_shape(dataclasses.replace(config_of(), vocabulary="none.model"), 2)
+    bound = plan.batch_shape(dataclasses.replace(config_of(), vocabulary="none.model"), 2)
     assert (bound.rows, bound.inputs, bound.targets) == (16, 32, 16)
     assert "none.model" in bound.origin
 
@@ -254,4 +254,4 @@ def test_the_examples_of_the_docs_print_what_they_show(command, printed, capsys)
 
 def test_an_unknown_mesh_is_refused():
     with pytest.raises(UserError, match="num_partitions=4 x fsdp=2 does not divide"):
-        planning.plan(config_of(PartitionerConfig(num_partitions=4, fsdp=2)), 12, SHAPE)
+        plan.plan(config_of(PartitionerConfig(num_partitions=4, fsdp=2)), 12, SHAPE)

@@ -13,7 +13,8 @@ import pytest
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import registry, records
-from sbs_jax import predict, predict_files, trainer
+from sbs_jax import predict, predict_files
+from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError

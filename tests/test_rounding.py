@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from test_step import CONFIG, examples
 from test_trainer import MODEL, config_of, final_params
 
-from sbs_jax import objective, optimizers, rounding, step, trainer
+from sbs_jax.training import losses as objective, optimizers, stochastic_rounding, train_step as step, trainer
 from sbs_jax.input_pipeline import packing
 from sbs_jax.checkpoints.convert import convert
 from sbs_jax.configs.training import OptimizerConfig, T5Config
-from sbs_jax.gradients import make_gradients
+from sbs_jax.training.gradients import make_gradients
 from sbs_jax.models.t5 import init_params
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.rounding import stochastic_round
+from sbs_jax.training.stochastic_rounding import stochastic_round
 
 BFLOAT16 = dataclasses.replace(CONFIG, param_dtype="bfloat16")
 
@@ -60,7 +60,7 @@ def test_an_update_too_small_for_bfloat16_arrives_in_the_mean():
     assert jnp.bfloat16(1.0) + jnp.bfloat16(1e-4) == 1.0, "to the nearest it would be lost"
     for number in range(20):
         rng = jax.random.key(number)
-        params = rounding.apply_updates(params, updates, jnp.float32(0.5), rng)
+        params = stochastic_rounding.apply_updates(params, updates, jnp.float32(0.5), rng)
     assert params["kernel"].dtype == jnp.bfloat16 and params["scale"].dtype == jnp.float32
     # Twenty sums in float32, each off by at most half a step of 2**-23.
     np.testing.assert_allclose(params["scale"], 1.001, rtol=20 * 2**-24)
@@ -71,7 +71,7 @@ def test_an_update_too_small_for_bfloat16_arrives_in_the_mean():
 def test_leaves_are_rounded_by_different_bits():
     params = {name: jnp.ones((64,), jnp.bfloat16) for name in "ab"}
     updates = {name: jnp.full((64,), 2.0**-9, jnp.float32) for name in "ab"}
-    found = rounding.apply_updates(params, updates, jnp.float32(1), jax.random.key(0))
+    found = stochastic_rounding.apply_updates(params, updates, jnp.float32(1), jax.random.key(0))
     assert np.any(np.asarray(found["a"]) != np.asarray(found["b"]))
 
 
@@ -120,7 +120,7 @@ def test_it_learns_as_float32_does_at_a_rate_that_rounding_to_nearest_loses(monk
     exact = learned(CONFIG)
     assert exact > 0.2
     assert learned(BFLOAT16) == pytest.approx(exact, rel=0.1)
-    monkeypatch.setattr(rounding, "stochastic_round", lambda x, rng: x.astype(jnp.bfloat16))
+    monkeypatch.setattr(stochastic_rounding, "stochastic_round", lambda x, rng: x.astype(jnp.bfloat16))
     # A width of its own: what was traced with the real rounding is not used again.
     assert learned(dataclasses.replace(BFLOAT16, mlp_dim=40)) < 0.5 * exact
 
@@ -156,7 +156,7 @@ def test_micro_batches_add_up_in_float32():
 
 def test_in_float32_changes_nothing_for_float32():
     plain = optax.adam(1e-2)
-    wide = rounding.in_float32(plain)
+    wide = stochastic_rounding.in_float32(plain)
     params = {"w": jnp.arange(4.0)}
     grads = {"w": jnp.ones(4)}
     ours = wide.update(grads, wide.init(params), params)

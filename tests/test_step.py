@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from sbs_jax.datasets import registry
-from sbs_jax import gradients, objective, optimizers, step
+from sbs_jax.training import gradients, losses, optimizers, train_step as step
 from sbs_jax.input_pipeline import packing
 from sbs_jax.configs import gin_loader
 from sbs_jax.configs.training import T5Config
@@ -55,7 +55,7 @@ def run(
         config,
         optimizer,
         rate,
-        objective.coefficients(objective.TASKS, 0.3),
+        losses.coefficients(losses.TASKS, 0.3),
         partitioner,
         num_microbatches=microbatches,
         normalization=normalization,
@@ -214,7 +214,7 @@ def test_every_seed_runs_the_same_program():
         name: jax.ShapeDtypeStruct(rows.shape, rows.dtype)
         for name, rows in packing.pack(examples(0), ROWS, 16).items()
     }
-    weights = objective.coefficients(objective.TASKS, 0.5)
+    weights = losses.coefficients(losses.TASKS, 0.5)
     programs = []
     for seed in (0, 1):
         made = step.make_train_step(CONFIG, optimizer, rate, weights, partitioner, seed=seed)

@@ -15,7 +15,8 @@ from flax import traverse_util
 from jax.sharding import PartitionSpec
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import objective, seqio_tasks
+from sbs_jax.training import losses as objective
+from sbs_jax import seqio_tasks
 from sbs_jax.input_pipeline import packing
 from sbs_jax.checkpoints.formats import t5x
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig

@@ -16,7 +16,8 @@ import pytest
 
 from sbs_jax.datasets import registry
 from sbs_jax.input_pipeline import pipeline
-from sbs_jax import restored, runs, trainer, updates
+from sbs_jax import restored, runs
+from sbs_jax.training import trainer, updates
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
@@ -64,11 +65,11 @@ def metrics_of(model_dir: Path) -> list[dict]:
 def final_params(model_dir: Path, model: T5Config = MODEL) -> list[np.ndarray]:
     import jax
 
-    from sbs_jax import optimizers, step
+    from sbs_jax.training import optimizers, train_step
 
     rate = optimizers.create_learning_rate_scheduler(total_steps=1)
     optimizer = optimizers.create_optimizer("adamw", rate)
-    shapes = step.abstract_state(model, optimizer, Partitioner())
+    shapes = train_step.abstract_state(model, optimizer, Partitioner())
     with Store(model_dir / "checkpoints", read_only=True) as store:
         state, _ = store.restore_latest(shapes)
     return jax.tree.leaves(jax.device_get(state.params))

@@ -12,7 +12,7 @@ import pytest
 from test_trainer import MODEL, config_of, final_params, metrics_of
 
 from sbs_jax.input_pipeline import pipeline
-from sbs_jax import objective, optimizers, step, trainer
+from sbs_jax.training import losses, optimizers, train_step as step, trainer
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.configs.training import OptimizerConfig, TrainConfig
@@ -28,14 +28,14 @@ def batches_of(config: TrainConfig) -> Batches:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, mark: int) -> None:
     """The batch whose input ids sum to `mark` has neither a finite loss nor a finite gradient."""
-    real = objective.task_sums
+    real = losses.task_sums
 
     def task_sums(logits: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
         sums, hits = real(logits, batch)
         found = jnp.sum(batch["encoder_input_tokens"]) == mark
         return sums * jnp.where(found, jnp.nan, 1.0), hits
 
-    monkeypatch.setattr(objective, "task_sums", task_sums)
+    monkeypatch.setattr(losses, "task_sums", task_sums)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
     rate = optimizers.create_learning_rate_scheduler("constant", 1e-2)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(num_partitions=2)
-    weights = objective.coefficients(objective.TASKS, 0.5)
+    weights = losses.coefficients(losses.TASKS, 0.5)
     train_step = step.make_train_step(
         config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="reduce"
     )
@@ -145,7 +145,7 @@ def test_the_schedule_goes_on_over_skipped_updates(config, on_nonfinite):
     rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=4)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
-    weights = objective.coefficients(objective.TASKS, 0.5)
+    weights = losses.coefficients(losses.TASKS, 0.5)
     train_step = step.make_train_step(
         config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite=on_nonfinite
     )
@@ -178,7 +178,7 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
     rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(num_partitions=2)
-    weights = objective.coefficients(objective.TASKS, 0.5)
+    weights = losses.coefficients(losses.TASKS, 0.5)
     train_step = step.make_train_step(
         config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="skip"
     )
@@ -199,13 +199,13 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
 @pytest.mark.parametrize("pack", [True, False])
 def test_the_train_step_is_traced_once_in_a_run(tmp_path, monkeypatch, pack):
     """Varying batches, two evaluations in the middle, and the final one."""
-    traced, real = [], objective.task_sums
+    traced, real = [], losses.task_sums
 
     def counted(logits: jax.Array, batch: dict) -> tuple[jax.Array, jax.Array]:
         traced.append(logits.shape)
         return real(logits, batch)
 
-    monkeypatch.setattr(objective, "task_sums", counted)
+    monkeypatch.setattr(losses, "task_sums", counted)
     model = dataclasses.replace(MODEL, mlp_dim=48 if pack else 56)
     config = config_of(tmp_path / "run", model=model, pack=pack, row_lengths=None)
     trainer.train(config)

@@ -153,7 +153,7 @@ def main(argv: list[str]) -> int | None:
         return
     import gin
 
-    from sbs_jax import trainer
+    from sbs_jax.training import trainer
 
     with _joined():
         trainer.train(config, gin.operative_config_str())
@@ -178,16 +178,16 @@ def _plan(config: TrainConfig) -> str:
     """What the run would need, on devices that need not be here."""
     import jax
 
-    from sbs_jax import planning
+    from sbs_jax.training import plan
 
     devices = jax.device_count() if FLAGS.plan_devices is None else FLAGS.plan_devices
     try:
         given = [int(number) for number in FLAGS.plan_shape]
     except ValueError:
         raise UserError("--plan_shape: give three whole numbers, ROWS,INPUTS,TARGETS") from None
-    shape = planning.batch_shape(config, devices, given)
-    measured = planning.measure(config, devices, shape) if FLAGS.plan_compile else None
-    return planning.describe(planning.plan(config, devices, shape), measured)
+    shape = plan.batch_shape(config, devices, given)
+    measured = plan.measure(config, devices, shape) if FLAGS.plan_compile else None
+    return plan.describe(plan.plan(config, devices, shape), measured)
 
 
 def _joined() -> contextlib.AbstractContextManager[None]:

@@ -10,7 +10,8 @@ from t5x import decoding, models, optimizers
 from t5x.examples.t5 import network
 
 from sbs_jax.datasets import registry
-from sbs_jax import objective, seqio_tasks
+from sbs_jax.training import losses
+from sbs_jax import seqio_tasks
 from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.engines.t5x_data import TASK_IDS, TaskIdConverter
 from sbs_jax.errors import UserError
@@ -51,8 +52,8 @@ class Student(models.EncoderDecoderModel):
             decode_fn=decode_fn,
         )
         views = registry.resolve(config.mixture_or_task_name).views
-        tasks = tuple(objective.TASKS[view.task_id - 1] for view in views)
-        self._task_weights = objective.coefficients(tasks, config.alpha)
+        tasks = tuple(losses.TASKS[view.task_id - 1] for view in views)
+        self._task_weights = losses.coefficients(tasks, config.alpha)
 
     def loss_fn(
         self,
@@ -63,10 +64,10 @@ class Student(models.EncoderDecoderModel):
         """The scalar to minimise, and T5X's metrics with loss and token accuracy of each task."""
         logits = self._compute_logits(params, batch, dropout_rng)
         needed = {name: batch[name] for name in _OBJECTIVE_NEEDS}
-        loss_sums, hits = objective.task_sums(logits, needed)
-        counts = objective.task_counts(needed)
+        loss_sums, hits = losses.task_sums(logits, needed)
+        counts = losses.task_counts(needed)
         whole = batch[TASK_COUNTS][0] if TASK_COUNTS in batch else counts
-        loss = objective.combine(loss_sums, whole, self._task_weights)
+        loss = losses.combine(loss_sums, whole, self._task_weights)
         metrics = self._compute_metrics(
             logits=logits,
             targets=batch["decoder_target_tokens"],
@@ -74,7 +75,7 @@ class Student(models.EncoderDecoderModel):
             loss=loss,
             segment_ids=_segments(batch),
         )
-        for task, name in enumerate(objective.TASKS):
+        for task, name in enumerate(losses.TASKS):
             count = jnp.maximum(counts[task], _NO_TOKENS)
             for kind, sums in (("loss", loss_sums), ("accuracy", hits)):
                 metrics[f"{name}/{kind}"] = clu_metrics.Average(total=sums[task], count=count)

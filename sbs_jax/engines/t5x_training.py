@@ -10,7 +10,7 @@ import optax
 from t5x import optimizers as t5x_optimizers
 from t5x import partitioning, state_utils, trainer
 
-from sbs_jax import objective, optimizers
+from sbs_jax.training import losses, optimizers
 from sbs_jax.checkpoints.formats import hub
 from sbs_jax.checkpoints import initial
 from sbs_jax.configs.training import TrainConfig
@@ -120,7 +120,7 @@ class Trainer(trainer.Trainer):
 
     def _update(self, state, batch: Mapping[str, jax.Array]) -> tuple:
         needed = {name: batch[name] for name in (TASK_IDS, "decoder_loss_weights")}
-        counts = objective.task_counts(needed)
+        counts = losses.task_counts(needed)
         repeated = jax.numpy.broadcast_to(counts, (len(batch[TASK_IDS]), len(counts)))
         return trainer.train_with_lr(
             state,

@@ -14,7 +14,7 @@ from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import Selection
 from sbs_jax.errors import UserError
 from sbs_jax.evaluate import Split
-from sbs_jax.logs import say
+from sbs_jax.training.metrics_writer import say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record
 from sbs_jax.input_pipeline.token_cache import TokenTable

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from sbs_jax.distributed import multihost
-from sbs_jax import objective
+from sbs_jax.training import losses
 from sbs_jax.input_pipeline.batches import Batches, iterate
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.logs import MetricsLog, say
+from sbs_jax.training.metrics_writer import MetricsLog, say
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.step import FINITE_METRICS, TrainState
+from sbs_jax.training.train_step import FINITE_METRICS, TrainState
 
 # So many in a row are no bad batch but a broken run, also where single ones are skipped.
 _MOST_SKIPPED = 10
@@ -84,7 +84,7 @@ class Meter:
         if not rows:
             return scalars
         scalars["loss"] = float(np.mean([metrics["loss"] for metrics in rows]))
-        for task in objective.TASKS:
+        for task in losses.TASKS:
             count = sum(float(metrics[f"{task}/tokens"]) for metrics in rows)
             if count:
                 total = sum(float(metrics[f"{task}/loss_sum"]) for metrics in rows)

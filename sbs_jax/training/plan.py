@@ -16,7 +16,7 @@ from jax.sharding import AbstractMesh
 
 from sbs_jax.datasets import registry
 from sbs_jax.input_pipeline import pipeline, packing
-from sbs_jax import objective, optimizers, step
+from sbs_jax.training import losses, optimizers, train_step as step
 from sbs_jax.configs.training import MESH_AXES, T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.distributed.partitioning import Partitioner
@@ -312,7 +312,7 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
         config.model,
         optimizer,
         optimizers.learning_rate_of(config.optimizer, config.train_steps),
-        objective.coefficients(objective.TASKS, config.alpha),
+        losses.coefficients(losses.TASKS, config.alpha),
         partitioner,
         segments=shape.segments,
         num_microbatches=mesh.num_microbatches,

@@ -7,7 +7,8 @@ from typing import NoReturn
 import optax
 
 from sbs_jax.distributed import multihost
-from sbs_jax import objective, optimizers, runs, scoring, step, updates
+from sbs_jax.training import losses, optimizers, train_step as step, updates
+from sbs_jax import runs, scoring
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
@@ -15,10 +16,10 @@ from sbs_jax.checkpoints.manager import Store, newest_checkpoint
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.errors import UserError
-from sbs_jax.logs import MetricsLog, say
+from sbs_jax.training.metrics_writer import MetricsLog, say
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.scoring import Scorer
-from sbs_jax.step import TrainState
+from sbs_jax.training.train_step import TrainState
 from sbs_jax.distributed.preemption import StopRequest, stop_on_signal
 
 _BEST_METRIC = "accuracy"
@@ -108,12 +109,12 @@ def _compiled_by_need(
     """The optimizer, and the train step, which compiles when it is first called."""
     schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
-    tasks = tuple(objective.TASKS[view.task_id - 1] for view in source.selection.views)
+    tasks = tuple(losses.TASKS[view.task_id - 1] for view in source.selection.views)
     train_step = step.make_train_step(
         config.model,
         optimizer,
         schedule,
-        objective.coefficients(tasks, config.alpha),
+        losses.coefficients(tasks, config.alpha),
         partitioner,
         seed=config.random_seed,
         segments=batches.plan.segments,

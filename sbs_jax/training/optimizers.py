@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from sbs_jax.configs.training import LEARNING_RATE_FACTORS, OptimizerConfig
-from sbs_jax.rounding import in_float32
+from sbs_jax.training.stochastic_rounding import in_float32
 
 Schedule = Callable[[Array | int], Array]
 

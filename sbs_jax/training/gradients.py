@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sbs_jax import objective
+from sbs_jax.training import losses
 from sbs_jax.configs.training import T5Config
 from sbs_jax.models.t5 import Transformer
-from sbs_jax.rounding import widen
+from sbs_jax.training.stochastic_rounding import widen
 
 Batch = dict[str, Int[Array, "B _"]]
 
@@ -52,8 +52,8 @@ def make_gradients(
     def loss_fn(params: dict, batch: Batch, counts: Float[Array, " tasks"], rng: Array):
         rngs = {"dropout": rng} if dropout else None
         logits = model.apply({"params": params}, batch, deterministic=not dropout, rngs=rngs)
-        sums, hits = objective.task_sums(logits, batch)
-        return objective.combine(sums, counts, task_weights), (sums, hits)
+        sums, hits = losses.task_sums(logits, batch)
+        return losses.combine(sums, counts, task_weights), (sums, hits)
 
     def of_rows(params: dict, batch: Batch, divisor: Float[Array, " tasks"], rng: Array) -> tuple:
         """(gradients, loss, sums, hits), all of which add up over micro-batches."""
@@ -62,13 +62,13 @@ def make_gradients(
         return widen(grads), loss, sums, hits
 
     def gradients(params: dict, batch: Batch, rng: Array) -> Gradients:
-        counts = objective.task_counts(batch)
+        counts = losses.task_counts(batch)
         if num_microbatches == 1:
             return Gradients(*of_rows(params, batch, counts, rng), counts)
 
         def accumulate(total: tuple, item: tuple[Array, Batch]) -> tuple[tuple, None]:
             index, rows = item
-            own = objective.task_counts(rows) * num_microbatches
+            own = losses.task_counts(rows) * num_microbatches
             divisor = counts if normalization == GLOBAL else own
             found = of_rows(params, rows, divisor, jax.random.fold_in(rng, index))
             return jax.tree.map(jnp.add, total, found), None
@@ -76,7 +76,7 @@ def make_gradients(
         grouped = {
             name: rows.reshape(num_microbatches, -1, rows.shape[1]) for name, rows in batch.items()
         }
-        zeros = jnp.zeros(len(objective.TASKS))
+        zeros = jnp.zeros(len(losses.TASKS))
         start = (jax.tree.map(jnp.zeros_like, widen(params)), jnp.zeros(()), zeros, zeros)
         total, _ = jax.lax.scan(accumulate, start, (jnp.arange(num_microbatches), grouped))
         return Gradients(*total, counts)

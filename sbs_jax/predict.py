@@ -17,7 +17,7 @@ from sbs_jax.datasets import registry, methods
 from sbs_jax import predict_files, runs
 from sbs_jax.input_pipeline import token_cache
 from sbs_jax.errors import UserError
-from sbs_jax.evaluate import Decoder
+from sbs_jax.evaluation.evaluator import Decoder
 from sbs_jax.training.metrics_writer import duration, say
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.predict_files import Answers, BadRow, Question

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax import evaluate, runs, scoring
+from sbs_jax.evaluation import evaluator, results
+from sbs_jax import runs
 from sbs_jax.input_pipeline import pipeline, vocabularies
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.evaluate import Result
+from sbs_jax.evaluation.evaluator import Result
 from sbs_jax.models.t5 import init_params
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
@@ -60,8 +61,8 @@ def evaluate_split(
     partitioner = Partitioner()
     config, params, step = load_student(model_dir, step, partitioner)
     config = dataclasses.replace(config, output_rationale=output_rationale)
-    scorer = scoring.Scorer(config, pipeline.Source.of(config), partitioner)
+    scorer = results.Scorer(config, pipeline.Source.of(config), partitioner)
     result = scorer(split, params, final=True)
-    evaluate.write_predictions(Path(model_dir), result, step)
-    scoring.tell(result, step)
+    evaluator.write_predictions(Path(model_dir), result, step)
+    results.tell(result, step)
     return result

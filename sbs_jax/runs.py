@@ -10,7 +10,7 @@ from pathlib import Path
 from sbs_jax.distributed import multihost
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.evaluate import write_whole
+from sbs_jax.evaluation.evaluator import write_whole
 from sbs_jax.utils.files import locked
 from sbs_jax.training.metrics_writer import say
 

@@ -140,7 +140,7 @@ def run(study: Study) -> None:
 
 
 def _begin(study: Study) -> None:
-    from sbs_jax.evaluate import write_whole  # imports jax, which a dry run does without
+    from sbs_jax.evaluation.evaluator import write_whole  # imports jax, which a dry run does without
 
     texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
     try:
@@ -226,7 +226,7 @@ def _cpu_seconds(model_dir: Path) -> float:
 
 
 def _write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    from sbs_jax.evaluate import write_whole  # imports jax, which a dry run does without
+    from sbs_jax.evaluation.evaluator import write_whole  # imports jax, which a dry run does without
 
     write_whole(folder / run_files.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
 

@@ -13,7 +13,7 @@ from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import Selection
 from sbs_jax.errors import UserError
-from sbs_jax.evaluate import Split
+from sbs_jax.evaluation.evaluator import Split
 from sbs_jax.training.metrics_writer import say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record

@@ -8,7 +8,8 @@ import optax
 
 from sbs_jax.distributed import multihost
 from sbs_jax.training import losses, optimizers, train_step as step, updates
-from sbs_jax import runs, scoring
+from sbs_jax import runs
+from sbs_jax.evaluation import results as scoring
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
@@ -18,7 +19,7 @@ from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.errors import UserError
 from sbs_jax.training.metrics_writer import MetricsLog, say
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.scoring import Scorer
+from sbs_jax.evaluation.results import Scorer
 from sbs_jax.training.train_step import TrainState
 from sbs_jax.distributed.preemption import StopRequest, stop_on_signal
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax import evaluate
+from sbs_jax.evaluation import evaluator
 from sbs_jax.distributed import multihost
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.evaluate import Result, Split
+from sbs_jax.evaluation.evaluator import Result, Split
 from sbs_jax.training.metrics_writer import say
 from sbs_jax.distributed.partitioning import Partitioner
 
@@ -27,7 +27,7 @@ class Scorer:
     ) -> None:
         self._config, self._source = config, source
         self._splits: dict[str, Split] = {}
-        self._decoder = evaluate.Decoder(
+        self._decoder = evaluator.Decoder(
             config.model, partitioner, source.vocabulary, config.eval_batch_size
         )
 
@@ -41,7 +41,7 @@ class Scorer:
         """A split's result; `final` adds the majority baseline and, if asked for, rationales."""
         config, targets = self._config, self._config.task_feature_lengths["targets"]
         split = self._split(name, final and config.output_rationale)
-        return evaluate.score(
+        return evaluator.score(
             self._decoder,
             params,
             self._source.selection,
@@ -90,9 +90,9 @@ def write_report(
     if multihost.is_primary():
         model_dir = Path(config.model_dir)
         for result in results:
-            evaluate.write_predictions(model_dir, result, step)
+            evaluator.write_predictions(model_dir, result, step)
             tell(result, step)
-        evaluate.write_whole(model_dir / _FILE, [json.dumps(summary, indent=2) + "\n"])
+        evaluator.write_whole(model_dir / _FILE, [json.dumps(summary, indent=2) + "\n"])
     return summary
 
 

@@ -1,0 +1,1 @@
+"""Scoring every example exactly once, and results.json."""

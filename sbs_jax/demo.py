@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sbs_jax.datasets import registry, demo, records, splits
-from sbs_jax import report, run_files, study, summaries, tables
+from sbs_jax import report, study, summaries, tables
+from sbs_jax.runs import reader
 from sbs_jax.configs import gin_loader, gin_writer
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import SPLITS, TEST, TRAIN
@@ -21,7 +22,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.training.metrics_writer import say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record
-from sbs_jax.run_files import StudyTexts
+from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.study import Run, Study
 
 BASELINE = "the verb's usual answer, whatever the noun"
@@ -231,7 +232,7 @@ def _cores() -> int:
 
 
 def _tables(out: Path) -> str:
-    rows, texts = run_files.read_study(out)
+    rows, texts = reader.read_study(out)
     summary = summaries.summarise(rows)
     shown = (tables.accuracy_table(summary, texts.baseline), tables.difference_table(summary))
     said = (*tables.remarks(summary, texts.baseline), *texts.caveats)

@@ -11,7 +11,7 @@ from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.run_files import StudyTexts
+from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.study import Run, Study
 
 import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.5.0 forgets

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import predict_files, runs
+from sbs_jax import predict_files
+from sbs_jax.runs import run_dir
 from sbs_jax.input_pipeline import token_cache
 from sbs_jax.errors import UserError
 from sbs_jax.evaluation.evaluator import Decoder
@@ -82,7 +83,7 @@ class Student:
         vocabulary: str | None = None,
         batch_size: int | None = None,
     ) -> None:
-        config = runs.load(model_dir)
+        config = run_dir.load(model_dir)
         self._vocabulary = vocabulary_of(model_dir, vocabulary or config.vocabulary)
         partitioner = Partitioner()
         self._config, self._params, self.step = load_student(model_dir, step, partitioner)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import figures, run_files, summaries, tables
+from sbs_jax import figures, summaries, tables
+from sbs_jax.runs import reader
 from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
 from sbs_jax.figures import Curves
-from sbs_jax.run_files import Run
+from sbs_jax.runs.reader import Run
 from sbs_jax.summaries import Row, Summary
 from sbs_jax.tables import Table
 
@@ -87,7 +88,7 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         UserError: a folder with neither runs nor studies, a file that cannot be understood, or a
             library of the extra ``report`` that is missing.
     """
-    studies, runs = run_files.find([Path(source) for source in sources])
+    studies, runs = reader.find([Path(source) for source in sources])
     sections = [_study(folder, index) for index, folder in enumerate(studies)]
     if runs:
         sections.append(_single_runs(runs))
@@ -102,7 +103,7 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
 
 def _study(folder: Path, index: int) -> Section:
-    rows, texts = run_files.read_study(folder)
+    rows, texts = reader.read_study(folder)
     summary = summaries.summarise(rows)
     suffix = f"-{index + 1}" if index else ""
     accuracy = Figure(
@@ -115,7 +116,7 @@ def _study(folder: Path, index: int) -> Section:
         data=summary.to_json(),
     )
     runs = [
-        (row, run_files.read_run(folder / row.model_dir, row.model_dir))
+        (row, reader.read_run(folder / row.model_dir, row.model_dir))
         for row in rows
         if row.model_dir and (folder / row.model_dir).is_dir()
     ]

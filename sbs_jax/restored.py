@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from sbs_jax.evaluation import evaluator, results
-from sbs_jax import runs
+from sbs_jax.runs import run_dir
 from sbs_jax.input_pipeline import pipeline, vocabularies
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import TrainConfig
@@ -25,7 +25,7 @@ def load_student(
 
     Raises UserError if there is no run, or no such or no intact checkpoint.
     """
-    config = runs.load(model_dir)
+    config = run_dir.load(model_dir)
     shapes = jax.eval_shape(lambda: init_params(config.model, jax.random.key(0)))
     shapes = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -46,7 +46,7 @@ def vocabulary_of(model_dir: str | os.PathLike[str], spec: str) -> Vocabulary:
         vocabulary = vocabularies.load(spec)
     except UserError as error:
         raise UserError(f"{error} (--vocabulary tells where it is now)") from None
-    wanted = runs.fingerprints(model_dir).get("vocabulary_fingerprint", vocabulary.fingerprint)
+    wanted = run_dir.fingerprints(model_dir).get("vocabulary_fingerprint", vocabulary.fingerprint)
     if vocabulary.fingerprint != wanted:
         raise UserError(
             f"--vocabulary {spec!r}: not the vocabulary {model_dir} was trained with; give that one"

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import run_files
+from sbs_jax.runs import reader
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.utils.files import locked
 from sbs_jax.training.metrics_writer import duration, say
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.run_files import StudyTexts
+from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.summaries import arm_name, labels_name
 from sbs_jax.workers import ONE_CPU_THREAD, Outcome, Workers
 
@@ -63,9 +63,9 @@ class Run:
 
 def _fixed(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Those settings that may not differ between the starts of one run, or decide its score."""
-    from sbs_jax import runs  # imports jax, which a dry run does without
+    from sbs_jax.runs import run_dir  # imports jax, which a dry run does without
 
-    free = {*runs.FREE_FIELDS} - {*_OF_THE_SCORE}
+    free = {*run_dir.FREE_FIELDS} - {*_OF_THE_SCORE}
     return {name: value for name, value in fields.items() if name not in free}
 
 
@@ -82,7 +82,7 @@ class Study:
     """
 
     folder: Path
-    runs: Sequence[Run]
+    run_dir: Sequence[Run]
     texts: StudyTexts
     prepare: Callable[[], object]
     workers: int
@@ -145,7 +145,7 @@ def _begin(study: Study) -> None:
     texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(study.folder / run_files.STUDY_TEXTS, [texts + "\n"])
+        write_whole(study.folder / reader.STUDY_TEXTS, [texts + "\n"])
     except OSError as error:
         raise UserError(
             f"STUDY_DIR {study.folder}: cannot be written ({error.strerror}); choose another folder"
@@ -154,10 +154,10 @@ def _begin(study: Study) -> None:
 
 def _finished(study: Study) -> dict[_Key, dict[str, Any]]:
     """The rows of study.jsonl by key, those of cells that are not asked for now too."""
-    path = study.folder / run_files.STUDY_ROWS
+    path = study.folder / reader.STUDY_ROWS
     known = {run.key: run for run in study.runs}
     rows = {}
-    for where, row in run_files.read_lines(path) if path.exists() else ():
+    for where, row in reader.read_lines(path) if path.exists() else ():
         key = _key(row, where)
         run = known.get(key)
         if run and row.get("settings") != run.settings:
@@ -182,10 +182,10 @@ def _check_same(run: Run, where: str) -> None:
 
     Rows of earlier versions were marked by more of the settings.
     """
-    from sbs_jax import runs  # imports jax, which a dry run does without
+    from sbs_jax.runs import run_dir  # imports jax, which a dry run does without
 
     try:
-        before = _fixed(dataclasses.asdict(runs.load(run.config.model_dir)))
+        before = _fixed(dataclasses.asdict(run_dir.load(run.config.model_dir)))
         now = _fixed(dataclasses.asdict(run.config))
         changes = (f"{n} was {before[n]!r}, now {now[n]!r}" for n in now if before[n] != now[n])
         change = next(changes, "")
@@ -221,14 +221,14 @@ def _row(folder: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
 
 def _cpu_seconds(model_dir: Path) -> float:
     """Of the updates alone: compilation, evaluation and checkpoints are left out."""
-    logged = run_files.read_run(model_dir).metrics
+    logged = reader.read_run(model_dir).metrics
     return round(sum(line.get("cpu_seconds", 0.0) for line in logged), 2)
 
 
 def _write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     from sbs_jax.evaluation.evaluator import write_whole  # imports jax, which a dry run does without
 
-    write_whole(folder / run_files.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
+    write_whole(folder / reader.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
 
 
 class _Progress:

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from sbs_jax.cli import main
-from sbs_jax import runs
+from sbs_jax.runs import run_dir
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.checkpoints import convert
@@ -92,7 +92,7 @@ def test_step_and_vocabulary_travel(tmp_path):
     t5x.write(tmp_path / "checkpoint_9", made.checkpoint(step=9))
     assert run("--to=sbs", f"--vocabulary={demo}", tmp_path / "checkpoint_9", tmp_path / "a") == 0
     assert [path.name for path in (tmp_path / "a" / "checkpoints").iterdir()] == ["9"]
-    vocabulary = vocabularies.load(runs.load(tmp_path / "a").vocabulary)
+    vocabulary = vocabularies.load(run_dir.load(tmp_path / "a").vocabulary)
     assert vocabulary.fingerprint == vocabularies.load(str(demo)).fingerprint
     assert run("--to=t5x", tmp_path / "a", tmp_path / "checkpoint_9_again") == 0
     assert t5x.read(str(tmp_path / "checkpoint_9_again")).step == 9

@@ -18,7 +18,7 @@ import pytest
 
 from sbs_jax.distributed import multihost
 from sbs_jax.training import optimizers, train_step
-from sbs_jax import runs
+from sbs_jax.runs import run_dir
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.errors import UserError
 from sbs_jax.distributed.partitioning import Partitioner
@@ -91,7 +91,7 @@ def follow(child: subprocess.Popen[str], beginning: str) -> None:
 
 
 def params_of(model_dir: Path) -> list[np.ndarray]:
-    config = runs.load(model_dir)
+    config = run_dir.load(model_dir)
     rate = optimizers.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])

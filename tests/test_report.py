@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import report, run_files
+from sbs_jax import report
+from sbs_jax.runs import reader
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
 
@@ -267,7 +268,7 @@ def test_the_teacher_is_judged_by_the_metric_of_the_run(tmp_path):
     row = prediction(1, True, "a + b")
     row |= {"gold": "( 8.0 + 2.0 )", "teacher_label": "(8 + 2)"}
     write_lines(tmp_path / "predictions-demo_label-test-10.jsonl", [row])
-    assert run_files.read_run(tmp_path).test_predictions()[0]["teacher_correct"]
+    assert reader.read_run(tmp_path).test_predictions()[0]["teacher_correct"]
 
 
 def test_a_second_report_replaces_the_first(tmp_path):

@@ -9,11 +9,12 @@ import pathlib
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import demo, runs, study, workers
+from sbs_jax import demo, study, workers
+from sbs_jax.runs import run_dir
 from sbs_jax.utils import files
 from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.run_files import StudyTexts
+from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.study import Run, Study
 
 MODEL = T5Config(
@@ -181,7 +182,7 @@ def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
     found = sorted((row["arm"], row["fraction"], row["seed"], row["n"]) for row in rows)
     assert found == [(arm, 0.05, s, 20) for arm in ("standard", "step_by_step") for s in (0, 1)]
     run = here / "made" / "runs" / "step_by_step-5pct-seed1"
-    assert runs.load(run).alpha == 0.25 and runs.load(run).random_seed == 1
+    assert run_dir.load(run).alpha == 0.25 and run_dir.load(run).random_seed == 1
     assert (here / "made" / "report.html").is_file()
     assert main.main(["evaluate", f"--model_dir={run}", "--split=validation"]) == 0
     capsys.readouterr()

@@ -16,7 +16,8 @@ import pytest
 
 from sbs_jax.datasets import registry
 from sbs_jax.input_pipeline import pipeline
-from sbs_jax import restored, runs
+from sbs_jax import restored
+from sbs_jax.runs import run_dir
 from sbs_jax.training import trainer, updates
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
@@ -165,7 +166,7 @@ def test_a_folder_belongs_to_one_run_at_a_time(whole):
     config = config_of(whole)
     fingerprints = pipeline.Source.of(config).fingerprints()
     with (
-        runs.claimed(config, fingerprints, ""),
+        run_dir.claimed(config, fingerprints, ""),
         pytest.raises(UserError, match=r"MODEL_DIR .*: another process is working there; wait"),
     ):
         trainer.train(config)
@@ -276,7 +277,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_parameter
     whole, tmp_path, capsys
 ):
     config = config_of(tmp_path / "run", initial_checkpoint_path=str(whole), train_steps=2)
-    with runs.claimed(config, pipeline.Source.of(config).fingerprints(), ""):
+    with run_dir.claimed(config, pipeline.Source.of(config).fingerprints(), ""):
         pass  # killed here
     (tmp_path / "run" / "checkpoints" / "4.orbax-checkpoint-tmp-1").mkdir(parents=True)
     trainer.train(config)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import restored, runs
+from sbs_jax import restored
+from sbs_jax.runs import run_dir
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats.params import Checkpoint
@@ -83,8 +84,8 @@ def find(source: str, vocabulary: str | None = None) -> Student:
     checkpoint = initial.find(source)
     model_dir = Path(checkpoint.path).parent.parent
     run = None
-    if checkpoint.kind == "sbs" and runs.exists(model_dir):
-        found = runs.load(model_dir)
+    if checkpoint.kind == "sbs" and run_dir.exists(model_dir):
+        found = run_dir.load(model_dir)
         run = found if found.mixture_or_task_name else None
     spec = vocabulary or checkpoint.vocabulary
     if spec is None:

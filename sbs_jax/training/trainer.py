@@ -8,7 +8,7 @@ import optax
 
 from sbs_jax.distributed import multihost
 from sbs_jax.training import losses, optimizers, train_step as step, updates
-from sbs_jax import runs
+from sbs_jax.runs import run_dir
 from sbs_jax.evaluation import results as scoring
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.batches import Batches
@@ -41,16 +41,16 @@ def train(config: TrainConfig, operative_config: str = "") -> dict:
     """
     with multihost.together("preparation"):
         source = pipeline.Source.of(config)
-        runs.refuse_another(config, source.fingerprints())
+        run_dir.refuse_another(config, source.fingerprints())
         _refuse_fewer_steps(config)
         partitioner = Partitioner.of(config.partitioner)
         batches = _batches(config, source, partitioner)
         initial_params = _initial_params(config)
     fingerprints = source.fingerprints()
-    runs.check_same(config, fingerprints)
+    run_dir.check_same(config, fingerprints)
     say(str(batches.plan))
     scorer = Scorer(config, source, partitioner)
-    with runs.claimed(config, fingerprints, operative_config):
+    with run_dir.claimed(config, fingerprints, operative_config):
         latest, best = config.keep_latest, config.keep_best
         store = Store(_checkpoints(config), latest, _BEST_METRIC, keep_best=best)
         optimizer, train_step = _compiled_by_need(config, source, partitioner, batches)

@@ -1,0 +1,1 @@
+"""A MODEL_DIR on disk: what is in it, and reading it."""

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from sbs_jax import restored
+from sbs_jax.inference import student
 from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats.params import nested, read_all, shapes_of
@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_of_ours_is_refused(model_dir):
 def test_what_a_conversion_writes_is_loaded_as_a_student(tmp_path):
     source = made.checkpoint(vocabulary="bytes", step=3)
     native.write(tmp_path / "model", source)
-    config, params, step = restored.load_student(tmp_path / "model", None, Partitioner())
+    config, params, step = student.load_student(tmp_path / "model", None, Partitioner())
     assert_same_tree(params, read_all(source))
     assert (config.model, config.vocabulary, step) == (made.UNTIED, "bytes", 3)
 

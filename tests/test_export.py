@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import registry, demo as demo_data
-from sbs_jax import restored
+from sbs_jax.inference import student
 from sbs_jax.training import trainer
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.configs import gin_loader
@@ -96,7 +96,7 @@ def tokenised(run, texts, length=INPUTS) -> np.ndarray:
 
 def our_ids(run, texts, length) -> np.ndarray:
     one = Partitioner(devices=jax.devices()[:1])
-    config, params, _ = restored.load_student(run, None, one)
+    config, params, _ = student.load_student(run, None, one)
     tokens = one.put_rows(tokenised(run, texts))
     ids = greedy(params, tokens, config=config.model, partitioner=one, max_decode_length=length)
     return one.fetch(ids)

@@ -13,7 +13,7 @@ import pytest
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import registry, records
-from sbs_jax import predict, predict_files
+from sbs_jax.inference import predict, prediction_files
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
@@ -292,10 +292,10 @@ def test_names_of_the_demo_mean_the_same_with_and_without_the_registry():
 
 def test_a_field_under_two_names_is_a_bad_row(tmp_path):
     source = write(tmp_path / "in.jsonl", [{"input": "x", "label": "a", "gold": "b"}])
-    (row,) = predict_files.read(source)
+    (row,) = prediction_files.read(source)
     assert "field 'gold' under two names" in str(row)
 
 
 def test_rows_are_records_without_the_gold_label():
-    question = predict_files.Question("f:1", {"id": 7, "input": "x", "teacher_rationale": "y"})
+    question = prediction_files.Question("f:1", {"id": 7, "input": "x", "teacher_rationale": "y"})
     assert question.record == records.Record("7", "x", "", "y")

@@ -16,7 +16,7 @@ import pytest
 
 from sbs_jax.datasets import registry
 from sbs_jax.input_pipeline import pipeline
-from sbs_jax import restored
+from sbs_jax.inference import student
 from sbs_jax.runs import run_dir
 from sbs_jax.training import trainer, updates
 from sbs_jax.checkpoints.manager import Store
@@ -288,18 +288,18 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_parameter
 def test_evaluate_scores_the_best_checkpoint_again(whole, capsys):
     results = json.loads((whole / "results.json").read_text())
     test_row = next(row for row in results["results"] if row["split"] == "test")
-    result = restored.evaluate_split(whole, "test", None, output_rationale=True)
+    result = student.evaluate_split(whole, "test", None, output_rationale=True)
     assert result.accuracy.to_json()["correct"] == test_row["correct"]
     assert all(isinstance(row["rationale"], str) for row in result.predictions)
     assert "demo_label test: teacher" in capsys.readouterr().err
-    assert restored.load_student(whole, None, Partitioner())[2] == results["step"]
+    assert student.load_student(whole, None, Partitioner())[2] == results["step"]
 
 
 def test_evaluate_names_what_is_missing(whole, tmp_path):
     with pytest.raises(UserError, match=r"no run\.json; give the MODEL_DIR"):
-        restored.evaluate_split(tmp_path, "test", None, False)
+        student.evaluate_split(tmp_path, "test", None, False)
     with pytest.raises(UserError, match="no usable checkpoint of step 7; has"):
-        restored.evaluate_split(whole, "test", 7, False)
+        student.evaluate_split(whole, "test", 7, False)
 
 
 def test_more_train_steps_continue_a_run(whole, tmp_path, capsys):

@@ -51,6 +51,6 @@ def main(argv: list[str]) -> None:
     # Imports the modules, and calls the functions, that define the run's dataset.
     gin_loader.build("configs.TrainConfig", gin_loader.load([config], []))
 
-    from sbs_jax import restored
+    from sbs_jax.inference import student
 
-    restored.evaluate_split(FLAGS.model_dir, FLAGS.split, FLAGS.step, FLAGS.output_rationale)
+    student.evaluate_split(FLAGS.model_dir, FLAGS.split, FLAGS.step, FLAGS.output_rationale)

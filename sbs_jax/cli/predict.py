@@ -45,7 +45,7 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Answers all rows."""
-    from sbs_jax import predict
+    from sbs_jax.inference import predict
 
     predict.run(
         FLAGS.model_dir,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import restored
+from sbs_jax.inference import student
 from sbs_jax.runs import run_dir
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import initial
@@ -90,7 +90,7 @@ def find(source: str, vocabulary: str | None = None) -> Student:
     spec = vocabulary or checkpoint.vocabulary
     if spec is None:
         raise UserError(f"{source}: does not tell its vocabulary; give it with --vocabulary")
-    loaded = restored.vocabulary_of(model_dir, spec) if run else vocabularies.load(spec)
+    loaded = student.vocabulary_of(model_dir, spec) if run else vocabularies.load(spec)
     if loaded.size > checkpoint.config.vocab_size:
         raise UserError(
             f"--vocabulary {spec!r}: needs {loaded.size} embedding rows, {source} has "

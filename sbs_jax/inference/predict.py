@@ -14,16 +14,16 @@ import numpy as np
 from jaxtyping import Int
 
 from sbs_jax.datasets import registry, methods
-from sbs_jax import predict_files
+from sbs_jax.inference import prediction_files
 from sbs_jax.runs import run_dir
 from sbs_jax.input_pipeline import token_cache
 from sbs_jax.errors import UserError
 from sbs_jax.evaluation.evaluator import Decoder
 from sbs_jax.training.metrics_writer import duration, say
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.predict_files import Answers, BadRow, Question
+from sbs_jax.inference.prediction_files import Answers, BadRow, Question
 from sbs_jax.datasets.records import Record
-from sbs_jax.restored import load_student, vocabulary_of
+from sbs_jax.inference.student import load_student, vocabulary_of
 from sbs_jax.datasets.methods import View
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
@@ -144,7 +144,7 @@ def run(
     if batch_size is not None and batch_size < 1:
         raise UserError(f"--batch_size={batch_size}: must be at least 1")
     # Before the model is loaded: a bad row in the middle is known at the start.
-    total = None if input_path == predict_files.STDIN else _inspect(input_path, skip_bad_rows)
+    total = None if input_path == prediction_files.STDIN else _inspect(input_path, skip_bad_rows)
     student = Student(model_dir, step, vocabulary, batch_size)
     if output_rationale and not student.explains:
         raise UserError(f"--output_rationale: {model_dir} was not trained to give rationales")
@@ -154,8 +154,8 @@ def run(
         "checkpoint": _checkpoint(model_dir, student.step),
         "output_rationale": output_rationale,
     }
-    rows = predict_files.read(input_path)
-    questions = predict_files.good(rows if total is not None else _strict(rows, skip_bad_rows))
+    rows = prediction_files.read(input_path)
+    questions = prediction_files.good(rows if total is not None else _strict(rows, skip_bad_rows))
     with Answers(output_path, made_by) as answers:
         before = answers.pass_over(questions)
         if before:
@@ -186,7 +186,7 @@ def _answer_all(
 def _inspect(path: str, skip_bad_rows: bool) -> int:
     """Reads a file once to find its bad rows; returns how many rows can be asked."""
     count, bad = 0, []
-    for row in predict_files.read(path):
+    for row in prediction_files.read(path):
         if isinstance(row, Question):
             count += 1
         else:

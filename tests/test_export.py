@@ -26,7 +26,7 @@ from sbs_jax.utils import paths
 from sbs_jax.checkpoints.formats import native
 from sbs_jax.checkpoints.formats.params import read_all
 from sbs_jax.models.decoding import greedy
-from sbs_jax.exports import stablehlo
+from sbs_jax.export import stablehlo
 from sbs_jax.models.t5 import Transformer
 from sbs_jax.distributed.partitioning import Partitioner
 
@@ -393,7 +393,7 @@ def test_a_missing_source_is_one_line(tmp_path, capsys):
 
 
 def test_a_folder_that_comes_out_different_is_not_kept(run, tmp_path, capsys, monkeypatch):
-    from sbs_jax.exports import stablehlo as module
+    from sbs_jax.export import stablehlo as module
 
     monkeypatch.setattr(module, "_bits", lambda array: np.random.default_rng().random(2))
     assert export("stablehlo", run, tmp_path / "out", "--input_lengths=8") == 2

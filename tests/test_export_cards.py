@@ -8,7 +8,7 @@ from test_checkpoint_tokenizer import train
 
 from sbs_jax.cli import main
 from sbs_jax.checkpoints.formats import native
-from sbs_jax.exports import cards, student
+from sbs_jax.export import model_card, student
 
 COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}
 
@@ -28,7 +28,7 @@ def model_dir(folder, results=True, **changes):
 
 def page(folder, **changes):
     found = student.find(str(model_dir(folder / "run", **changes)))
-    return cards.hugging_face(found, "stu`dent")
+    return model_card.hugging_face(found, "stu`dent")
 
 
 @pytest.mark.parametrize(

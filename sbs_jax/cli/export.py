@@ -47,7 +47,7 @@ flags.DEFINE_list(
 def main(argv: list[str]) -> None:
     """Exports and tells what was written and compared."""
     platforms, lengths = _platforms(), _lengths()
-    from sbs_jax.exports import hugging_face, stablehlo, student
+    from sbs_jax.export import hugging_face, stablehlo, student
 
     source, destination = argv
     found = student.find(source, FLAGS.vocabulary)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sbs_jax.exports.student import CONFIG_GIN, Student
+from sbs_jax.export.student import CONFIG_GIN, Student
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.methods import ANSWER_PHRASE
 

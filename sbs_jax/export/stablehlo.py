@@ -26,8 +26,8 @@ from sbs_jax.checkpoints.formats.params import nested, shapes_of
 from sbs_jax.configs.training import T5Config
 from sbs_jax.models.decoding import greedy
 from sbs_jax.errors import UserError
-from sbs_jax.exports import cards
-from sbs_jax.exports.student import Student
+from sbs_jax.export import model_card
+from sbs_jax.export.student import Student
 from sbs_jax.models.t5 import Transformer
 from sbs_jax.distributed.partitioning import Partitioner
 
@@ -75,7 +75,7 @@ def write(
         manifest = _manifest(student, programs, lengths, platforms)
         _write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         name = Path(destination).resolve().name
-        _write_text(partial / "README.md", cards.stablehlo(student, name, manifest))
+        _write_text(partial / "README.md", model_card.stablehlo(student, name, manifest))
         if student.checkpoint.vocabulary != "bytes":
             spiece = vocabularies.model_path(student.checkpoint.vocabulary)
             shutil.copyfile(spiece, partial / SPIECE)

@@ -6,8 +6,8 @@ from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats import hf, hf_write
 from sbs_jax.checkpoints.formats.hf_tokenizer import TOKENIZER_CONFIG
 from sbs_jax.errors import UserError
-from sbs_jax.exports import cards
-from sbs_jax.exports.student import CONFIG_GIN, Student
+from sbs_jax.export import model_card
+from sbs_jax.export.student import CONFIG_GIN, Student
 
 
 def write(student: Student, destination: str) -> bool:
@@ -35,7 +35,7 @@ def write(student: Student, destination: str) -> bool:
                 "tokenizer for this kind of SentencePiece model; take --to=stablehlo"
             )
         name = Path(destination).resolve().name
-        card = cards.hugging_face(student, name)
+        card = model_card.hugging_face(student, name)
         (partial / "README.md").write_text(card, encoding="utf-8")
         if student.config_gin:
             (partial / CONFIG_GIN).write_text(student.config_gin, encoding="utf-8")

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sbs_jax.datasets import registry, demo, records, splits
-from sbs_jax import report, study, summaries, tables
+from sbs_jax.reporting import page, statistics, tables
+from sbs_jax import study
 from sbs_jax.runs import reader
 from sbs_jax.configs import gin_loader, gin_writer
 from sbs_jax.configs.training import TrainConfig
@@ -89,7 +90,7 @@ def run(out: str | os.PathLike[str], grid: Grid = Grid()) -> str:
     if missing:
         say(f"no pictures and no page without {' and '.join(missing)} (sbs_jax[report])")
         return _tables(out)
-    return report.write([out], out)
+    return page.write([out], out)
 
 
 def study_of(out: Path, runs: Sequence[Run], grid: Grid) -> Study:
@@ -233,7 +234,7 @@ def _cores() -> int:
 
 def _tables(out: Path) -> str:
     rows, texts = reader.read_study(out)
-    summary = summaries.summarise(rows)
+    summary = statistics.summarise(rows)
     shown = (tables.accuracy_table(summary, texts.baseline), tables.difference_table(summary))
     said = (*tables.remarks(summary, texts.baseline), *texts.caveats)
     sentences = "\n".join(f"- {sentence}" for sentence in said)
@@ -244,7 +245,7 @@ def _texts(grid: Grid) -> StudyTexts:
     sizes = {split: n * len(demo.NOUNS) for split, n in demo.VERBS_PER_SPLIT.items()}
     base = {arm.method: settings(arm.method, grid.bindings) for arm in grid.arms}
     told = "; ".join(
-        f"{summaries.arm_name(arm.name)}: {_told(base[arm.method], arm.steps)}" for arm in grid.arms
+        f"{statistics.arm_name(arm.name)}: {_told(base[arm.method], arm.steps)}" for arm in grid.arms
     )
     return StudyTexts(
         title="Step-by-step on a generated task: a small T5 from random weights",

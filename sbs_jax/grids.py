@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sbs_jax.datasets import registry
-from sbs_jax import report, study, summaries
+from sbs_jax.reporting import page, statistics
+from sbs_jax import study
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
@@ -103,7 +104,7 @@ def run(config: StudyConfig, runs: Sequence[Run], modules: Sequence[str]) -> str
         environment=study.environment(folder, one_cpu_thread=several),
     )
     study.run(made)
-    return report.write([folder], folder)
+    return page.write([folder], folder)
 
 
 def prepare(data_dir: str, modules: Sequence[str]) -> None:
@@ -129,9 +130,9 @@ def _told(config: TrainConfig) -> str:
 def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
     first = {run.arm: run.config for run in reversed(runs)}
     names = sorted({registry.resolve(c.mixture_or_task_name).dataset.name for c in first.values()})
-    arms = "; ".join(f"{summaries.arm_name(arm)}: {_told(c)}" for arm, c in first.items())
+    arms = "; ".join(f"{statistics.arm_name(arm)}: {_told(c)}" for arm, c in first.items())
     return StudyTexts(
-        title=f"{', '.join(names)}: {', '.join(map(summaries.arm_name, config.arms))}",
+        title=f"{', '.join(names)}: {', '.join(map(statistics.arm_name, config.arms))}",
         intro=(
             f"{len(runs)} runs: data fractions {', '.join(f'{f:g}' for f in config.fractions)}, "
             f"seeds {', '.join(map(str, config.seeds))}. Settings, {arms}."

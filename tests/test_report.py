@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import report
+from sbs_jax.reporting import page as report
 from sbs_jax.runs import reader
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy

@@ -24,7 +24,7 @@ flags.DEFINE_string("out", None, "Folder to write to.", required=True, flag_valu
 
 
 def main(argv: list[str]) -> None:
-    from sbs_jax import report
+    from sbs_jax.reporting import page
 
-    print(report.write([*FLAGS.runs, *argv], FLAGS.out))
-    print(f"\nwritten: {FLAGS.out}/{report.PAGE}")
+    print(page.write([*FLAGS.runs, *argv], FLAGS.out))
+    print(f"\nwritten: {FLAGS.out}/{page.PAGE}")

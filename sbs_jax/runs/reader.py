@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.metrics import accuracy
-from sbs_jax import summaries
+from sbs_jax.reporting import statistics
 from sbs_jax.errors import UserError
-from sbs_jax.summaries import Row
+from sbs_jax.reporting.statistics import Row
 
 STUDY_ROWS, STUDY_TEXTS = "study.jsonl", "study.json"
 _RESULTS, _METRICS = "results.json", "metrics.jsonl"
@@ -36,7 +36,7 @@ class Run:
     def arm(self) -> str:
         """What was trained, e.g. step_by_step; the run's name where that is unknown."""
         mixture = self.results["mixture"] if self.results else ""
-        methods = [m for m in (*summaries.ARM_NAMES, *_ARM_OF_METHOD) if mixture.endswith(f"_{m}")]
+        methods = [m for m in (*statistics.ARM_NAMES, *_ARM_OF_METHOD) if mixture.endswith(f"_{m}")]
         method = max(methods, key=len, default=self.name)
         return _ARM_OF_METHOD.get(method, method)
 
@@ -143,7 +143,7 @@ def read_study(folder: Path) -> tuple[list[Row], StudyTexts]:
     Raises:
         UserError: file, line and field of what cannot be understood.
     """
-    rows = [summaries.parse_row(row, where) for where, row in read_lines(folder / STUDY_ROWS)]
+    rows = [statistics.parse_row(row, where) for where, row in read_lines(folder / STUDY_ROWS)]
     path = folder / STUDY_TEXTS
     texts = _parse(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
     known = {field.name for field in dataclasses.fields(StudyTexts)}

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 
-from sbs_jax.summaries import ARM_NAMES, TEACHER, Spread, Summary, arm_name, labels_name
+from sbs_jax.reporting.statistics import ARM_NAMES, TEACHER, Spread, Summary, arm_name, labels_name
 
 
 @dataclasses.dataclass(frozen=True)

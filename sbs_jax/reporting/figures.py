@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.summaries import ARM_NAMES, Summary, arm_name, labels_name
+from sbs_jax.reporting.statistics import ARM_NAMES, Summary, arm_name, labels_name
 
 _COLOURS = dict(
     zip(

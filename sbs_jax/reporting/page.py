@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax import figures, summaries, tables
+from sbs_jax.reporting import figures, statistics, tables
 from sbs_jax.runs import reader
 from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
-from sbs_jax.figures import Curves
+from sbs_jax.reporting.figures import Curves
 from sbs_jax.runs.reader import Run
-from sbs_jax.summaries import Row, Summary
-from sbs_jax.tables import Table
+from sbs_jax.reporting.statistics import Row, Summary
+from sbs_jax.reporting.tables import Table
 
 PAGE = "report.html"
 _MOST_OF_A_KIND = 20  # predictions shown of a run: so many wrong ones, so many right ones
@@ -104,7 +104,7 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
 def _study(folder: Path, index: int) -> Section:
     rows, texts = reader.read_study(folder)
-    summary = summaries.summarise(rows)
+    summary = statistics.summarise(rows)
     suffix = f"-{index + 1}" if index else ""
     accuracy = Figure(
         name=f"accuracy{suffix}",
@@ -121,7 +121,7 @@ def _study(folder: Path, index: int) -> Section:
         if row.model_dir and (folder / row.model_dir).is_dir()
     ]
     curves = [
-        Curves(row.arm, summaries.arm_name(row.arm), _labels(row), run.curves(figures.CURVES))
+        Curves(row.arm, statistics.arm_name(row.arm), _labels(row), run.curves(figures.CURVES))
         for row, run in runs
     ]
     return Section(
@@ -140,7 +140,7 @@ def _study(folder: Path, index: int) -> Section:
 
 
 def _labels(row: Row) -> str:
-    return f"{summaries.labels_name(row.fraction, row.train_examples)} labels"
+    return f"{statistics.labels_name(row.fraction, row.train_examples)} labels"
 
 
 def _middle_sample(summary: Summary, runs: Sequence[tuple[Row, Run]]) -> list[Sample]:
@@ -149,7 +149,7 @@ def _middle_sample(summary: Summary, runs: Sequence[tuple[Row, Run]]) -> list[Sa
     middle = fractions[len(fractions) // 2]
     nearest = sorted(runs, key=lambda pair: (abs(pair[0].fraction - middle), pair[0].seed))
     for row, run in nearest:
-        name = f"{summaries.arm_name(row.arm)}, {_labels(row)}, seed {row.seed}"
+        name = f"{statistics.arm_name(row.arm)}, {_labels(row)}, seed {row.seed}"
         if sample := _sample(run, name):
             return [sample]
     return []
@@ -187,8 +187,8 @@ def _result_lines(run: Run) -> list[tuple[str, ...]]:
         return [(run.name, "not finished", *[""] * 6)]
     lines = []
     for result in run.results["results"]:
-        found = (summaries.parse_accuracy(result), *map(
-            summaries.parse_accuracy, (result.get("teacher"), result.get("majority"))
+        found = (statistics.parse_accuracy(result), *map(
+            statistics.parse_accuracy, (result.get("teacher"), result.get("majority"))
         ))  # fmt: skip
         shown = (str(accuracy) if accuracy else "-" for accuracy in found)
         parameters = run.results.get("model", {}).get("parameters")

@@ -1,0 +1,1 @@
+"""Tables, figures, statistics and the HTML page; reads files, never a model."""

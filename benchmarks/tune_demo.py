@@ -13,8 +13,8 @@ import json
 import pathlib
 import statistics
 
-from sbs_jax import demo, study
-from sbs_jax.demo import Arm, Grid
+from sbs_jax.studies import demo, runner
+from sbs_jax.studies.demo import Arm, Grid
 from sbs_jax.metrics.accuracy import Accuracy
 
 METHODS = {"standard": "finetune", "step_by_step": "step_by_step"}
@@ -24,7 +24,7 @@ SEEDS = (10, 11)
 FRACTION = 0.5
 
 
-def candidates(out: pathlib.Path) -> dict[tuple[str, float, float], list[study.Run]]:
+def candidates(out: pathlib.Path) -> dict[tuple[str, float, float], list[runner.Run]]:
     """(arm, learning rate, weight decay) -> its runs."""
     found = {}
     grid = itertools.product(METHODS.items(), LEARNING_RATES, WEIGHT_DECAYS)
@@ -36,7 +36,7 @@ def candidates(out: pathlib.Path) -> dict[tuple[str, float, float], list[study.R
     return found
 
 
-def validation(run: study.Run) -> Accuracy:
+def validation(run: runner.Run) -> Accuracy:
     """What a finished run scored on its validation questions."""
     results = json.loads(pathlib.Path(run.config.model_dir, "results.json").read_text())
     entry = next(r for r in results["results"] if r["split"] == "validation")
@@ -51,7 +51,7 @@ def main() -> None:
         demo.annotate(out, seed)
     tried = candidates(out)
     runs = [run for group in zip(*tried.values(), strict=True) for run in group]
-    study.run(demo.study_of(out, runs, Grid(seeds=SEEDS)))
+    runner.run(demo.study_of(out, runs, Grid(seeds=SEEDS)))
     print("| arm | learning rate | weight decay | validation accuracy, mean | by seed |")
     print("|---|---|---|---|---|")
     for (name, rate, decay), group in tried.items():

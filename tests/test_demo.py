@@ -16,9 +16,9 @@ import pytest
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import registry, demo as demo_data, records
-from sbs_jax import demo
+from sbs_jax.studies import demo
 from sbs_jax.configs import gin_loader
-from sbs_jax.demo import Arm, Grid
+from sbs_jax.studies.demo import Arm, Grid
 from sbs_jax.errors import UserError
 
 TINY = Grid(

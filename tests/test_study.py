@@ -9,13 +9,13 @@ import pathlib
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax import demo, study, workers
+from sbs_jax.studies import demo, runner, workers
 from sbs_jax.runs import run_dir
 from sbs_jax.utils import files
 from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.runs.reader import StudyTexts
-from sbs_jax.study import Run, Study
+from sbs_jax.studies.runner import Run, Study
 
 MODEL = T5Config(
     vocab_size=256,
@@ -30,7 +30,7 @@ MODEL = T5Config(
 
 def make_study(folder: pathlib.Path, mixture: str, prepare=demo.annotate) -> Study:
     config = TrainConfig(
-        model_dir=study.cell_dir(folder, "standard", 1.0, 0),
+        model_dir=runner.cell_dir(folder, "standard", 1.0, 0),
         mixture_or_task_name=mixture,
         task_feature_lengths={"inputs": 32, "targets": 32},
         train_steps=2,
@@ -51,19 +51,19 @@ def test_a_refused_run_is_named_and_has_no_row(tmp_path):
     demo.annotate(tmp_path, 0)
     registered = functools.partial(demo.register, tmp_path, (0,))
     with pytest.raises(UserError, match=r"standard-100pct-seed0: demo_seed0_fintune: .*finetune"):
-        study.run(make_study(tmp_path, "demo_seed0_fintune", registered))
+        runner.run(make_study(tmp_path, "demo_seed0_fintune", registered))
     assert not (tmp_path / "study.jsonl").exists()
 
 
 def test_a_bug_in_a_worker_shows_its_traceback(tmp_path):
     broken = functools.partial(int, "no number")
     with pytest.raises(RuntimeError, match=r"(?s)standard-100pct-seed0.*ValueError: invalid lit"):
-        study.run(make_study(tmp_path, "demo_finetune", broken))
+        runner.run(make_study(tmp_path, "demo_finetune", broken))
 
 
 def test_a_worker_that_dies_is_noticed(tmp_path):
     with pytest.raises(UserError, match=r"seed0: its worker ended with status 9 .*worker-0\.log"):
-        study.run(make_study(tmp_path, "demo_finetune", functools.partial(os._exit, 9)))
+        runner.run(make_study(tmp_path, "demo_finetune", functools.partial(os._exit, 9)))
 
 
 def test_settings_name_everything_but_the_folder(tmp_path):
@@ -100,7 +100,7 @@ def test_a_row_with_other_settings_is_refused_before_anything_starts(tmp_path):
     made = make_study(tmp_path, "demo_finetune")
     write_rows(tmp_path, ROW | {"settings": "older"})
     with pytest.raises(UserError, match=r"study\.jsonl:1: .* its folder does not tell which"):
-        study.run(made)
+        runner.run(made)
     assert sorted(os.listdir(tmp_path)) == ["study.jsonl"]
     fields = dataclasses.asdict(made.runs[0].config) | {"fingerprints": {}}
     model_dir = pathlib.Path(made.runs[0].config.model_dir)
@@ -109,8 +109,8 @@ def test_a_row_with_other_settings_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(
         UserError, match=r"standard, fraction 1, seed 0 .* alpha was 0\.5, now 0\.25;"
     ):
-        study.run(changed(made, alpha=0.25))
-    study.run(made)  # run.json tells that nothing differs: a row of an earlier version
+        runner.run(changed(made, alpha=0.25))
+    runner.run(made)  # run.json tells that nothing differs: a row of an earlier version
     assert not (tmp_path / "logs").exists()
 
 
@@ -118,7 +118,7 @@ def test_rows_that_are_not_asked_for_are_kept(tmp_path, capsys):
     made = make_study(tmp_path, "demo_finetune")
     rows = [ROW | {"settings": made.runs[0].settings}, ROW | {"seed": 7}, ROW | {"arm": "pinto"}]
     write_rows(tmp_path, *rows)
-    study.run(made)  # all is done: no worker starts
+    runner.run(made)  # all is done: no worker starts
     assert not (tmp_path / "logs").exists()
     assert "1 of 1 runs are finished already" in capsys.readouterr().err
     assert len((tmp_path / "study.jsonl").read_text().splitlines()) == 3
@@ -127,14 +127,14 @@ def test_rows_that_are_not_asked_for_are_kept(tmp_path, capsys):
 def test_a_damaged_row_is_one_line(tmp_path):
     write_rows(tmp_path, ROW | {"arm": ["standard"]})
     with pytest.raises(UserError, match=r"study\.jsonl:1: not a row of a study"):
-        study.run(make_study(tmp_path, "demo_finetune"))
+        runner.run(make_study(tmp_path, "demo_finetune"))
 
 
 def test_a_study_dir_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=r"STUDY_DIR .*file\S*: cannot be written \("):
-            study.run(make_study(folder, "demo_finetune"))
+            runner.run(make_study(folder, "demo_finetune"))
 
 
 STUDY = """

@@ -21,7 +21,7 @@ flags.DEFINE_string("out", "out/demo", "Folder to write to.", flag_values=FLAGS)
 
 def main(argv: list[str]) -> int | None:
     """Runs the demonstration and prints its tables."""
-    from sbs_jax import demo
+    from sbs_jax.studies import demo
 
     print(demo.run(FLAGS.out))
     print(f"\nwritten: {FLAGS.out}")

@@ -57,11 +57,11 @@ def main(argv: list[str]) -> None:
     if FLAGS.data_dir:
         paths.set_data_dir(os.path.abspath(FLAGS.data_dir))
     registry.defer_seqio()
-    from sbs_jax import grids
+    from sbs_jax.studies import gin_study
 
-    config, runs, modules = grids.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
+    config, runs, modules = gin_study.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     if FLAGS.dry_run:
-        print(grids.describe(config, runs))
+        print(gin_study.describe(config, runs))
         return
-    print(grids.run(config, runs, modules))
+    print(gin_study.run(config, runs, modules))
     print(f"\nwritten: {config.study_dir}")

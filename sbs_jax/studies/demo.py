@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sbs_jax.datasets import registry, demo, records, splits
 from sbs_jax.reporting import page, statistics, tables
-from sbs_jax import study
+from sbs_jax.studies import runner
 from sbs_jax.runs import reader
 from sbs_jax.configs import gin_loader, gin_writer
 from sbs_jax.configs.training import TrainConfig
@@ -24,7 +24,7 @@ from sbs_jax.training.metrics_writer import say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record
 from sbs_jax.runs.reader import StudyTexts
-from sbs_jax.study import Run, Study
+from sbs_jax.studies.runner import Run, Study
 
 BASELINE = "the verb's usual answer, whatever the noun"
 _MOST_WORKERS = 8
@@ -85,7 +85,7 @@ def run(out: str | os.PathLike[str], grid: Grid = Grid()) -> str:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror}); choose another folder"
         ) from None
-    study.run(study_of(out, _runs(out, grid), grid))
+    runner.run(study_of(out, _runs(out, grid), grid))
     missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         say(f"no pictures and no page without {' and '.join(missing)} (sbs_jax[report])")
@@ -101,7 +101,7 @@ def study_of(out: Path, runs: Sequence[Run], grid: Grid) -> Study:
         texts=_texts(grid),
         prepare=functools.partial(register, out, tuple(grid.seeds)),
         workers=min(_cores(), _MOST_WORKERS),
-        environment=study.environment(out, one_cpu_thread=True),
+        environment=runner.environment(out, one_cpu_thread=True),
     )
 
 
@@ -171,7 +171,7 @@ def cell(
     steps = settings.train_steps * arm.steps
     config = dataclasses.replace(
         settings,
-        model_dir=study.cell_dir(out, arm.name, fraction, seed),
+        model_dir=runner.cell_dir(out, arm.name, fraction, seed),
         mixture_or_task_name=f"{dataset_name(seed)}_{arm.method}",
         train_steps=steps,
         eval_period=steps,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sbs_jax.datasets import registry
 from sbs_jax.reporting import page, statistics
-from sbs_jax import study
+from sbs_jax.studies import runner
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.runs.reader import StudyTexts
-from sbs_jax.study import Run, Study
+from sbs_jax.studies.runner import Run, Study
 
 import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.5.0 forgets
 
@@ -71,7 +71,7 @@ def _cell(
     search_paths: Sequence[str | Path],
 ) -> tuple[Run, list[str]]:
     files = config.arms[arm]
-    model_dir = study.cell_dir(Path(config.study_dir).absolute(), arm, fraction, seed)
+    model_dir = runner.cell_dir(Path(config.study_dir).absolute(), arm, fraction, seed)
     cell = dict(zip(CELL_MACROS, (model_dir, fraction, seed), strict=True))
     own = [f"{name} = {value!r}" for name, value in cell.items()]
     bindings = [*config.bindings, *config.arm_bindings.get(arm, ()), *own]
@@ -101,9 +101,9 @@ def run(config: StudyConfig, runs: Sequence[Run], modules: Sequence[str]) -> str
         texts=_texts(config, runs),
         prepare=functools.partial(prepare, os.fspath(paths.data_dir()), tuple(modules)),
         workers=config.workers,
-        environment=study.environment(folder, one_cpu_thread=several),
+        environment=runner.environment(folder, one_cpu_thread=several),
     )
-    study.run(made)
+    runner.run(made)
     return page.write([folder], folder)
 
 

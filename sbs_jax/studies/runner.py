@@ -22,7 +22,7 @@ from sbs_jax.training.metrics_writer import duration, say
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.reporting.statistics import arm_name, labels_name
-from sbs_jax.workers import ONE_CPU_THREAD, Outcome, Workers
+from sbs_jax.studies.workers import ONE_CPU_THREAD, Outcome, Workers
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 

@@ -13,7 +13,7 @@ import seqio
 import tensorflow as tf
 
 from sbs_jax.datasets import registry, release
-from sbs_jax import seqio_tasks
+from sbs_jax.integrations import seqio_tasks
 from sbs_jax.input_pipeline import token_cache, vocabularies
 from sbs_jax.utils import paths
 from sbs_jax.datasets.records import Record, write_jsonl

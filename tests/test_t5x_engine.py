@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from sbs_jax.datasets import registry, methods
 from sbs_jax.training import losses as objective
-from sbs_jax import seqio_tasks
+from sbs_jax.integrations import seqio_tasks
 from sbs_jax.input_pipeline import packing
 from sbs_jax.checkpoints.formats import t5x
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
@@ -29,7 +29,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of T5X's own imports
     from t5x import train_state, utils
 
-    from sbs_jax.engines import t5x_data, t5x_model, t5x_training
+    from sbs_jax.integrations import t5x_data, t5x_model, t5x_training
 
 import sbs_jax.tasks  # noqa: F401
 

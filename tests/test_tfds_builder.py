@@ -13,7 +13,7 @@ from sbs_jax.datasets.splits import train_test_rows
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
-from sbs_jax import tfds_builder  # noqa: E402  (only where TFDS is installed)
+from sbs_jax.integrations import tfds_builder  # noqa: E402  (only where TFDS is installed)
 
 
 @pytest.fixture(autouse=True)

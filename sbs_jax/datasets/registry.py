@@ -252,7 +252,7 @@ def defer_seqio() -> None:
 def _seqio_tasks() -> Any:
     # Named, not imported: it stands above this module, and loads TensorFlow.
     try:
-        return importlib.import_module("sbs_jax.seqio_tasks")
+        return importlib.import_module("sbs_jax.integrations.seqio_tasks")
     except ModuleNotFoundError as error:
         raise UserError(
             f"SeqIO tasks: {error.name} is not installed; install seqio and tensorflow-text, or "

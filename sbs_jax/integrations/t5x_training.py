@@ -14,8 +14,8 @@ from sbs_jax.training import losses, optimizers
 from sbs_jax.checkpoints.formats import hub
 from sbs_jax.checkpoints import initial
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.engines.t5x_data import TASK_IDS
-from sbs_jax.engines.t5x_model import TASK_COUNTS
+from sbs_jax.integrations.t5x_data import TASK_IDS
+from sbs_jax.integrations.t5x_model import TASK_COUNTS
 from sbs_jax.errors import UserError
 
 

@@ -11,9 +11,9 @@ from t5x.examples.t5 import network
 
 from sbs_jax.datasets import registry
 from sbs_jax.training import losses
-from sbs_jax import seqio_tasks
+from sbs_jax.integrations import seqio_tasks
 from sbs_jax.configs.training import T5Config, TrainConfig
-from sbs_jax.engines.t5x_data import TASK_IDS, TaskIdConverter
+from sbs_jax.integrations.t5x_data import TASK_IDS, TaskIdConverter
 from sbs_jax.errors import UserError
 
 # In a batch: the whole update's target tokens of each task, repeated in every row, so that a

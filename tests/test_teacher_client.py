@@ -8,7 +8,7 @@ import pytest
 from stub_server import Raw, StubServer, error, serving
 
 from sbs_jax.errors import UserError
-from sbs_jax.teacher import limits
+from sbs_jax.teacher import rate_limit
 from sbs_jax.teacher.client import Client, Failed, Stop, TooLong
 
 pytest.importorskip("openai")
@@ -193,7 +193,7 @@ def test_a_local_server_needs_no_key(stub, monkeypatch):
 
 def test_amounts_per_minute_are_spaced_out():
     async def run():
-        rate = limits.PerMinute(600.0)  # ten a second
+        rate = rate_limit.PerMinute(600.0)  # ten a second
         loop = asyncio.get_running_loop()
         began = loop.time()
         times = []
@@ -210,7 +210,7 @@ def test_amounts_per_minute_are_spaced_out():
 
 def test_no_limit_never_waits():
     async def run():
-        rate = limits.PerMinute(None)
+        rate = rate_limit.PerMinute(None)
         began = time.monotonic()
         for _ in range(1000):
             await rate.take(1e6)

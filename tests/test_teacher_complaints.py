@@ -12,7 +12,7 @@ from fault_proxy import FaultProxy
 from stub_server import StubServer, error, serving
 
 from sbs_jax.datasets.records import Record, read_jsonl
-from sbs_jax.teacher import ladder, prompts
+from sbs_jax.teacher import answer_parser, prompts
 
 pytest.importorskip("openai")
 
@@ -36,8 +36,8 @@ def test_google_research_distilling_step_by_step_issue_4_no_prompts(dataset):
     shown = prompt.exemplars[0]
     record = Record("1", shown.input, shown.label)
     assert prompt.write_completion(prompt.exemplars[-1]) in prompt.render(record)
-    read = ladder.read(prompt, record, prompt.write_completion(shown))
-    assert read == ladder.Reading(shown.rationale, shown.label, "exact")
+    read = answer_parser.read(prompt, record, prompt.write_completion(shown))
+    assert read == answer_parser.Reading(shown.rationale, shown.label, "exact")
 
 
 def test_google_research_distilling_step_by_step_issue_8_several_answer_phrases():
@@ -46,8 +46,8 @@ def test_google_research_distilling_step_by_step_issue_8_several_answer_phrases(
         "It may rain. So the answer is neutral.\n\nPremise: Snow fell.\nHypothesis: It was warm.\n"
         "Answer: Snow is cold. So the answer is contradiction."
     )
-    read = ladder.read(prompts.load("anli1"), Record("1", "p</s>h", "neutral"), text)
-    assert read == ladder.Reading("It may rain.", "neutral", "exact")
+    read = answer_parser.read(prompts.load("anli1"), Record("1", "p</s>h", "neutral"), text)
+    assert read == answer_parser.Reading("It may rain.", "neutral", "exact")
 
 
 def test_modelscope_easydistill_issue_18_a_network_fault_loses_a_long_run(stub, tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sbs_jax.errors import UserError
 from sbs_jax.teacher import journal
-from sbs_jax.teacher import settings as folder_settings
+from sbs_jax.teacher import folder_settings as folder_settings
 
 
 def row(key, text="text"):

@@ -12,7 +12,7 @@ from sbs_jax.datasets import completions
 from sbs_jax.metrics import accuracy
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.release import Release
-from sbs_jax.teacher import answers, ladder, prompts
+from sbs_jax.teacher import labels, answer_parser, prompts
 
 PROMPTS = {name: prompts.load(name) for name in prompts.names()}
 
@@ -75,32 +75,32 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "record", "text", "rationale", "label", "outcome"), CASES)
 def test_readings(name, record, text, rationale, label, outcome):
-    read = ladder.read(PROMPTS[name], record, text)
+    read = answer_parser.read(PROMPTS[name], record, text)
     assert (read.rationale, read.label, read.outcome) == (rationale, label, outcome)
 
 
 def test_every_outcome_has_a_case():
     outcomes = {case[-1] for case in CASES} | {"cut_off"}
-    assert outcomes == {*ladder.READ, *ladder.UNREAD}
+    assert outcomes == {*answer_parser.READ, *answer_parser.UNREAD}
 
 
 def test_a_cut_completion_is_not_guessed_at():
     text = "The premise does not contradict, so neutral or"
-    assert ladder.read(PROMPTS["anli1"], NLI, text, "length").outcome == "cut_off"
-    assert ladder.read(PROMPTS["anli1"], NLI, text, "stop").outcome == "last_label"
+    assert answer_parser.read(PROMPTS["anli1"], NLI, text, "length").outcome == "cut_off"
+    assert answer_parser.read(PROMPTS["anli1"], NLI, text, "stop").outcome == "last_label"
 
 
 def test_a_run_on_with_a_second_answer_is_cut():
     text = "Wet. So the answer is (d) sea.\n\nQ: Who?\nA: He. So the answer is (a) bank."
-    assert ladder.read(PROMPTS["cqa"], CQA, text) == ladder.Reading("Wet.", "sea", "exact")
+    assert answer_parser.read(PROMPTS["cqa"], CQA, text) == answer_parser.Reading("Wet.", "sea", "exact")
 
 
 def test_exact_reading_keeps_what_the_original_keeps():
     prompt = PROMPTS["cqa"]
-    read = ladder.read(prompt, CQA, "X. So the answer is (c) mill.", strictness="exact")
-    assert read == ladder.Reading("X.", "mill", "exact")
-    read = ladder.read(prompt, CQA, "X. So the answer is one of these.", strictness="exact")
-    assert read == ladder.Reading("X.", "", "no_answer")
+    read = answer_parser.read(prompt, CQA, "X. So the answer is (c) mill.", strictness="exact")
+    assert read == answer_parser.Reading("X.", "mill", "exact")
+    read = answer_parser.read(prompt, CQA, "X. So the answer is one of these.", strictness="exact")
+    assert read == answer_parser.Reading("X.", "", "no_answer")
 
 
 RECORDS = {"cqa": CQA, "svamp": SUM, "asdiv": SUM, "esnli": NLI, "anli1": NLI, "demo": NLI}
@@ -123,14 +123,14 @@ WRITING = st.lists(st.one_of(FRAGMENTS, st.text(max_size=8)), max_size=12).map("
 )
 def test_no_completion_crashes_the_ladder(name, text, finish_reason, strictness):
     prompt, record = PROMPTS[name], RECORDS[name]
-    read = ladder.read(prompt, record, text, finish_reason, strictness)
-    assert read.outcome in (*ladder.READ, *ladder.UNREAD)
+    read = answer_parser.read(prompt, record, text, finish_reason, strictness)
+    assert read.outcome in (*answer_parser.READ, *answer_parser.UNREAD)
     assert read.found == bool(read.label.strip())
     if read.found and strictness == "tolerant":
         if prompt.answer == "expression":
             assert accuracy.is_correct("equation", read.label, read.label)
         else:
-            assert read.label in answers.allowed(prompt.answer, prompt.labels, record.input)
+            assert read.label in labels.allowed(prompt.answer, prompt.labels, record.input)
 
 
 WORDS = st.lists(st.sampled_from(["it", "must", "be", "bank", "yes", "3", "(4)"]), min_size=1)
@@ -145,15 +145,15 @@ WORDS = st.lists(st.sampled_from(["it", "must", "be", "bank", "yes", "3", "(4)"]
 )
 def test_what_is_written_in_the_form_reads_back_exactly(name, words, choice, run_on):
     prompt, record = PROMPTS[name], RECORDS[name]
-    possible = answers.allowed(prompt.answer, prompt.labels, record.input) or ["(3 + (4 / 2))"]
+    possible = labels.allowed(prompt.answer, prompt.labels, record.input) or ["(3 + (4 / 2))"]
     label = possible[choice % len(possible)]
     exemplar = prompts.Exemplar(record.input, " ".join(words) + ".", label)
     text = prompt.write_completion(exemplar) + (f"{prompt.stop[0]} more" if run_on else "")
-    assert ladder.read(prompt, record, text) == ladder.Reading(exemplar.rationale, label, "exact")
+    assert answer_parser.read(prompt, record, text) == answer_parser.Reading(exemplar.rationale, label, "exact")
 
 
 def test_deep_json_does_not_overflow():
-    assert not ladder.read(PROMPTS["esnli"], NLI, '{"a":' * 5000).found
+    assert not answer_parser.read(PROMPTS["esnli"], NLI, '{"a":' * 5000).found
 
 
 SPLITS = [("cqa", "train"), ("cqa", "test"), ("svamp", "train"), ("svamp", "test")]
@@ -177,7 +177,7 @@ def test_tolerant_readings_of_the_release(release_dir):
     outcomes, right = collections.Counter(), 0
     pairs = zip(release.records("cqa", "test"), release.completions("cqa", "test"), strict=True)
     for record, text in pairs:
-        read = ladder.read(PROMPTS["cqa"], record, text, None)
+        read = answer_parser.read(PROMPTS["cqa"], record, text, None)
         outcomes[read.outcome] += 1
         right += read.label == record.label
         if read.outcome == "exact":

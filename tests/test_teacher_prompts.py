@@ -8,7 +8,7 @@ import pytest
 
 from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import answers, prompts
+from sbs_jax.teacher import labels, prompts
 from sbs_jax.teacher.requests import Recipe, unique
 
 DATASETS = ["anli1", "asdiv", "cqa", "demo", "esnli", "svamp"]
@@ -52,7 +52,7 @@ def _label_class(prompt, exemplar):
     if prompt.answer == "labels":
         return exemplar.label
     if prompt.answer == "choices":
-        return answers.shown("choices", exemplar.label, exemplar.input)[:3]
+        return labels.shown("choices", exemplar.label, exemplar.input)[:3]
     depth, outermost = 0, []
     for sign in exemplar.label[1:-1]:
         depth += (sign == "(") - (sign == ")")
@@ -71,7 +71,7 @@ def test_rendering(name, mode, label_given):
     blocks = text.split(prompt.separator)
     assert len(blocks) == 1 + (len(prompt.exemplars) if mode == "few_shot" else 1)
     assert text.endswith(f"\n{prompt.cue}")  # and no space behind it
-    shown = answers.shown(prompt.answer, record.label, record.input)
+    shown = labels.shown(prompt.answer, record.label, record.input)
     assert (f"The answer is {shown}. " in blocks[-1]) == label_given
     if mode == "few_shot":
         for block, exemplar in zip(blocks[:-1], prompt.exemplars, strict=True):

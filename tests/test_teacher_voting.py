@@ -3,7 +3,7 @@
 import pytest
 
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher.ladder import Reading
+from sbs_jax.teacher.answer_parser import Reading
 from sbs_jax.teacher.voting import Answer, vote
 
 RECORD = Record("1", "q", "gold")

@@ -102,12 +102,12 @@ def main(argv: list[str]) -> int | None:
 
 
 def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
-    from sbs_jax.teacher import annotate, planning
+    from sbs_jax.teacher import annotate, cost_estimate
 
     job = annotate.Job(folder, _inputs(folder), _recipe(prompt), FLAGS.n, _shard())
     prices = _prices()
     if FLAGS.dry_run:
-        print(planning.describe(annotate.plan(job), job.recipe, prices, job.n))
+        print(cost_estimate.describe(annotate.plan(job), job.recipe, prices, job.n))
         return None
     if FLAGS.batch_export:
         return _exported(annotate.export_batch(job))

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import batch_api, imports, journal, outputs, planning, requests, settings
-from sbs_jax.teacher.asking import Asker, Outcome, missing
+from sbs_jax.teacher import batch_api, existing_completions, journal, outputs, cost_estimate, requests, folder_settings
+from sbs_jax.teacher.runner import Asker, Outcome, missing
 from sbs_jax.teacher.client import Client
 from sbs_jax.teacher.journal import Journal
-from sbs_jax.teacher.ladder import Strictness
+from sbs_jax.teacher.answer_parser import Strictness
 from sbs_jax.teacher.outputs import Inputs, ParseReport
-from sbs_jax.teacher.planning import Plan
+from sbs_jax.teacher.cost_estimate import Plan
 from sbs_jax.teacher.progress import Prices, Progress
 from sbs_jax.teacher.prompts import Prompt
-from sbs_jax.teacher.reportcard import ReportCard
+from sbs_jax.teacher.report_card import ReportCard
 from sbs_jax.teacher.requests import Recipe, Request
 from sbs_jax.teacher.voting import Filters
 
@@ -85,9 +85,9 @@ def check_inputs(folder: Path, inputs: dict[str, Path]) -> None:
 
 def plan(job: Job) -> Plan:
     """What `ask` would send; reads the folder and writes nothing."""
-    settings.check(job.folder, job.recipe.settings())
+    folder_settings.check(job.folder, job.recipe.settings())
     with Journal(job.folder) as existing:
-        found = planning.plan(job.recipe, job.requests(), existing, job.n)
+        found = cost_estimate.plan(job.recipe, job.requests(), existing, job.n)
     found.records = sum(1 for _ in job.records())
     return found
 
@@ -101,7 +101,7 @@ def ask(
     full; everything answered by then is kept.
     """
     client = connect()
-    settings.claim(job.folder, job.recipe.settings())
+    folder_settings.claim(job.folder, job.recipe.settings())
     with journal.writing(job.folder, job.journal_name) as written:
         wanted = sum(1 for request in job.requests() if missing(written, request, job.n))
         progress = Progress(wanted, prices)
@@ -134,14 +134,14 @@ async def _ask(
 
 def export_batch(job: Job) -> list[Path]:
     """Writes what is missing as files for the Batch API."""
-    settings.claim(job.folder, job.recipe.settings())
+    folder_settings.claim(job.folder, job.recipe.settings())
     with Journal(job.folder) as existing:
         return batch_api.export(job.folder, existing, job.requests(), job.recipe.api, job.n)
 
 
 def load_batch(job: Job, paths: list[Path]) -> batch_api.Loaded:
     """Adds the Batch API's result files to the journal."""
-    settings.claim(job.folder, job.recipe.settings())
+    folder_settings.claim(job.folder, job.recipe.settings())
     with journal.writing(job.folder, job.journal_name) as written:
         return batch_api.load(written, job.requests(), job.n, paths)
 
@@ -170,16 +170,16 @@ def import_completions(
 
     Raises UserError where the folder belongs to other settings or another process.
     """
-    settings.claim(folder, imports.settings(prompt, teacher))
+    folder_settings.claim(folder, existing_completions.settings(prompt, teacher))
     with journal.writing(folder) as written:
         for split, records in inputs.items():
             pairs = zip(records(), completions(split), strict=True)
-            imports.add(written, teacher, pairs)
+            existing_completions.add(written, teacher, pairs)
     return _finish(
         folder,
         inputs,
         prompt,
-        lambda record: imports.record_sha(teacher, record),
+        lambda record: existing_completions.record_sha(teacher, record),
         (1, filters, strictness),
     )
 

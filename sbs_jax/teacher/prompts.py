@@ -24,8 +24,8 @@ from sbs_jax.datasets import completions
 from sbs_jax.metrics import accuracy
 from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import SEPARATOR, Record
-from sbs_jax.teacher import answers
-from sbs_jax.teacher.answers import Kind
+from sbs_jax.teacher import labels as answers
+from sbs_jax.teacher.labels import Kind
 
 FOLDER = Path(__file__).parent / "prompts"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sbs_jax.metrics import accuracy
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import ladder
-from sbs_jax.teacher.ladder import Reading
+from sbs_jax.teacher import answer_parser
+from sbs_jax.teacher.answer_parser import Reading
 from sbs_jax.teacher.prompts import Prompt
 
 
@@ -87,7 +87,7 @@ def vote(metric: str, record: Record, readings: Sequence[Reading]) -> Answer:
 def _preference(reading: Reading) -> tuple[bool, int, int]:
     return (
         not reading.rationale.strip(),
-        ladder.READ.index(reading.outcome),
+        answer_parser.READ.index(reading.outcome),
         len(reading.rationale),
     )
 

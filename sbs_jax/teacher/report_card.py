@@ -6,7 +6,7 @@ from typing import Any
 
 from sbs_jax.metrics import accuracy
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.teacher import answers
+from sbs_jax.teacher import labels as answers
 from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.voting import Answer
 

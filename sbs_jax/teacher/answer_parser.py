@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import answers
+from sbs_jax.teacher import labels
 from sbs_jax.teacher.prompts import Prompt
 
 Strictness = Literal["tolerant", "exact"]
@@ -77,11 +77,11 @@ def read(
         return _unread("cut_off" if finish_reason == "length" else "empty")
     space = (prompt.answer, prompt.labels, record.input)
     after_phrase = _after_phrase(block)
-    if after_phrase and answers.hedges(*space, after_phrase[1]):
+    if after_phrase and labels.hedges(*space, after_phrase[1]):
         return _unread("several")
     outside = False
     for rung, rationale, wording in _candidates(prompt, block, after_phrase):
-        label = answers.meant(*space, wording)
+        label = labels.meant(*space, wording)
         if label is not None:
             if rung == "exact" and label != wording:
                 rung = "spelling"
@@ -91,7 +91,7 @@ def read(
         return _unread("cut_off")
     if outside:
         return _unread("outside")
-    label = answers.last_meant(*space, block)
+    label = labels.last_meant(*space, block)
     return Reading(block, label, "last_label") if label else _unread("no_answer")
 
 

@@ -23,10 +23,11 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import numpy as np
 
-from sbs_jax.training import losses, optimizers, train_step as step
-from sbs_jax.input_pipeline import packing
 from sbs_jax.configs.training import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.input_pipeline import packing
+from sbs_jax.training import losses, optimizers
+from sbs_jax.training import train_step as step
 
 QUESTIONS = 32
 STEPS = 3

@@ -22,11 +22,11 @@ from typing import Any
 
 from absl import app, flags
 
-from sbs_jax.datasets import registry
 from sbs_jax.configs import gin_loader
-from sbs_jax.utils import paths
 from sbs_jax.configs.training import TrainConfig
+from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 # T5X's files bind the function `train` of the program that runs; `_t5x` puts it here.
 _TRAIN = "train"
@@ -80,8 +80,10 @@ def _seqio_batches(arguments: dict[str, Any]) -> Iterator[dict]:
 
 
 def _our_losses(config: TrainConfig, batches: list[dict], params: dict) -> list[list[float]]:
-    from sbs_jax.training import losses as objective, optimizers, train_step as step
     from sbs_jax.distributed.partitioning import Partitioner
+    from sbs_jax.training import losses as objective
+    from sbs_jax.training import optimizers
+    from sbs_jax.training import train_step as step
 
     partitioner = Partitioner.of(config.partitioner)
     schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)

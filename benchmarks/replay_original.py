@@ -97,9 +97,11 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
     """Trains the recorded steps and decodes the recorded questions; returns the differences."""
     import jax
 
-    from sbs_jax.training import gradients, losses as objective, optimizers, train_step as step
     from sbs_jax.checkpoints.formats import hf
     from sbs_jax.distributed.partitioning import Partitioner
+    from sbs_jax.training import gradients, optimizers
+    from sbs_jax.training import losses as objective
+    from sbs_jax.training import train_step as step
 
     params = hf.load_params(case.weights("init"))
     config = hf.infer_config(params)

@@ -13,9 +13,9 @@ import json
 import pathlib
 import statistics
 
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.studies import demo, runner
 from sbs_jax.studies.demo import Arm, Grid
-from sbs_jax.metrics.accuracy import Accuracy
 
 METHODS = {"standard": "finetune", "step_by_step": "step_by_step"}
 LEARNING_RATES = (1e-3, 3e-3)

@@ -5,8 +5,8 @@ import pathlib
 import pytest
 
 from sbs_jax.datasets import asdiv
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
+from sbs_jax.errors import UserError
 
 _PROBLEM = (
     '<Problem ID="made-{i}"><Body>A zorn has {i} horns. </Body><Question>How many is that?'

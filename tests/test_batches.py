@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_packing import read_back
 
-from sbs_jax.input_pipeline.batches import Batches, eval_batches, iterate, stream
 from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline.batches import Batches, eval_batches, iterate, stream
 from sbs_jax.input_pipeline.packing import RowLengths
 
 LABEL, RATIONALE = 1, 2

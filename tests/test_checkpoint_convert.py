@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sbs_jax.cli import main
-from sbs_jax.runs import run_dir
-from sbs_jax.input_pipeline import vocabularies
-from sbs_jax.utils import paths
 from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats import hf, hf_write, t5x
 from sbs_jax.checkpoints.formats.params import LazyArray
+from sbs_jax.cli import main
 from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.runs import run_dir
+from sbs_jax.utils import paths
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -12,16 +12,16 @@ import pytest
 import transformers_python
 from safetensors.numpy import load_file, save_file
 
-from sbs_jax.utils import paths
-from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats import hf, hf_write
 from sbs_jax.checkpoints.formats.params import read_all
 from sbs_jax.configs.training import T5Config
-from sbs_jax.models.decoding import greedy
-from sbs_jax.errors import UserError
-from sbs_jax.models.t5 import Transformer
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.models.decoding import greedy
+from sbs_jax.models.t5 import Transformer
+from sbs_jax.utils import paths
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 import torch_files
 from safetensors.numpy import load_file
 
-from sbs_jax.cli import main
-from sbs_jax.checkpoints.formats import hf, hf_write
 from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats import hf, hf_write
+from sbs_jax.cli import main
 from sbs_jax.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

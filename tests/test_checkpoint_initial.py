@@ -8,14 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from sbs_jax.inference import student
-from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints.formats.params import nested, read_all, shapes_of
 from sbs_jax.checkpoints.manager import Store
-from sbs_jax.errors import UserError
-from sbs_jax.models.t5 import init_params
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.inference import student
+from sbs_jax.models.t5 import init_params
 
 WRITERS = {"hf": hf_write.write, "t5x": t5x.write, "sbs": native.write}
 NAMES = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}

@@ -12,8 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sbs_jax.checkpoints import initial, orbax_setup
-from sbs_jax.checkpoints.formats import t5x, zarr
 from sbs_jax.checkpoints.convert import convert
+from sbs_jax.checkpoints.formats import t5x, zarr
 from sbs_jax.checkpoints.formats.params import nested
 from sbs_jax.errors import UserError
 

@@ -11,9 +11,9 @@ import sentencepiece
 import transformers_python
 from sentencepiece import sentencepiece_model_pb2 as pb
 
+from sbs_jax.checkpoints.formats import hf_tokenizer
 from sbs_jax.datasets import demo
 from sbs_jax.input_pipeline import vocabularies
-from sbs_jax.checkpoints.formats import hf_tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("SBS_SHARED", ROOT.parent / "shared"))

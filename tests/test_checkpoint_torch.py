@@ -26,9 +26,9 @@ from torch_files import (
     write_stream,
 )
 
-from sbs_jax.cli import main
 from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats import hf, hf_write, torch_file
+from sbs_jax.cli import main
 from sbs_jax.errors import UserError
 
 WRITERS = {"archive": write_archive, "stream": write_stream}

@@ -11,10 +11,9 @@ import sys
 
 import pytest
 
-from sbs_jax.cli import main
+from sbs_jax.cli import main, train
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
-from sbs_jax.cli import train
 
 FRAMEWORKS = {"jax", "flax", "tensorflow", "seqio", "grain", "matplotlib", "scipy"}
 EXPERIMENT = """

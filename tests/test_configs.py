@@ -9,11 +9,17 @@ import sys
 import pytest
 
 from sbs_jax.configs import training
-from sbs_jax.models import layers
+from sbs_jax.configs.training import (
+    OptimizerConfig,
+    PartitionerConfig,
+    StudyConfig,
+    T5Config,
+    TrainConfig,
+)
 from sbs_jax.distributed import partitioning
-from sbs_jax.utils import paths
-from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, StudyConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
+from sbs_jax.models import layers
+from sbs_jax.utils import paths
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KINDS = (TrainConfig, T5Config, OptimizerConfig, PartitionerConfig, StudyConfig)

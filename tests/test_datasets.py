@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from sbs_jax.datasets import registry, release, splits
-from sbs_jax.utils import paths
+from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.datasets.registry import Dataset, add_dataset
 from sbs_jax.errors import UserError
-from sbs_jax.datasets.records import Record, write_jsonl
+from sbs_jax.utils import paths
 
 registry.defer_seqio()
 

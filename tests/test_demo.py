@@ -15,11 +15,12 @@ import time
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.datasets import registry, demo as demo_data, records
-from sbs_jax.studies import demo
 from sbs_jax.configs import gin_loader
-from sbs_jax.studies.demo import Arm, Grid
+from sbs_jax.datasets import demo as demo_data
+from sbs_jax.datasets import records, registry
 from sbs_jax.errors import UserError
+from sbs_jax.studies import demo
+from sbs_jax.studies.demo import Arm, Grid
 
 TINY = Grid(
     arms=(Arm("standard", "finetune"), Arm("step_by_step", "step_by_step")),

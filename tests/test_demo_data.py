@@ -8,11 +8,11 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 
 from sbs_jax.datasets import completions, demo, records
-from sbs_jax.input_pipeline import vocabularies
-from sbs_jax.utils import paths
-from sbs_jax.errors import UserError
-from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.utils import paths
 
 SPLITS = ("train", "validation", "test")
 # Of train, validation and test of seed 0 as `sbs data` would write them: changes only when the

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from sbs_jax.datasets import demo
 from sbs_jax.cli import annotate
+from sbs_jax.datasets import demo
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "annotate.md").read_text(encoding="utf-8")

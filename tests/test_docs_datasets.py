@@ -43,7 +43,7 @@ def test_the_examples_run_and_show_both_engines(tmp_path: pathlib.Path) -> None:
 def test_the_page_names_every_argument_and_method() -> None:
     import inspect
 
-    from sbs_jax.datasets import registry, methods
+    from sbs_jax.datasets import methods, registry
 
     text = PAGE.read_text(encoding="utf-8")
     for name in inspect.signature(registry.add_dataset).parameters:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sbs_jax.utils import download
 from sbs_jax.errors import UserError
+from sbs_jax.utils import download
 
 BODY = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(BODY).hexdigest()

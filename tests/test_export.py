@@ -16,19 +16,20 @@ import pytest
 import transformers_python
 from safetensors.numpy import load_file
 
-from sbs_jax.cli import main
-from sbs_jax.datasets import registry, demo as demo_data
-from sbs_jax.inference import student
-from sbs_jax.training import trainer
-from sbs_jax.input_pipeline import vocabularies
-from sbs_jax.configs import gin_loader
-from sbs_jax.utils import paths
 from sbs_jax.checkpoints.formats import native
 from sbs_jax.checkpoints.formats.params import read_all
-from sbs_jax.models.decoding import greedy
-from sbs_jax.export import stablehlo
-from sbs_jax.models.t5 import Transformer
+from sbs_jax.cli import main
+from sbs_jax.configs import gin_loader
+from sbs_jax.datasets import demo as demo_data
+from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.export import stablehlo
+from sbs_jax.inference import student
+from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.models.decoding import greedy
+from sbs_jax.models.t5 import Transformer
+from sbs_jax.training import trainer
+from sbs_jax.utils import paths
 
 import gin  # isort: skip
 

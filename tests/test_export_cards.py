@@ -6,8 +6,8 @@ import made_checkpoints as made
 import pytest
 from test_checkpoint_tokenizer import train
 
-from sbs_jax.cli import main
 from sbs_jax.checkpoints.formats import native
+from sbs_jax.cli import main
 from sbs_jax.export import model_card, student
 
 COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from sbs_jax.configs import gin_loader
 from sbs_jax.datasets import registry
 from sbs_jax.models import t5
-from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 
 MODELS = sorted((paths.gin_dir() / "sbs_models").glob("*.gin"))

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from test_trainer import config_of
 
-from sbs_jax.training import optimizers, train_step, trainer, updates
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.training import optimizers, train_step, trainer, updates
 
 BATCH, QUESTIONS = 32, 800  # of the embedded dataset: 25 updates are an epoch
 PATIENCE = 120.0

@@ -16,12 +16,12 @@ import jax
 import numpy as np
 import pytest
 
-from sbs_jax.distributed import multihost
-from sbs_jax.training import optimizers, train_step
-from sbs_jax.runs import run_dir
 from sbs_jax.checkpoints.manager import Store
-from sbs_jax.errors import UserError
+from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.runs import run_dir
+from sbs_jax.training import optimizers, train_step
 
 COMMAND = [
     sys.executable,
@@ -96,7 +96,9 @@ def params_of(model_dir: Path) -> list[np.ndarray]:
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
     with Store(model_dir / "checkpoints", read_only=True) as store:
-        state, _ = store.restore_latest(train_step.abstract_state(config.model, optimizer, partitioner))
+        state, _ = store.restore_latest(
+            train_step.abstract_state(config.model, optimizer, partitioner)
+        )
     return jax.tree.leaves(jax.device_get(state.params))
 
 

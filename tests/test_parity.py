@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from sbs_jax.models import decoding
 from sbs_jax.checkpoints.formats import hf
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.models import decoding
 
 LOSS, GRAD_NORM = 1e-5, 1e-4
 WEIGHTS = {"micro": 2e-6, "pt": 2e-5}

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.datasets import registry, records
+from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
+from sbs_jax.datasets import records, registry
+from sbs_jax.errors import UserError
 from sbs_jax.inference import predict, prediction_files
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
-from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
-from sbs_jax.errors import UserError
 
 registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")

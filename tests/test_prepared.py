@@ -6,10 +6,10 @@ import pytest
 from fixtures_release import TEST, TRAIN, VALIDATION, write_release
 
 from sbs_jax.datasets import prepare
-from sbs_jax.errors import UserError
-from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.datasets.records import Record, read_jsonl
 from sbs_jax.datasets.release import Release
+from sbs_jax.errors import UserError
+from sbs_jax.metrics.accuracy import Accuracy
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import zipfile
 import pytest
 from fixtures_release import TEST, TRAIN, UNREADABLE_ROW, VALIDATION, write_release, zip_folder
 
-from sbs_jax.errors import UserError
-from sbs_jax.metrics.accuracy import accuracy
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.release import RELEASED, Release
+from sbs_jax.errors import UserError
+from sbs_jax.metrics.accuracy import accuracy
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import sys
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.reporting import page as report
-from sbs_jax.runs import reader
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.reporting import page as report
+from sbs_jax.runs import reader
 
 N = 100
 # arm -> fraction -> correct of 100 by seed

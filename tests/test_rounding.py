@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from test_step import CONFIG, examples
 from test_trainer import MODEL, config_of, final_params
 
-from sbs_jax.training import losses as objective, optimizers, stochastic_rounding, train_step as step, trainer
-from sbs_jax.input_pipeline import packing
 from sbs_jax.checkpoints.convert import convert
 from sbs_jax.configs.training import OptimizerConfig, T5Config
-from sbs_jax.training.gradients import make_gradients
-from sbs_jax.models.t5 import init_params
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.input_pipeline import packing
+from sbs_jax.models.t5 import init_params
+from sbs_jax.training import losses as objective
+from sbs_jax.training import optimizers, stochastic_rounding, trainer
+from sbs_jax.training import train_step as step
+from sbs_jax.training.gradients import make_gradients
 from sbs_jax.training.stochastic_rounding import stochastic_round
 
 BFLOAT16 = dataclasses.replace(CONFIG, param_dtype="bfloat16")
@@ -120,7 +122,9 @@ def test_it_learns_as_float32_does_at_a_rate_that_rounding_to_nearest_loses(monk
     exact = learned(CONFIG)
     assert exact > 0.2
     assert learned(BFLOAT16) == pytest.approx(exact, rel=0.1)
-    monkeypatch.setattr(stochastic_rounding, "stochastic_round", lambda x, rng: x.astype(jnp.bfloat16))
+    monkeypatch.setattr(
+        stochastic_rounding, "stochastic_round", lambda x, rng: x.astype(jnp.bfloat16)
+    )
     # A width of its own: what was traced with the real rounding is not used again.
     assert learned(dataclasses.replace(BFLOAT16, mlp_dim=40)) < 0.5 * exact
 

@@ -13,11 +13,11 @@ import seqio
 import tensorflow as tf
 
 from sbs_jax.datasets import registry, release
-from sbs_jax.integrations import seqio_tasks
-from sbs_jax.input_pipeline import token_cache, vocabularies
-from sbs_jax.utils import paths
-from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.datasets.methods import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
+from sbs_jax.datasets.records import Record, write_jsonl
+from sbs_jax.input_pipeline import token_cache, vocabularies
+from sbs_jax.integrations import seqio_tasks
+from sbs_jax.utils import paths
 
 registry.defer_seqio()
 
@@ -56,7 +56,9 @@ def data_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib
     return tmp_path
 
 
-def _rows(dataset: registry.Dataset, split: str, view: str, table: token_cache.TokenTable) -> list[int]:
+def _rows(
+    dataset: registry.Dataset, split: str, view: str, table: token_cache.TokenTable
+) -> list[int]:
     """The rows a SeqIO task gives: of the training split only those with a target."""
     _, rows = dataset.rows(split)
     return [r for r in rows.tolist() if split != "train" or table.target_lengths[r]]

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.splits import first_rows, subsample_rows, train_test_rows
+from sbs_jax.errors import UserError
 
 _ROWS = {"cqa": 9741, "svamp": 800}
 

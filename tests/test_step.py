@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sbs_jax.datasets import registry
-from sbs_jax.training import gradients, losses, optimizers, train_step as step
-from sbs_jax.input_pipeline import packing
 from sbs_jax.configs import gin_loader
 from sbs_jax.configs.training import T5Config
-from sbs_jax.errors import UserError
+from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import packing
+from sbs_jax.training import gradients, losses, optimizers
+from sbs_jax.training import train_step as step
 
 registry.defer_seqio()
 

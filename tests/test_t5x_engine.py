@@ -14,13 +14,13 @@ import seqio
 from flax import traverse_util
 from jax.sharding import PartitionSpec
 
-from sbs_jax.datasets import registry, methods
-from sbs_jax.training import losses as objective
-from sbs_jax.integrations import seqio_tasks
-from sbs_jax.input_pipeline import packing
 from sbs_jax.checkpoints.formats import t5x
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.datasets import methods, registry
 from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import packing
+from sbs_jax.integrations import seqio_tasks
+from sbs_jax.training import losses as objective
 
 if not importlib.util.find_spec("t5x"):
     pytest.skip("needs upstream T5X (docs/t5x.md)", allow_module_level=True)

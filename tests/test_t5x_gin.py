@@ -12,7 +12,7 @@ import gin
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.configs import training, gin_loader, gin_scanner
+from sbs_jax.configs import gin_loader, gin_scanner, training
 from sbs_jax.utils import paths
 
 SCRIPTS = {}

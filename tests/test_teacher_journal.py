@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbs_jax.errors import UserError
-from sbs_jax.teacher import journal
 from sbs_jax.teacher import folder_settings as folder_settings
+from sbs_jax.teacher import journal
 
 
 def row(key, text="text"):

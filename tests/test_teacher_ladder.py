@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbs_jax.datasets import completions
-from sbs_jax.metrics import accuracy
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.release import Release
-from sbs_jax.teacher import labels, answer_parser, prompts
+from sbs_jax.metrics import accuracy
+from sbs_jax.teacher import answer_parser, labels, prompts
 
 PROMPTS = {name: prompts.load(name) for name in prompts.names()}
 
@@ -92,7 +92,9 @@ def test_a_cut_completion_is_not_guessed_at():
 
 def test_a_run_on_with_a_second_answer_is_cut():
     text = "Wet. So the answer is (d) sea.\n\nQ: Who?\nA: He. So the answer is (a) bank."
-    assert answer_parser.read(PROMPTS["cqa"], CQA, text) == answer_parser.Reading("Wet.", "sea", "exact")
+    assert answer_parser.read(PROMPTS["cqa"], CQA, text) == answer_parser.Reading(
+        "Wet.", "sea", "exact"
+    )
 
 
 def test_exact_reading_keeps_what_the_original_keeps():
@@ -149,7 +151,9 @@ def test_what_is_written_in_the_form_reads_back_exactly(name, words, choice, run
     label = possible[choice % len(possible)]
     exemplar = prompts.Exemplar(record.input, " ".join(words) + ".", label)
     text = prompt.write_completion(exemplar) + (f"{prompt.stop[0]} more" if run_on else "")
-    assert answer_parser.read(prompt, record, text) == answer_parser.Reading(exemplar.rationale, label, "exact")
+    assert answer_parser.read(prompt, record, text) == answer_parser.Reading(
+        exemplar.rationale, label, "exact"
+    )
 
 
 def test_deep_json_does_not_overflow():

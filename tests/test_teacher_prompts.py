@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
+from sbs_jax.errors import UserError
 from sbs_jax.teacher import labels, prompts
 from sbs_jax.teacher.requests import Recipe, unique
 

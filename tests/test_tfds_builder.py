@@ -6,10 +6,10 @@ import pathlib
 import pytest
 from fixtures_release import TEST, TRAIN, VALIDATION, write_release, zip_folder
 
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.release import Release
 from sbs_jax.datasets.splits import train_test_rows
+from sbs_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from sbs_jax.datasets import registry
-from sbs_jax.input_pipeline import token_cache, vocabularies
-from sbs_jax.datasets.registry import Dataset
-from sbs_jax.errors import UserError
-from sbs_jax.datasets.records import Record, write_jsonl
-from sbs_jax.datasets.sources import Function, JsonlFolder
-from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.datasets.methods import RELEASED_PREFIXES, VIEWS, Prefixes
+from sbs_jax.datasets.records import Record, write_jsonl
+from sbs_jax.datasets.registry import Dataset
+from sbs_jax.datasets.sources import Function, JsonlFolder
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import token_cache, vocabularies
+from sbs_jax.input_pipeline.token_cache import TokenTable
 
 BYTES = vocabularies.load("bytes")
 LENGTHS = {"inputs": 64, "targets": 16}

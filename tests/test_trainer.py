@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sbs_jax.datasets import registry
-from sbs_jax.input_pipeline import pipeline
-from sbs_jax.inference import student
-from sbs_jax.runs import run_dir
-from sbs_jax.training import trainer, updates
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
-from sbs_jax.errors import UserError
+from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.inference import student
+from sbs_jax.input_pipeline import pipeline
+from sbs_jax.runs import run_dir
+from sbs_jax.training import trainer, updates
 
 registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")

@@ -11,13 +11,14 @@ import optax
 import pytest
 from test_trainer import MODEL, config_of, final_params, metrics_of
 
-from sbs_jax.input_pipeline import pipeline
-from sbs_jax.training import losses, optimizers, train_step as step, trainer
-from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.configs.training import OptimizerConfig, TrainConfig
-from sbs_jax.errors import UserError
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import pipeline
+from sbs_jax.input_pipeline.batches import Batches
+from sbs_jax.training import losses, optimizers, trainer
+from sbs_jax.training import train_step as step
 
 BAD = 5  # index of the batch that is made to fail; update 6
 

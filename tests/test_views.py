@@ -2,8 +2,8 @@
 
 import pytest
 
-from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.methods import METHODS, RELEASED_PREFIXES, VIEWS, Prefixes
+from sbs_jax.datasets.records import Record
 
 RECORD = Record("1", "2 + 2?", "four", "Two and two.", "five")
 # The only blank that is not empty in the released data is " ".

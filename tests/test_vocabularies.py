@@ -5,9 +5,14 @@ import pathlib
 
 import pytest
 
-from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.errors import UserError
-from sbs_jax.input_pipeline.vocabularies import SentencePieceVocabulary, encode_text, encode_texts, load
+from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.input_pipeline.vocabularies import (
+    SentencePieceVocabulary,
+    encode_text,
+    encode_texts,
+    load,
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints.formats.params import Checkpoint, read_all
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError

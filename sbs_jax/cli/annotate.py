@@ -23,9 +23,9 @@ from typing import Any
 
 from absl import flags
 
-from sbs_jax.utils import paths
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record, read_jsonl
+from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 

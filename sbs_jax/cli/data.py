@@ -16,8 +16,8 @@ import sys
 
 from absl import flags
 
-from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 

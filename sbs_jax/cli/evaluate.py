@@ -38,8 +38,8 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Scores and prints."""
-    from sbs_jax.datasets import registry
     from sbs_jax.configs import gin_loader
+    from sbs_jax.datasets import registry
     from sbs_jax.utils import paths
 
     if FLAGS.data_dir:

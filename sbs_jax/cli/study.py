@@ -14,8 +14,8 @@ import os
 
 from absl import flags
 
-from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 
@@ -59,7 +59,9 @@ def main(argv: list[str]) -> None:
     registry.defer_seqio()
     from sbs_jax.studies import gin_study
 
-    config, runs, modules = gin_study.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
+    config, runs, modules = gin_study.load(
+        FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths
+    )
     if FLAGS.dry_run:
         print(gin_study.describe(config, runs))
         return

@@ -11,8 +11,8 @@ RUN is train (the default), eval or infer, after the module of T5X:
 
 from absl import flags
 
-from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 ARGUMENTS = "[RUN]"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 if TYPE_CHECKING:
-    from sbs_jax.datasets.registry import Selection
-    from sbs_jax.datasets.records import Record
     from sbs_jax.datasets.methods import Prefixes, View
+    from sbs_jax.datasets.records import Record
+    from sbs_jax.datasets.registry import Selection
     from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 FLAGS = flags.FlagValues()
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _list() -> Iterator[str]:
-    from sbs_jax.datasets import registry, methods
+    from sbs_jax.datasets import methods, registry
 
     for name in registry.names():
         dataset = registry.get(name)

@@ -16,9 +16,9 @@ import os
 
 from absl import flags
 
-from sbs_jax.utils import paths
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 
@@ -135,8 +135,8 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> int | None:
     """Parses gin, then trains (or prints the configuration)."""
-    from sbs_jax.datasets import registry
     from sbs_jax.configs import gin_loader
+    from sbs_jax.datasets import registry
 
     if not FLAGS.gin_file:
         raise UserError("--gin_file is required (sbs train --help)")

@@ -9,11 +9,11 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from xml.parsers import expat
 
-from sbs_jax.metrics import equations
 from sbs_jax.datasets import splits
-from sbs_jax.errors import UserError
-from sbs_jax.metrics.accuracy import Metric
 from sbs_jax.datasets.records import Record
+from sbs_jax.errors import UserError
+from sbs_jax.metrics import equations
+from sbs_jax.metrics.accuracy import Metric
 
 METRIC: Metric = "equation"
 CARVE_VALIDATION = 0.1

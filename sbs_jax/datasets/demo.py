@@ -26,9 +26,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from sbs_jax.datasets import completions
+from sbs_jax.datasets.records import Record
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.datasets.records import Record
 
 _NOUN_LIST = """
 bavik belmor bonvit brunda dallip defrin doskel dunwip fandol felsin

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from sbs_jax.datasets import completions
-from sbs_jax.utils import download
 from sbs_jax.datasets.archive import Archive
+from sbs_jax.datasets.records import SEPARATOR, Record
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Metric
-from sbs_jax.datasets.records import SEPARATOR, Record
+from sbs_jax.utils import download
 
 # The version of 2023-07-06; the digest is the id that git gives to the file.
 URL = (

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record, lines, read_jsonl
+from sbs_jax.errors import UserError
 
 Read = Callable[[str], Iterable[Record]]
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sbs_jax.input_pipeline import batches
-from sbs_jax.distributed import multihost
-from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.configs.training import T5Config
-from sbs_jax.datasets.registry import Selection
-from sbs_jax.models.decoding import greedy
-from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.datasets.records import Record
+from sbs_jax.datasets.registry import Selection
+from sbs_jax.distributed import multihost
+from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.input_pipeline import batches
 from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.metrics import accuracy as metrics
+from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.models.decoding import greedy
 
 _WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax.evaluation import evaluator
-from sbs_jax.distributed import multihost
-from sbs_jax.input_pipeline import pipeline
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.evaluation.evaluator import Result, Split
-from sbs_jax.training.metrics_writer import say
+from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.evaluation import evaluator
+from sbs_jax.evaluation.evaluator import Result, Split
+from sbs_jax.input_pipeline import pipeline
+from sbs_jax.training.metrics_writer import say
 
 _FILE = "results.json"
 _LIBRARIES = ("sbs_jax", "jax", "flax", "optax", "orbax-checkpoint", "sentencepiece")

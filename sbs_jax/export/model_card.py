@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sbs_jax.datasets.methods import ANSWER_PHRASE
 from sbs_jax.export.student import CONFIG_GIN, Student
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.datasets.methods import ANSWER_PHRASE
 
 _PAPER = "[Distilling Step-by-Step](https://arxiv.org/abs/2305.02301)"
 

@@ -18,18 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats.hf_tokenizer import SPIECE
 from sbs_jax.checkpoints.formats.hf_write import write_safetensors
 from sbs_jax.checkpoints.formats.params import nested, shapes_of
 from sbs_jax.configs.training import T5Config
-from sbs_jax.models.decoding import greedy
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.export import model_card
 from sbs_jax.export.student import Student
+from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.models.decoding import greedy
 from sbs_jax.models.t5 import Transformer
-from sbs_jax.distributed.partitioning import Partitioner
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"

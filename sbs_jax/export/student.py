@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.datasets import registry, methods
-from sbs_jax.inference import student
-from sbs_jax.runs import run_dir
-from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats.params import Checkpoint
 from sbs_jax.configs.training import T5Config, TrainConfig
-from sbs_jax.errors import UserError
+from sbs_jax.datasets import methods, registry
 from sbs_jax.datasets.methods import Method
+from sbs_jax.errors import UserError
+from sbs_jax.inference import student
+from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.runs import run_dir
 
 CONFIG_GIN = "config.gin"
 _RESULTS = "results.json"

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sbs_jax.datasets import registry, methods
-from sbs_jax.inference import prediction_files
-from sbs_jax.runs import run_dir
-from sbs_jax.input_pipeline import token_cache
+from sbs_jax.datasets import methods, registry
+from sbs_jax.datasets.methods import View
+from sbs_jax.datasets.records import Record
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.evaluation.evaluator import Decoder
-from sbs_jax.training.metrics_writer import duration, say
-from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.inference import prediction_files
 from sbs_jax.inference.prediction_files import Answers, BadRow, Question
-from sbs_jax.datasets.records import Record
 from sbs_jax.inference.student import load_student, vocabulary_of
-from sbs_jax.datasets.methods import View
+from sbs_jax.input_pipeline import token_cache
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.runs import run_dir
+from sbs_jax.training.metrics_writer import duration, say
 
 # Batches made of questions of similar length; as many as these are lost by a kill.
 _BATCHES_AT_ONCE = 16

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
+from sbs_jax.errors import UserError
 
 STDIN = STDOUT = "-"
 

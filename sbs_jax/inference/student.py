@@ -6,16 +6,16 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax.evaluation import evaluator, results
-from sbs_jax.runs import run_dir
-from sbs_jax.input_pipeline import pipeline, vocabularies
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.errors import UserError
-from sbs_jax.evaluation.evaluator import Result
-from sbs_jax.models.t5 import init_params
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.evaluation import evaluator, results
+from sbs_jax.evaluation.evaluator import Result
+from sbs_jax.input_pipeline import pipeline, vocabularies
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.models.t5 import init_params
+from sbs_jax.runs import run_dir
 
 
 def load_student(

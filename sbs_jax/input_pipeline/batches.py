@@ -17,8 +17,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from sbs_jax.input_pipeline import packing
 from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import packing
 from sbs_jax.input_pipeline.packing import Batch, Lengths, Placement, RowLengths, round_up
 
 _log = logging.getLogger(__name__)

@@ -5,21 +5,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbs_jax.datasets import registry, methods
-from sbs_jax.input_pipeline import token_cache, vocabularies
-from sbs_jax.metrics import accuracy
-from sbs_jax.utils import paths
-from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.configs.training import TrainConfig
+from sbs_jax.datasets import methods, registry
+from sbs_jax.datasets.methods import View
+from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import Selection
 from sbs_jax.errors import UserError
 from sbs_jax.evaluation.evaluator import Split
-from sbs_jax.training.metrics_writer import say
-from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.datasets.records import Record
+from sbs_jax.input_pipeline import token_cache, vocabularies
+from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.input_pipeline.token_cache import TokenTable
-from sbs_jax.datasets.methods import View
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.metrics import accuracy
+from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.training.metrics_writer import say
+from sbs_jax.utils import paths
 
 
 @dataclasses.dataclass(frozen=True)

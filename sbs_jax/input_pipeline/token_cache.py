@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from sbs_jax.datasets.methods import Prefixes, View
+from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import Dataset
 from sbs_jax.errors import UserError
-from sbs_jax.datasets.records import Record
-from sbs_jax.datasets.methods import Prefixes, View
 from sbs_jax.input_pipeline.vocabularies import Vocabulary, encode_texts
 
 _FORMAT_VERSION = 1

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from sbs_jax.utils import paths
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import SEPARATOR
+from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 EXTRA_IDS = 100

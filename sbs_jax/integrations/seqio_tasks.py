@@ -18,12 +18,21 @@ import seqio
 import tensorflow as tf
 
 from sbs_jax.datasets import registry
+from sbs_jax.datasets.methods import (
+    LABEL,
+    METHODS,
+    RATIONALE,
+    TASK_ID_FEATURE,
+    VIEWS,
+    Method,
+    Prefixes,
+    View,
+)
+from sbs_jax.datasets.records import SEPARATOR
+from sbs_jax.datasets.registry import Dataset
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.utils import paths
-from sbs_jax.datasets.registry import Dataset
-from sbs_jax.datasets.records import SEPARATOR
-from sbs_jax.datasets.methods import LABEL, METHODS, RATIONALE, TASK_ID_FEATURE, VIEWS, Method, Prefixes, View
 
 # The original exchanges the labels of the training split only; a student is scored on gold ones.
 _SCORED_AS = {"llm_label": "label", "distill": "finetune"}

@@ -9,12 +9,12 @@ from clu import metrics as clu_metrics
 from t5x import decoding, models, optimizers
 from t5x.examples.t5 import network
 
-from sbs_jax.datasets import registry
-from sbs_jax.training import losses
-from sbs_jax.integrations import seqio_tasks
 from sbs_jax.configs.training import T5Config, TrainConfig
-from sbs_jax.integrations.t5x_data import TASK_IDS, TaskIdConverter
+from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
+from sbs_jax.integrations import seqio_tasks
+from sbs_jax.integrations.t5x_data import TASK_IDS, TaskIdConverter
+from sbs_jax.training import losses
 
 # In a batch: the whole update's target tokens of each task, repeated in every row, so that a
 # micro-batch is normalised by them (`t5x_training.Trainer`).

@@ -10,13 +10,13 @@ import optax
 from t5x import optimizers as t5x_optimizers
 from t5x import partitioning, state_utils, trainer
 
-from sbs_jax.training import losses, optimizers
-from sbs_jax.checkpoints.formats import hub
 from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats import hub
 from sbs_jax.configs.training import TrainConfig
+from sbs_jax.errors import UserError
 from sbs_jax.integrations.t5x_data import TASK_IDS
 from sbs_jax.integrations.t5x_model import TASK_COUNTS
-from sbs_jax.errors import UserError
+from sbs_jax.training import losses, optimizers
 
 
 class Optimizer(t5x_optimizers.OptaxWrapper):

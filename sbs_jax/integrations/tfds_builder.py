@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from sbs_jax.utils import paths
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.release import RELEASED, URL, Release
 from sbs_jax.datasets.splits import train_test_rows
+from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 
 
 class DistillingStepByStep(tfds.core.GeneratorBasedBuilder):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sbs_jax.configs.training import T5Config
-from sbs_jax.models.t5 import Transformer
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.models.t5 import Transformer
 
 EOS_ID = 1
 PAD_ID = 0  # also the decoder's start token, as in T5

@@ -21,7 +21,15 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from sbs_jax.configs.training import T5Config
-from sbs_jax.models.layers import Attention, LogitsDense, MlpBlock, RelativePositionBias, RMSNorm, SequenceDropout, TokenEmbedder
+from sbs_jax.models.layers import (
+    Attention,
+    LogitsDense,
+    MlpBlock,
+    RelativePositionBias,
+    RMSNorm,
+    SequenceDropout,
+    TokenEmbedder,
+)
 
 _MASKED = -1e10  # T5X's value; finite, so that a row of padding stays free of NaN
 

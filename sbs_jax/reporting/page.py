@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.reporting import figures, statistics, tables
-from sbs_jax.runs import reader
-from sbs_jax.utils import paths
 from sbs_jax.errors import UserError
+from sbs_jax.reporting import figures, statistics, tables
 from sbs_jax.reporting.figures import Curves
-from sbs_jax.runs.reader import Run
 from sbs_jax.reporting.statistics import Row, Summary
 from sbs_jax.reporting.tables import Table
+from sbs_jax.runs import reader
+from sbs_jax.runs.reader import Run
+from sbs_jax.utils import paths
 
 PAGE = "report.html"
 _MOST_OF_A_KIND = 20  # predictions shown of a run: so many wrong ones, so many right ones

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbs_jax.errors import UserError
 from sbs_jax.metrics import accuracy
 from sbs_jax.reporting import statistics
-from sbs_jax.errors import UserError
 from sbs_jax.reporting.statistics import Row
 
 STUDY_ROWS, STUDY_TEXTS = "study.jsonl", "study.json"

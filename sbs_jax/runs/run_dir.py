@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sbs_jax.distributed import multihost
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.distributed import multihost
 from sbs_jax.errors import UserError
 from sbs_jax.evaluation.evaluator import write_whole
-from sbs_jax.utils.files import locked
 from sbs_jax.training.metrics_writer import say
+from sbs_jax.utils.files import locked
 
 _FILE = "run.json"
 _FINGERPRINTS = "fingerprints"

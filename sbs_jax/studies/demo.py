@@ -12,19 +12,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax.datasets import registry, demo, records, splits
-from sbs_jax.reporting import page, statistics, tables
-from sbs_jax.studies import runner
-from sbs_jax.runs import reader
 from sbs_jax.configs import gin_loader, gin_writer
 from sbs_jax.configs.training import TrainConfig
+from sbs_jax.datasets import demo, records, registry, splits
+from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
-from sbs_jax.training.metrics_writer import say
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.datasets.records import Record
+from sbs_jax.reporting import page, statistics, tables
+from sbs_jax.runs import reader
 from sbs_jax.runs.reader import StudyTexts
+from sbs_jax.studies import runner
 from sbs_jax.studies.runner import Run, Study
+from sbs_jax.training.metrics_writer import say
 
 BASELINE = "the verb's usual answer, whatever the noun"
 _MOST_WORKERS = 8
@@ -245,7 +245,8 @@ def _texts(grid: Grid) -> StudyTexts:
     sizes = {split: n * len(demo.NOUNS) for split, n in demo.VERBS_PER_SPLIT.items()}
     base = {arm.method: settings(arm.method, grid.bindings) for arm in grid.arms}
     told = "; ".join(
-        f"{statistics.arm_name(arm.name)}: {_told(base[arm.method], arm.steps)}" for arm in grid.arms
+        f"{statistics.arm_name(arm.name)}: {_told(base[arm.method], arm.steps)}"
+        for arm in grid.arms
     )
     return StudyTexts(
         title="Step-by-step on a generated task: a small T5 from random weights",

@@ -5,15 +5,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax.datasets import registry
-from sbs_jax.reporting import page, statistics
-from sbs_jax.studies import runner
 from sbs_jax.configs import gin_loader
-from sbs_jax.utils import paths
 from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
+from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
+from sbs_jax.reporting import page, statistics
 from sbs_jax.runs.reader import StudyTexts
+from sbs_jax.studies import runner
 from sbs_jax.studies.runner import Run, Study
+from sbs_jax.utils import paths
 
 import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.5.0 forgets
 

@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.runs import reader
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.utils.files import locked
-from sbs_jax.training.metrics_writer import duration, say
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.reporting.statistics import arm_name, labels_name
+from sbs_jax.runs import reader
+from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.studies.workers import ONE_CPU_THREAD, Outcome, Workers
+from sbs_jax.training.metrics_writer import duration, say
+from sbs_jax.utils.files import locked
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -140,7 +140,9 @@ def run(study: Study) -> None:
 
 
 def _begin(study: Study) -> None:
-    from sbs_jax.evaluation.evaluator import write_whole  # imports jax, which a dry run does without
+    from sbs_jax.evaluation.evaluator import (
+        write_whole,  # imports jax, which a dry run does without
+    )
 
     texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
     try:
@@ -226,7 +228,9 @@ def _cpu_seconds(model_dir: Path) -> float:
 
 
 def _write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    from sbs_jax.evaluation.evaluator import write_whole  # imports jax, which a dry run does without
+    from sbs_jax.evaluation.evaluator import (
+        write_whole,  # imports jax, which a dry run does without
+    )
 
     write_whole(folder / reader.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
 

@@ -12,19 +12,27 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import batch_api, existing_completions, journal, outputs, cost_estimate, requests, folder_settings
-from sbs_jax.teacher.runner import Asker, Outcome, missing
-from sbs_jax.teacher.client import Client
-from sbs_jax.teacher.journal import Journal
+from sbs_jax.errors import UserError
+from sbs_jax.teacher import (
+    batch_api,
+    cost_estimate,
+    existing_completions,
+    folder_settings,
+    journal,
+    outputs,
+    requests,
+)
 from sbs_jax.teacher.answer_parser import Strictness
-from sbs_jax.teacher.outputs import Inputs, ParseReport
+from sbs_jax.teacher.client import Client
 from sbs_jax.teacher.cost_estimate import Plan
+from sbs_jax.teacher.journal import Journal
+from sbs_jax.teacher.outputs import Inputs, ParseReport
 from sbs_jax.teacher.progress import Prices, Progress
 from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.report_card import ReportCard
 from sbs_jax.teacher.requests import Recipe, Request
+from sbs_jax.teacher.runner import Asker, Outcome, missing
 from sbs_jax.teacher.voting import Filters
 
 Report = tuple[ParseReport, dict[str, ReportCard]]

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.teacher.runner import journal_rows, missing
 from sbs_jax.teacher.client import Reply, read_response
 from sbs_jax.teacher.journal import Journal, Writer
 from sbs_jax.teacher.requests import Api, Request
+from sbs_jax.teacher.runner import journal_rows, missing
 
 FOLDER = "batch"
 MOST_REQUESTS = 50_000

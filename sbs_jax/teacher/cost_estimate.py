@@ -4,10 +4,10 @@ import dataclasses
 import statistics
 from collections.abc import Iterable
 
-from sbs_jax.teacher.runner import missing
 from sbs_jax.teacher.journal import Journal
 from sbs_jax.teacher.progress import Prices, money
 from sbs_jax.teacher.requests import CHARACTERS_PER_TOKEN, Recipe, Request
+from sbs_jax.teacher.runner import missing
 
 EXAMPLES = 3
 

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.teacher import answer_parser
-from sbs_jax.teacher.journal import Journal
 from sbs_jax.teacher.answer_parser import Reading, Strictness
+from sbs_jax.teacher.journal import Journal
 from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.report_card import ReportCard
 from sbs_jax.teacher.requests import answer_key
@@ -118,7 +118,9 @@ class Reader:
             completions = list(self._completions(record))
             readings = []
             for text, finish_reason in completions:
-                reading = answer_parser.read(self.prompt, record, text, finish_reason, self.strictness)
+                reading = answer_parser.read(
+                    self.prompt, record, text, finish_reason, self.strictness
+                )
                 report.count(record, text, finish_reason, reading)
                 readings.append(reading)
             report.records += 1

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sbs_jax.datasets import completions
-from sbs_jax.metrics import accuracy
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import SEPARATOR, Record
+from sbs_jax.errors import UserError
+from sbs_jax.metrics import accuracy
 from sbs_jax.teacher import labels as answers
 from sbs_jax.teacher.labels import Kind
 

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from sbs_jax.errors import UserError
 from sbs_jax.datasets.records import Record
+from sbs_jax.errors import UserError
 from sbs_jax.teacher.prompts import Mode, Prompt
 
 Api = Literal["chat", "completions"]

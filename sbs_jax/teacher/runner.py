@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 
 from sbs_jax.teacher.client import Client, Failed, Reply, Stop, TooLong
 from sbs_jax.teacher.journal import Journal, Row, Writer
-from sbs_jax.teacher.rate_limit import PerMinute
 from sbs_jax.teacher.progress import Progress
+from sbs_jax.teacher.rate_limit import PerMinute
 from sbs_jax.teacher.requests import Request
 
 MOST_FAILURES = 10

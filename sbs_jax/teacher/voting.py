@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sbs_jax.metrics import accuracy
 from sbs_jax.datasets.records import Record
+from sbs_jax.metrics import accuracy
 from sbs_jax.teacher import answer_parser
 from sbs_jax.teacher.answer_parser import Reading
 from sbs_jax.teacher.prompts import Prompt

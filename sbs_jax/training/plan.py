@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
-from sbs_jax.datasets import registry
-from sbs_jax.input_pipeline import pipeline, packing
-from sbs_jax.training import losses, optimizers, train_step as step
 from sbs_jax.configs.training import MESH_AXES, T5Config, TrainConfig
-from sbs_jax.errors import UserError
+from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import packing, pipeline
+from sbs_jax.training import losses, optimizers
+from sbs_jax.training import train_step as step
 
 _ENCODER = ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions")
 _DECODER = (

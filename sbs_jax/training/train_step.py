@@ -14,12 +14,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt
 
-from sbs_jax.training import losses, stochastic_rounding
 from sbs_jax.configs.training import T5Config
-from sbs_jax.training.gradients import GLOBAL, Batch, Gradients, make_gradients
-from sbs_jax.models.t5 import init_params
-from sbs_jax.training.optimizers import Schedule
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.models.t5 import init_params
+from sbs_jax.training import losses, stochastic_rounding
+from sbs_jax.training.gradients import GLOBAL, Batch, Gradients, make_gradients
+from sbs_jax.training.optimizers import Schedule
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -137,7 +137,9 @@ def make_train_step(
         found = gradients(state.params, batch, rng)
         updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
         rounding_rng = jax.random.fold_in(rng, _ROUNDING)
-        params = stochastic_rounding.apply_updates(state.params, updates, state.rate_scale, rounding_rng)
+        params = stochastic_rounding.apply_updates(
+            state.params, updates, state.rate_scale, rounding_rng
+        )
         new = TrainState(state.step + 1, params, opt_state, state.rate_scale)
         metrics = _metrics(found, learning_rate(state.step) * state.rate_scale, params)
         if on_nonfinite != "stop":

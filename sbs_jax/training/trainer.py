@@ -6,22 +6,23 @@ from typing import NoReturn
 
 import optax
 
-from sbs_jax.distributed import multihost
-from sbs_jax.training import losses, optimizers, train_step as step, updates
-from sbs_jax.runs import run_dir
-from sbs_jax.evaluation import results as scoring
-from sbs_jax.input_pipeline import pipeline
-from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.manager import Store, newest_checkpoint
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
-from sbs_jax.errors import UserError
-from sbs_jax.training.metrics_writer import MetricsLog, say
+from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.evaluation.results import Scorer
-from sbs_jax.training.train_step import TrainState
 from sbs_jax.distributed.preemption import StopRequest, stop_on_signal
+from sbs_jax.errors import UserError
+from sbs_jax.evaluation import results as scoring
+from sbs_jax.evaluation.results import Scorer
+from sbs_jax.input_pipeline import pipeline
+from sbs_jax.input_pipeline.batches import Batches
+from sbs_jax.runs import run_dir
+from sbs_jax.training import losses, optimizers, updates
+from sbs_jax.training import train_step as step
+from sbs_jax.training.metrics_writer import MetricsLog, say
+from sbs_jax.training.train_step import TrainState
 
 _BEST_METRIC = "accuracy"
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from sbs_jax.distributed import multihost
-from sbs_jax.training import losses
-from sbs_jax.input_pipeline.batches import Batches, iterate
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.errors import UserError
-from sbs_jax.training.metrics_writer import MetricsLog, say
+from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline.batches import Batches, iterate
+from sbs_jax.training import losses
+from sbs_jax.training.metrics_writer import MetricsLog, say
 from sbs_jax.training.train_step import FINITE_METRICS, TrainState
 
 # So many in a row are no bad batch but a broken run, also where single ones are skipped.

@@ -15,7 +15,14 @@ import ml_dtypes
 import numpy as np
 
 from sbs_jax.checkpoints.formats import torch_file
-from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of, infer_config, read_all
+from sbs_jax.checkpoints.formats.params import (
+    Checkpoint,
+    LazyArray,
+    as_float32,
+    config_of,
+    infer_config,
+    read_all,
+)
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
 

@@ -35,9 +35,9 @@ test-slow: $(STAMP)  ## run the tests that take more than 20 seconds each
 	$(BIN)/python -m pytest -q -m slow
 
 test-server: $(STAMP) build/server/installed  ## the tests against transformers: serving, exported students
-	SBS_SERVER_PYTHON=build/server/bin/python $(BIN)/python -m pytest -q tests/test_teacher_server.py \
-	  tests/test_checkpoint_hf.py tests/test_checkpoint_tokenizer.py tests/test_checkpoint_torch.py \
-	  tests/test_export.py
+	SBS_SERVER_PYTHON=build/server/bin/python $(BIN)/python -m pytest -q tests/teacher/test_server.py \
+	  tests/checkpoints/test_hf.py tests/checkpoints/test_hf_tokenizer.py tests/checkpoints/test_torch_file.py \
+	  tests/export/test_export.py
 
 # In a place of its own: nothing of it is needed to use this package. 1.3 GB; on Linux give pip the
 # address of torch's CPU builds (PIP_INDEX_URL or pip.conf), or it fetches CUDA as well.

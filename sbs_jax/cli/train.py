@@ -22,7 +22,7 @@ from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 
-# T5X's flags under T5X's names; tests/test_cli.py holds the list.
+# T5X's flags under T5X's names; tests/cli/test_cli.py holds the list.
 flags.DEFINE_multi_string(
     "gin_file",
     None,

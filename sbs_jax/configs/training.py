@@ -45,7 +45,7 @@ DEFAULT_RULES: AxisRules = (
     ("relpos_buckets", None),
 )
 
-# Fields that gin files set through a macro, which errors then name; tests/test_configs.py compares.
+# Fields that gin files set through a macro, which errors then name; test_configs.py compares.
 MACROS = {
     "preset": "OPTIMIZER",
     "factors": "LEARNING_RATE_FACTORS",

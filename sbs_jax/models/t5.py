@@ -9,7 +9,7 @@ keep T5X's names all the same, one array per layer: they are stacked inside the 
 a copy of them in the computation's dtype, and leaves optimizer and checkpoints as they are.
 
 Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names as in T5X's
-``examples/t5/network.py``; checked against Hugging Face's T5 by tests/test_parity.py.
+``examples/t5/network.py``; checked against Hugging Face's T5 by tests/training/test_parity.py.
 """
 
 from typing import Any

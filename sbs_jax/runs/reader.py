@@ -30,7 +30,7 @@ class Run:
     name: str
     folder: Path
     results: dict[str, Any] | None
-    accuracy: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
 
     @property
     def arm(self) -> str:

@@ -82,7 +82,7 @@ class Study:
     """
 
     folder: Path
-    run_dir: Sequence[Run]
+    runs: Sequence[Run]
     texts: StudyTexts
     prepare: Callable[[], object]
     workers: int

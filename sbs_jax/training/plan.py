@@ -2,7 +2,7 @@
 
 Parameters, optimizer slots and gradients are exact: the shapes of the real state under the run's
 own shardings, on an abstract mesh of any size. Activations and FLOPs come from the formulas below,
-which docs/planning.md states and tests/test_planning.py compares with XLA's own analysis.
+which docs/planning.md states and tests/training/test_plan.py compares with XLA's own analysis.
 `measure` asks XLA, where the mesh fits the devices that are here.
 """
 
@@ -46,7 +46,7 @@ class Shape:
     """
 
     rows: int
-    pipeline: int
+    inputs: int
     targets: int
     segments: int
     origin: str

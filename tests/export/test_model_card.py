@@ -1,0 +1,113 @@
+"""What the page of an exported student says of each way to train."""
+
+import json
+
+import pytest
+from helpers import made_checkpoints as made
+from helpers.sentencepiece_models import train
+
+from sbs_jax.checkpoints.formats import native
+from sbs_jax.cli import main
+from sbs_jax.export import model_card, student
+
+COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}
+
+
+def model_dir(folder, results=True, **changes):
+    """A MODEL_DIR of three steps, without its training."""
+    native.write(folder, made.checkpoint(step=3, vocabulary="demo"))
+    run = json.loads((folder / "run.json").read_text())
+    run["model"] |= changes.pop("model", {})
+    (folder / "run.json").write_text(json.dumps(run | changes))
+    row = {"task": "x_label", "split": "test", **COUNTS, "teacher": None, "majority": COUNTS}
+    if results:
+        summary = {"mixture": changes["mixture_or_task_name"], "step": 3, "results": [row]}
+        (folder / "results.json").write_text(json.dumps(summary))
+    return folder
+
+
+def page(folder, **changes):
+    found = student.find(str(model_dir(folder / "run", **changes)))
+    return model_card.hugging_face(found, "stu`dent")
+
+
+@pytest.mark.parametrize(
+    ("mixture", "expected", "absent"),
+    [
+        ("x_step_by_step", ['prefix="[label] "', 'prefix="[rationale] "'], ["line break"]),
+        ("x_step_by_step_llm", ["teacher's label and teacher's rationale"], []),
+        ("x_finetune", ['prefix=""', "without a prefix"], ["rationales ="]),
+        ("x_distill", ['prefix=""', "teacher's label"], ["rationales ="]),
+        ("x_single_task", ["what follows the last ` So the answer is `"], ["rationales ="]),
+        ("x_pinto", ["follow a line break and the teacher's rationale"], ["rationales ="]),
+    ],
+)
+def test_the_page_says_how_the_student_is_asked(tmp_path, mixture, expected, absent):
+    text = page(tmp_path, mixture_or_task_name=mixture)
+    assert [part for part in expected if part not in text] == []
+    assert [part for part in absent if part in text] == []
+    assert "| x_label test | 0.8750 [" in text and "(7/8) | - | 0.8750 [" in text
+    assert "The run left no config.gin" in text
+
+
+def test_the_prefixes_and_lengths_are_the_runs(tmp_path):
+    text = page(
+        tmp_path,
+        mixture_or_task_name="x_step_by_step",
+        label_prefix='say "it": ',
+        rationale_prefix="explain: ",
+        max_decode_length=9,
+        task_feature_lengths={"inputs": 77, "targets": 44},
+    )
+    assert 'prefix="say \\"it\\": "' in text
+    assert 'prefix="explain: ", max_new_tokens=44' in text
+    assert "cut after 77 tokens; an answer has at most 9" in text
+
+
+def test_another_arithmetic_is_told(tmp_path):
+    told = {"mixture_or_task_name": "x_finetune"}
+    text = page(tmp_path / "a", **told, model={"dtype": "bfloat16"})
+    assert "Computed in bfloat16: in another arithmetic single answers may differ" in text
+    assert "Computed in" not in page(tmp_path / "b", **told)
+    (tmp_path / "a" / "out").mkdir()
+    target = tmp_path / "a" / "out" / "programs"
+    flags = ["--to=stablehlo", "--input_lengths=8", "--platforms=cpu"]
+    assert main.main(["export", *flags, str(tmp_path / "a" / "run"), str(target)]) == 0
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert manifest["computed_in"] == "bfloat16"
+    assert manifest["prefixes"] == {"label": ""}
+    assert [program["computes"] for program in manifest["programs"]] == ["label", "logits"]
+
+
+def test_a_vocabulary_that_transformers_cannot_be_told_is_refused(tmp_path, capsys):
+    train(tmp_path / "bpe.model", model_type="bpe", vocab_size=40, hard_vocab_limit=False)
+    native.write(tmp_path / "run", made.checkpoint(vocabulary=str(tmp_path / "bpe.model")))
+    there = sorted(tmp_path.iterdir())
+    assert main.main(["export", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert "no tokenizer for this kind of SentencePiece model" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == there
+    arguments = ["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]
+    assert main.main(arguments) == 0
+    assert "no tokenizer.json: it cannot hold this kind" in capsys.readouterr().out
+
+
+def test_a_converted_folder_holds_its_tokenizer(tmp_path, capsys):
+    native.write(tmp_path / "run", made.checkpoint(vocabulary="demo"))
+    assert main.main(["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    assert "tokenizer" not in capsys.readouterr().out
+    assert {"tokenizer.json", "tokenizer_config.json", "spiece.model"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+def test_without_results_the_page_says_so(tmp_path):
+    text = page(tmp_path, results=False, mixture_or_task_name="x_finetune")
+    assert "no results are known for this checkpoint" in text and "model-index" not in text
+
+
+def test_the_hub_reads_the_metadata(tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    card = hub.ModelCard(page(tmp_path, mixture_or_task_name="x_finetune"))
+    (found,) = card.data.eval_results
+    assert (found.dataset_name, found.metric_value) == ("x_label", 0.875)
+    assert card.data.model_name == "stu`dent"

@@ -1,0 +1,21 @@
+"""Trains small SentencePiece models."""
+
+import pathlib
+
+
+def train(path: pathlib.Path, **settings: object) -> str:
+    """A small SentencePiece model of the kind the settings name."""
+    words = [record.input for split in ("train", "test") for record in demo.questions(split)]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words * 3),
+        model_writer=model,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+        **settings,
+    )
+    path.write_bytes(model.getvalue())
+    return str(path)

@@ -1,0 +1,78 @@
+"""The README's commands, executed in order in an empty folder."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers import fixtures_release
+
+from sbs_jax.utils import paths
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What the reader has and this test has not: a network, pretrained weights, ten thousand steps.
+SMALL = [
+    "--gin_file=sbs_models/mini.gin",
+    "--gin.VOCABULARY='spiece.model'",
+    "--gin.VOCAB_SIZE=256",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 128, 'targets': 64}",
+    "--gin.TRAIN_STEPS=4",
+    "--gin.EVAL_PERIOD=4",
+    "--gin.BATCH_SIZE=4",
+]
+INSTEAD = {
+    "data": ["--release=archive"],
+    "tasks": ["--vocabulary=spiece.model"],
+    "train": SMALL,
+    "study": ["--dry_run"],  # test_study.py runs one
+}
+
+
+def commands() -> list[list[str]]:
+    """The indented lines that begin with sbs, continued lines joined; those with ... left out."""
+    text = README.replace("\\\n", " ")
+    found = re.findall(r"^    (sbs .*)$", text, re.MULTILINE)
+    return [shlex.split(line) for line in found if "..." not in line]
+
+
+def test_the_readme_opens_with_the_command_that_works():
+    assert re.search(r"^    make demo$", "\n".join(README.splitlines()[:5]), re.MULTILINE)
+
+
+def test_every_command_of_the_readme_works(tmp_path):
+    fixtures_release.write_release(tmp_path / "archive")
+    shutil.copy(paths.asset("demo.model"), tmp_path / "spiece.model")
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    verbs = []
+    for _, verb, *arguments in commands():
+        verbs.append(verb)
+        done = subprocess.run(
+            [sys.executable, "-m", "sbs_jax", verb, *arguments, *INSTEAD.get(verb, [])],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"sbs {verb} {arguments}: {done.stderr}"
+    steps = ["data", "tasks", "train", "evaluate", "train", "export", "export", "report", "study"]
+    assert verbs == steps
+    results = json.loads((tmp_path / "runs" / "cqa" / "results.json").read_text())
+    assert {row["split"]: row["n"] for row in results["results"]}["test"] == fixtures_release.TEST
+    assert (tmp_path / "report" / "report.html").exists()
+    test = next(row for row in results["results"] if row["split"] == "test")
+    for folder in ("students", "programs"):
+        page = (tmp_path / folder / "cqa" / "README.md").read_text()
+        assert f"({test['correct']}/{test['n']})" in page
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_linked_files_exist(link):
+    assert (ROOT / link).exists()

@@ -1,0 +1,301 @@
+"""New questions to a trained student: the same answers as in evaluation, in order, resumable."""
+
+import dataclasses
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sbs_jax.cli import main
+from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
+from sbs_jax.datasets import records, registry
+from sbs_jax.errors import UserError
+from sbs_jax.inference import predict, prediction_files
+from sbs_jax.training import trainer
+from sbs_jax.utils import paths
+
+registry.defer_seqio()
+importlib.import_module("sbs_jax.tasks")
+
+ROOT = Path(__file__).resolve().parents[2]
+N = 20
+MODEL = T5Config(
+    vocab_size=256,
+    emb_dim=16,
+    num_heads=2,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    head_dim=8,
+    mlp_dim=32,
+)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """The MODEL_DIR of a short run."""
+    model_dir = tmp_path_factory.mktemp("student") / "run"
+    config = TrainConfig(
+        model_dir=str(model_dir),
+        mixture_or_task_name="demo_step_by_step",
+        task_feature_lengths={"inputs": 24, "targets": 12},
+        train_steps=100,
+        model=MODEL,
+        vocabulary="demo",
+        optimizer=OptimizerConfig(learning_rate=2e-2),
+        batch_size=8,
+        eval_period=100,
+        eval_batch_size=4,
+        eval_num_examples=N,
+        output_rationale=True,
+        row_lengths=(48, 48),
+    )
+    trainer.train(config)
+    return model_dir
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    """The first questions of the demo's test split, with gold labels and teacher outputs."""
+    return [
+        {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
+        for record in list(registry.get("demo").read("test"))[:N]
+    ]
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def run(student: Path, source: str, target: Path, *flags: str) -> int:
+    given = [f"--model_dir={student}", f"--input={source}", f"--output={target}"]
+    return main.main(["predict", *given, *flags])
+
+
+def test_answers_are_those_of_the_evaluation(student, rows, tmp_path):
+    source = write(tmp_path / "in.jsonl", rows)
+    assert run(student, source, tmp_path / "out.jsonl", "--output_rationale") == 0
+    (evaluated,) = map(lines, student.glob("predictions-demo_label-test-*.jsonl"))
+    for row in evaluated:
+        del row["correct"]
+    expected = [{k: v for k, v in row.items() if v is not None} for row in evaluated]
+    assert lines(tmp_path / "out.jsonl") == expected
+    assert len({row["rationale"] for row in expected}) > 1, "a constant student tests nothing"
+
+
+def test_without_labels_or_ids_other_fields_travel_along(student, rows, tmp_path):
+    questions = [{"input": row["input"], "note": {"page": i}} for i, row in enumerate(rows[:3])]
+    source = write(tmp_path / "in.jsonl", questions)
+    assert run(student, source, tmp_path / "out.jsonl") == 0
+    answers = lines(tmp_path / "out.jsonl")
+    assert [list(row) for row in answers] == [["id", "input", "note", "label"]] * 3
+    assert [(row["id"], row["note"]["page"]) for row in answers] == [("1", 0), ("2", 1), ("3", 2)]
+
+
+def test_csv_and_every_batch_size_give_the_same_answers(student, rows, tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"input": row["input"]} for row in rows])
+    table = "\ufeffnr,input\r\n" + "".join(
+        f'{i},"{row["input"]}"\r\n' for i, row in enumerate(rows)
+    )
+    (tmp_path / "in.csv").write_text(table, encoding="utf-8", newline="")
+    assert run(student, source, tmp_path / "a.jsonl") == 0
+    assert run(student, str(tmp_path / "in.csv"), tmp_path / "b.jsonl", "--batch_size=7") == 0
+    labels = [[row["label"] for row in lines(tmp_path / name)] for name in ("a.jsonl", "b.jsonl")]
+    assert labels[0] == labels[1]
+    assert [row["nr"] for row in lines(tmp_path / "b.jsonl")] == [str(i) for i in range(N)]
+
+
+@pytest.mark.parametrize("kept", [0, 5, N - 1, N])
+def test_a_stopped_file_goes_on_and_ends_the_same(student, rows, tmp_path, kept, monkeypatch):
+    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    assert run(student, source, out) == 0
+    whole = out.read_bytes()
+    begun = whole.splitlines(keepends=True)
+    out.write_bytes(b"".join(begun[:kept]) + (begun[kept][:9] if kept < N else b""))
+    asked = []
+    real = predict.Student.answer
+    monkeypatch.setattr(
+        predict.Student,
+        "answer",
+        lambda self, records, explain: asked.extend(records) or real(self, records, explain),
+    )
+    assert run(student, source, out) == 0
+    assert out.read_bytes() == whole
+    assert len(asked) == N - kept
+
+
+def test_what_was_answered_is_on_disk_when_a_later_batch_fails(
+    student, rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predict, "_BATCHES_AT_ONCE", 1)
+    real, calls = predict.Student.answer, []
+
+    def fails_third(self, records, explain):
+        calls.append(records)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, records, explain)
+
+    monkeypatch.setattr(predict.Student, "answer", fails_third)
+    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    assert run(student, source, out) == 130
+    assert len(lines(out)) == 8
+
+
+BAD = ["{", "[1]", '{"question": "x"}', '{"input": " "}', '{"input": 3}', '{"input": "\\ud800"}']
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_row_is_named_before_anything_is_written(student, rows, tmp_path, capsys, bad):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(rows[0]) + "\n\n" + bad + "\n")
+    assert run(student, str(source), out) == 2
+    assert f"{source}:3: " in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_bad_rows_are_skipped_counted_and_do_not_hinder_going_on(student, rows, tmp_path, capsys):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    good = [json.dumps({"input": row["input"]}) for row in rows[:4]]
+    raw = "\n".join([good[0], *BAD, good[1], good[2], "{", good[3]]).encode()
+    source.write_bytes(raw + b'\n{"input": "\xff"}\n')
+    assert run(student, str(source), out, "--skip_bad_rows") == 0
+    told = capsys.readouterr().err
+    assert f"skipped: {source}:10: not valid JSON" in told
+    assert f"skipped: {source}:12: not UTF-8" in told
+    assert f"{source}: {len(BAD) + 2} bad rows skipped, 4 rows left" in told
+    whole = out.read_text()
+    out.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert run(student, str(source), out, "--skip_bad_rows") == 0
+    assert out.read_text() == whole
+    assert [row["id"] for row in lines(out)] == ["1", "8", "9", "11"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("question\nx\n", "in.csv:1: the header must name a column input"),
+        ("input,input\nx,y\n", "none twice"),
+        ("", "it has nothing"),
+        ("input,n\nfine,1\nx\n", "in.csv:3: 1 cells under 2 columns"),
+        ('input,n\n"two\nlines",1\n,2\n', "in.csv:4: field 'input' is missing"),
+    ],
+)
+def test_csv_mistakes_name_the_line(student, tmp_path, capsys, text, message):
+    (tmp_path / "in.csv").write_text(text)
+    assert run(student, str(tmp_path / "in.csv"), tmp_path / "out.jsonl") == 2
+    assert message in capsys.readouterr().err
+
+
+def refused(capsys, student: Path, source: str, out: Path, *flags: str) -> str:
+    before = out.read_bytes() if out.exists() else None
+    capsys.readouterr()
+    assert run(student, source, out, *flags) == 2
+    assert (out.read_bytes() if out.exists() else None) == before
+    return capsys.readouterr().err
+
+
+def test_answers_of_others_are_never_continued(student, rows, tmp_path, capsys):
+    source, out = write(tmp_path / "in.jsonl", rows[:3]), tmp_path / "out.jsonl"
+    out.write_text('{"id": "1"}\n')
+    assert "does not say from which student" in refused(capsys, student, source, out)
+    out.unlink()
+    assert run(student, source, out) == 0
+    assert "output_rationale was False" in refused(
+        capsys, student, source, out, "--output_rationale"
+    )
+    other = write(tmp_path / "other.jsonl", [rows[0], {**rows[1], "input": "x"}])
+    message = refused(capsys, student, other, out)
+    assert f"out.jsonl:2: not the answer to {other}:2" in message
+    fewer = write(tmp_path / "fewer.jsonl", rows[:2])
+    assert "out.jsonl:3: not the answer to any row" in refused(capsys, student, fewer, out)
+    note = out.with_name("out.jsonl.made_by.json")
+    note.write_text(note.read_text().replace('"step": 100', '"step": 10'))
+    assert "step was 10, now 100" in refused(capsys, student, source, out)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--step=7"], "no usable checkpoint of step 7"),
+        (["--batch_size=0"], "--batch_size=0: must be at least 1"),
+        (["--vocabulary=bytes"], "not the vocabulary"),
+        (["--input=nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        (["--model_dir=nowhere"], "nowhere: no run.json"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(student, rows, tmp_path, capsys, flags, message):
+    source = write(tmp_path / "in.jsonl", rows[:1])
+    assert message in refused(capsys, student, source, tmp_path / "out.jsonl", *flags)
+
+
+def test_a_moved_run_and_its_vocabulary_are_enough(student, rows, tmp_path):
+    """Stdin to stdout, in a process that knows neither the dataset nor TensorFlow."""
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copytree(student / "checkpoints", moved / "checkpoints")
+    settings = json.loads((student / "run.json").read_text())
+    settings |= {"mixture_or_task_name": "theirs_step_by_step", "vocabulary": "gone.model"}
+    (moved / "run.json").write_text(json.dumps(settings))
+    shutil.copy(paths.asset("demo.model"), tmp_path / "here.model")
+    code = (
+        "import sys; from sbs_jax import cli; status = cli.main(sys.argv[1:]); "
+        "assert not {'tensorflow', 'seqio', 'sbs_jax.tasks'} & set(sys.modules); sys.exit(status)"
+    )
+    arguments = ["predict", "--model_dir=moved", "--input=-", "--vocabulary=here.model"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        input="".join(json.dumps(row) + "\n" for row in rows[:3]),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    (evaluated,) = map(lines, student.glob("predictions-demo_label-test-*.jsonl"))
+    labels = [json.loads(line)["label"] for line in done.stdout.splitlines()]
+    assert labels == [row["label"] for row in evaluated[:3]]
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "explains"),
+    [
+        ("my_data_step_by_step", ("label", "rationale"), True),
+        ("my_data_step_by_step_llm", ("llm_label", "rationale"), True),
+        ("x_llm_label", ("llm_label",), False),
+        ("x_rationale", ("rationale",), True),
+        ("x_single_task", ("single_task",), False),
+    ],
+)
+def test_a_name_tells_its_method_without_its_dataset(name, views, explains):
+    method = registry.method_of(name)
+    assert method.views == views
+    assert (method.rationale_view is not None) == explains
+
+
+def test_names_of_the_demo_mean_the_same_with_and_without_the_registry():
+    demo = registry.get("demo")
+    for name in (*demo.task_names(), *demo.mixture_names()):
+        assert registry.method_of(name) == registry.resolve(name).method
+    with pytest.raises(UserError, match="no name of a task"):
+        registry.method_of("demo")
+
+
+def test_a_field_under_two_names_is_a_bad_row(tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"input": "x", "label": "a", "gold": "b"}])
+    (row,) = prediction_files.read(source)
+    assert "field 'gold' under two names" in str(row)
+
+
+def test_rows_are_records_without_the_gold_label():
+    question = prediction_files.Question("f:1", {"id": 7, "input": "x", "teacher_rationale": "y"})
+    assert question.record == records.Record("7", "x", "", "y")

@@ -1,0 +1,206 @@
+"""The train step means the same on any mesh, in any layout, in any number of micro-batches."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers.examples import CONFIG, examples
+from jax.sharding import PartitionSpec
+
+from sbs_jax.configs import gin_loader
+from sbs_jax.configs.training import T5Config
+from sbs_jax.datasets import registry
+from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import packing
+from sbs_jax.training import gradients, losses, optimizers
+from sbs_jax.training import train_step as step
+
+registry.defer_seqio()
+
+DEEP = dataclasses.replace(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
+ROWS = packing.RowLengths(24, 16)
+
+
+def run(
+    partitioner: Partitioner,
+    *,
+    packed: bool = False,
+    microbatches: int = 1,
+    config: T5Config = CONFIG,
+    steps: int = 4,
+    normalization: str = gradients.GLOBAL,
+) -> tuple[list[dict], dict]:
+    """Metrics of each step and the final parameters of a short run."""
+    rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    train_step = step.make_train_step(
+        config,
+        optimizer,
+        rate,
+        losses.coefficients(losses.TASKS, 0.3),
+        partitioner,
+        num_microbatches=microbatches,
+        normalization=normalization,
+    )
+    state = step.init_state(config, optimizer, partitioner, seed=0)
+    history = []
+    for index in range(steps):
+        found = examples(index)
+        if packed:
+            batch = packing.pack(found, ROWS, 16)
+        else:
+            inputs, targets, tasks = zip(*found, strict=True)
+            place = packing.one_per_row(len(found))
+            batch = packing.fill(inputs, targets, np.array(tasks), place, ROWS, 24)
+        state, metrics = train_step(state, partitioner.put_batch(batch))
+        history.append(jax.device_get(metrics))
+    assert train_step.func._cache_size() == 1, "one shape, one compilation"
+    return history, jax.device_get(state.params)
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[list[dict], dict]:
+    return run(Partitioner(devices=jax.devices()[:1]))
+
+
+def assert_same(found: tuple[list[dict], dict], wanted: tuple[list[dict], dict]) -> None:
+    """Equal up to float32's order of summation; Adam turns 1e-7 of gradient into 1e-5 of weight."""
+    for a, b in zip(found[0], wanted[0], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=2e-6)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-5)
+    for a, b in zip(jax.tree.leaves(found[1]), jax.tree.leaves(wanted[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_partitions": 1},
+        {"num_partitions": 2},
+        {"num_partitions": 2, "fsdp": 2},
+        {"fsdp": 8},
+    ],
+    ids=["data8", "data4-model2", "data2-fsdp2-model2", "fsdp8"],
+)
+@pytest.mark.parametrize("layout", [{}, {"packed": True, "microbatches": 2}], ids=["", "packed"])
+def test_every_mesh_gives_the_same_run(plain, settings, layout):
+    assert_same(run(Partitioner(**settings), **layout), plain)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"devices": jax.devices()[:1]}, {"num_partitions": 2, "fsdp": 2}],
+    ids=["one", "data2-fsdp2-model2"],
+)
+def test_scanned_layers_give_the_same_run(deep, settings):
+    scanned = dataclasses.replace(DEEP, scan_layers=True, remat_policy="full")
+    assert_same(run(Partitioner(**settings), config=scanned, packed=True), deep)
+
+
+@pytest.fixture(scope="module")
+def deep() -> tuple[list[dict], dict]:
+    return run(Partitioner(devices=jax.devices()[:1]), config=DEEP)
+
+
+@pytest.mark.parametrize("microbatches", [2, 3])
+def test_packing_and_micro_batches_change_nothing(plain, microbatches):
+    single = Partitioner(devices=jax.devices()[:1])
+    assert_same(run(single, packed=True), plain)
+    assert_same(run(single, microbatches=microbatches), plain)
+
+
+def test_the_originals_accumulation_is_another_number(plain):
+    single = Partitioner(devices=jax.devices()[:1])
+    history, _ = run(single, microbatches=3, normalization=gradients.PER_MICROBATCH, steps=1)
+    assert abs(history[0]["loss"] - plain[0][0]["loss"]) > 1e-4
+
+
+def test_dropout_depends_on_seed_and_step_not_on_the_mesh():
+    config = T5Config(**{**vars(CONFIG), "dropout_rate": 0.3})
+    one = run(Partitioner(devices=jax.devices()[:1]), config=config)
+    many = run(Partitioner(num_partitions=2), config=config)
+    assert_same(many, one)
+    assert abs(one[0][0]["loss"] - run_without_dropout_loss()) > 1e-3
+
+
+def run_without_dropout_loss() -> float:
+    return run(Partitioner(devices=jax.devices()[:1]), steps=1)[0][0]["loss"]
+
+
+def test_parameters_and_slots_are_really_sharded():
+    partitioner = Partitioner(num_partitions=2, fsdp=2)
+    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    state = step.init_state(CONFIG, optimizer, partitioner, seed=0)
+    kernel = state.params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
+    assert kernel.sharding.spec == PartitionSpec("fsdp", "model")
+    assert kernel.addressable_shards[0].data.shape == (16 // 2, 32 // 2)
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == kernel.shape]
+    assert moments and all(m.sharding.spec == kernel.sharding.spec for m in moments)
+
+
+def test_rules_from_gin_go_before_the_default_ones(plain):
+    bindings = [
+        "MODEL_DIR = 'unused'",
+        "PartitionerConfig.num_partitions = 2",
+        "PartitionerConfig.logical_axis_rules = (('mlp', None), ('vocab', 'data'))",
+    ]
+    found = gin_loader.load(["experiments/demo_step_by_step.gin"], bindings)
+    partitioner = Partitioner.of(gin_loader.build("configs.TrainConfig", found).partitioner)
+    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    params = step.init_state(CONFIG, optimizer, partitioner, seed=0).params
+    specs = {
+        "wi_0": params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"].sharding.spec,
+        "query": params["encoder"]["layers_0"]["attention"]["query"]["kernel"].sharding.spec,
+        "embedding": params["token_embedder"]["embedding"].sharding.spec,
+    }
+    assert specs == {
+        "wi_0": PartitionSpec("fsdp", None),
+        "query": PartitionSpec("fsdp", "model"),
+        "embedding": PartitionSpec("data", "fsdp"),
+    }
+    assert_same(run(partitioner), plain)
+
+
+def test_a_dimension_no_axis_divides_stays_whole():
+    config = T5Config(**{**vars(CONFIG), "num_heads": 3})
+    partitioner = Partitioner(num_partitions=8)
+    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    state = step.init_state(config, optimizers.create_optimizer("adamw", rate), partitioner, 0)
+    bias = state.params["encoder"]["relpos_bias"]["rel_embedding"]
+    assert bias.sharding.spec[0] is None
+
+
+def test_devices_that_do_not_divide_are_named():
+    with pytest.raises(UserError, match="num_partitions=3 x fsdp=1 does not divide the 8 devices"):
+        Partitioner(num_partitions=3)
+
+
+def test_starting_parameters_are_taken_over_and_adafactor_shards():
+    partitioner = Partitioner(num_partitions=2)
+    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    optimizer = optimizers.create_optimizer("adafactor", rate)
+    first = step.init_state(CONFIG, optimizer, partitioner, seed=3)
+    again = step.init_state(CONFIG, optimizer, partitioner, 0, jax.device_get(first.params))
+    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_seed_runs_the_same_program():
+    partitioner = Partitioner(devices=jax.devices()[:1])
+    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    state = step.abstract_state(CONFIG, optimizer, partitioner)
+    batch = {
+        name: jax.ShapeDtypeStruct(rows.shape, rows.dtype)
+        for name, rows in packing.pack(examples(0), ROWS, 16).items()
+    }
+    weights = losses.coefficients(losses.TASKS, 0.5)
+    programs = []
+    for seed in (0, 1):
+        made = step.make_train_step(CONFIG, optimizer, rate, weights, partitioner, seed=seed)
+        programs.append(made.func.lower(*made.args, state, batch).as_text())
+    assert programs[0] == programs[1]

@@ -1,4 +1,7 @@
-"""The one exception for mistakes a user can fix."""
+"""The one exception for mistakes a user can fix, and the nearest known name for its message."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -6,3 +9,9 @@ class UserError(Exception):
 
     Commands print it as ``sbs: error: MESSAGE`` without a traceback and exit with status 2.
     """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean X?``, or nothing when no known name is similar."""
+    matches = difflib.get_close_matches(name, sorted(set(known) - {name}), n=1, cutoff=0.75)
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -8,7 +8,7 @@ from sbs_jax.checkpoints.formats import hf, hub, native, t5x
 from sbs_jax.checkpoints.formats.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs.training import T5Config
 from sbs_jax.errors import UserError
-from sbs_jax.training.metrics_writer import say
+from sbs_jax.utils.console import say
 
 FORMATS = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}
 _READERS = {"hf": hf.read, "t5x": t5x.read, "sbs": native.read}

@@ -23,8 +23,7 @@ from types import ModuleType
 from absl import flags
 
 from sbs_jax import __version__
-from sbs_jax.errors import UserError
-from sbs_jax.suggest import nearest
+from sbs_jax.errors import UserError, nearest
 
 _VERBS = {
     "demo": "the whole pipeline, offline, on the embedded dataset",

@@ -18,8 +18,7 @@ from typing import Any, TextIO
 
 from sbs_jax.configs import gin_scanner
 from sbs_jax.configs.gin_scanner import REQUIRED, MacroUse, Scan, shown
-from sbs_jax.errors import UserError
-from sbs_jax.suggest import nearest
+from sbs_jax.errors import UserError, nearest
 from sbs_jax.utils import paths
 
 import gin  # isort: skip  # after gin_scan, which mends an import that gin 0.5.0 forgets

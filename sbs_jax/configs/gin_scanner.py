@@ -18,8 +18,7 @@ from typing import Any
 
 from gin import config_parser
 
-from sbs_jax.errors import UserError
-from sbs_jax.suggest import nearest
+from sbs_jax.errors import UserError, nearest
 
 REQUIRED = "gin.REQUIRED"
 

@@ -18,9 +18,8 @@ from sbs_jax.datasets import sources, splits
 from sbs_jax.datasets.methods import METHODS, VIEWS, Method, View, whole_output
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.sources import Source
-from sbs_jax.errors import UserError
+from sbs_jax.errors import UserError, nearest
 from sbs_jax.metrics.accuracy import METRICS, Metric
-from sbs_jax.suggest import nearest
 from sbs_jax.utils import paths
 
 Subsample = Callable[[int, float, int], np.ndarray]

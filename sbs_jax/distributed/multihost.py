@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.utils import console
 
 INITIALIZATION_SECONDS = 300
 HEARTBEAT_SECONDS = 100
@@ -30,12 +31,6 @@ _RETRY_SECONDS = 0.1
 _WATCH_SECONDS = 5.0
 # How jax words the loss of another process: collectives of CPU and GPU, the coordination service.
 _LOST = re.compile(r"Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (closed|reset)|heartbeat")
-
-
-def is_primary() -> bool:
-    """Whether this process writes the run's files and talks: process 0, or one that is alone."""
-    jax = sys.modules.get("jax")  # who has not imported jax has joined nobody
-    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 @contextlib.contextmanager
@@ -164,7 +159,7 @@ def _check_devices() -> None:
     if len(set(counts)) > 1:
         listed = ", ".join(f"process {i} has {n}" for i, n in enumerate(counts))
         raise UserError(f"every process needs equally many devices: {listed}")
-    if is_primary():
+    if console.is_primary():
         kind = jax.devices()[0].device_kind
         print(f"{len(counts)} processes x {counts[0]} devices ({kind})", file=sys.stderr)
 

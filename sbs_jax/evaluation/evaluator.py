@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +12,14 @@ from sbs_jax.datasets.registry import Selection
 from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import batches
-from sbs_jax.input_pipeline.token_cache import TokenTable
+from sbs_jax.input_pipeline.pipeline import Split
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.models.decoding import greedy
+from sbs_jax.utils.files import write_lines
 
 _WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """What is scored: a split's records with the tokens of the questions asked about them.
-
-    Attributes:
-        records: of the split, in order.
-        rows: row of `label_table` (and `rationale_table`) of every record.
-        label_table: tokens of the questions that ask for the label.
-        rationale_table: of those that ask for the rationale; None leaves rationales out.
-    """
-
-    name: str
-    records: list[Record]
-    rows: np.ndarray
-    label_table: TokenTable
-    rationale_table: TokenTable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,13 +146,5 @@ def write_predictions(model_dir: Path, result: Result, step: int) -> Path:
     """predictions-TASK-SPLIT-STEP.jsonl, complete or not there at all."""
     path = model_dir / f"predictions-{result.task}-{result.split}-{step}.jsonl"
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in result.predictions)
-    write_whole(path, lines)
+    write_lines(path, lines)
     return path
-
-
-def write_whole(path: Path, lines: Iterable[str]) -> None:
-    """A text file, complete or not there at all."""
-    partial = path.with_name(f".{path.name}.tmp")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-    partial.replace(path)

@@ -8,12 +8,14 @@ from pathlib import Path
 import jax
 
 from sbs_jax.configs.training import TrainConfig
-from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation import evaluator
-from sbs_jax.evaluation.evaluator import Result, Split
+from sbs_jax.evaluation.evaluator import Result
 from sbs_jax.input_pipeline import pipeline
-from sbs_jax.training.metrics_writer import say
+from sbs_jax.input_pipeline.pipeline import Split
+from sbs_jax.utils import console
+from sbs_jax.utils.console import say
+from sbs_jax.utils.files import write_lines
 
 _FILE = "results.json"
 _LIBRARIES = ("sbs_jax", "jax", "flax", "optax", "orbax-checkpoint", "sentencepiece")
@@ -87,12 +89,12 @@ def write_report(
         "model": {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))},
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
-    if multihost.is_primary():
+    if console.is_primary():
         model_dir = Path(config.model_dir)
         for result in results:
             evaluator.write_predictions(model_dir, result, step)
             tell(result, step)
-        evaluator.write_whole(model_dir / _FILE, [json.dumps(summary, indent=2) + "\n"])
+        write_lines(model_dir / _FILE, [json.dumps(summary, indent=2) + "\n"])
     return summary
 
 

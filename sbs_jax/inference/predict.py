@@ -25,7 +25,7 @@ from sbs_jax.inference.student import load_student, vocabulary_of
 from sbs_jax.input_pipeline import token_cache
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.runs import run_dir
-from sbs_jax.training.metrics_writer import duration, say
+from sbs_jax.utils.console import duration, say
 
 # Batches made of questions of similar length; as many as these are lost by a kill.
 _BATCHES_AT_ONCE = 16

@@ -11,15 +11,32 @@ from sbs_jax.datasets.methods import View
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import Selection
 from sbs_jax.errors import UserError
-from sbs_jax.evaluation.evaluator import Split
 from sbs_jax.input_pipeline import token_cache, vocabularies
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.metrics import accuracy
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.training.metrics_writer import say
 from sbs_jax.utils import paths
+from sbs_jax.utils.console import say
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """What is scored: a split's records with the tokens of the questions asked about them.
+
+    Attributes:
+        records: of the split, in order.
+        rows: row of `label_table` (and `rationale_table`) of every record.
+        label_table: tokens of the questions that ask for the label.
+        rationale_table: of those that ask for the rationale; None leaves rationales out.
+    """
+
+    name: str
+    records: list[Record]
+    rows: np.ndarray
+    label_table: TokenTable
+    rationale_table: TokenTable | None = None
 
 
 @dataclasses.dataclass(frozen=True)

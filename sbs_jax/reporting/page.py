@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.reporting import figures, statistics, tables
+from sbs_jax.reporting import figures, statistics, study_files, tables
 from sbs_jax.reporting.figures import Curves
 from sbs_jax.reporting.statistics import Row, Summary
 from sbs_jax.reporting.tables import Table
@@ -88,7 +88,7 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         UserError: a folder with neither runs nor studies, a file that cannot be understood, or a
             library of the extra ``report`` that is missing.
     """
-    studies, runs = reader.find([Path(source) for source in sources])
+    studies, runs = study_files.find([Path(source) for source in sources])
     sections = [_study(folder, index) for index, folder in enumerate(studies)]
     if runs:
         sections.append(_single_runs(runs))
@@ -103,7 +103,7 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
 
 def _study(folder: Path, index: int) -> Section:
-    rows, texts = reader.read_study(folder)
+    rows, texts = study_files.read_study(folder)
     summary = statistics.summarise(rows)
     suffix = f"-{index + 1}" if index else ""
     accuracy = Figure(
@@ -164,7 +164,9 @@ def _single_runs(runs: list[Run]) -> Section:
         "<<<>>>>>",
         [line for run in runs for line in _result_lines(run)],
     )
-    curves = [Curves(run.arm, run.name, "", run.curves(figures.CURVES)) for run in runs]
+    curves = [
+        Curves(study_files.arm(run), run.name, "", run.curves(figures.CURVES)) for run in runs
+    ]
     samples = [_sample(run, run.name) for run in runs]
     return Section(
         title=f"{len(runs)} run{'s' if len(runs) > 1 else ''}: "

@@ -10,9 +10,9 @@ from pathlib import Path
 from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.distributed import multihost
 from sbs_jax.errors import UserError
-from sbs_jax.evaluation.evaluator import write_whole
-from sbs_jax.training.metrics_writer import say
-from sbs_jax.utils.files import locked
+from sbs_jax.utils import console
+from sbs_jax.utils.console import say
+from sbs_jax.utils.files import locked, write_lines
 
 _FILE = "run.json"
 _FINGERPRINTS = "fingerprints"
@@ -110,7 +110,7 @@ def claimed(
     """
     with contextlib.ExitStack() as stack:
         with multihost.together("MODEL_DIR"):
-            if multihost.is_primary():
+            if console.is_primary():
                 _make(Path(config.model_dir))
                 stack.enter_context(locked(Path(config.model_dir), "MODEL_DIR"))
                 _write(config, fingerprints, operative_config)
@@ -135,9 +135,9 @@ def _make(model_dir: Path) -> None:
 def _write(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
     model_dir = Path(config.model_dir)
     identity = _identity(config, fingerprints)
-    write_whole(model_dir / _FILE, [json.dumps(identity, indent=2) + "\n"])
+    write_lines(model_dir / _FILE, [json.dumps(identity, indent=2) + "\n"])
     if operative_config:
-        write_whole(model_dir / "config.gin", [operative_config])
+        write_lines(model_dir / "config.gin", [operative_config])
 
 
 def check_same(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:

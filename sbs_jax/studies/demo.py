@@ -19,12 +19,11 @@ from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.reporting import page, statistics, tables
-from sbs_jax.runs import reader
-from sbs_jax.runs.reader import StudyTexts
+from sbs_jax.reporting import page, statistics, study_files, tables
+from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import runner
 from sbs_jax.studies.runner import Run, Study
-from sbs_jax.training.metrics_writer import say
+from sbs_jax.utils.console import say
 
 BASELINE = "the verb's usual answer, whatever the noun"
 _MOST_WORKERS = 8
@@ -233,7 +232,7 @@ def _cores() -> int:
 
 
 def _tables(out: Path) -> str:
-    rows, texts = reader.read_study(out)
+    rows, texts = study_files.read_study(out)
     summary = statistics.summarise(rows)
     shown = (tables.accuracy_table(summary, texts.baseline), tables.difference_table(summary))
     said = (*tables.remarks(summary, texts.baseline), *texts.caveats)

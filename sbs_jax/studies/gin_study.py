@@ -10,7 +10,7 @@ from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.reporting import page, statistics
-from sbs_jax.runs.reader import StudyTexts
+from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import runner
 from sbs_jax.studies.runner import Run, Study
 from sbs_jax.utils import paths

@@ -17,11 +17,13 @@ from typing import Any
 from sbs_jax.configs.training import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.reporting import study_files
 from sbs_jax.reporting.statistics import arm_name, labels_name
+from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.runs import reader
-from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.studies.workers import ONE_CPU_THREAD, Outcome, Workers
-from sbs_jax.training.metrics_writer import duration, say
+from sbs_jax.utils import jsonl
+from sbs_jax.utils.console import duration, say
 from sbs_jax.utils.files import locked
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
@@ -140,14 +142,11 @@ def run(study: Study) -> None:
 
 
 def _begin(study: Study) -> None:
-    from sbs_jax.evaluation.evaluator import (
-        write_whole,  # imports jax, which a dry run does without
-    )
 
     texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(study.folder / reader.STUDY_TEXTS, [texts + "\n"])
+        write_lines(study.folder / study_files.STUDY_TEXTS, [texts + "\n"])
     except OSError as error:
         raise UserError(
             f"STUDY_DIR {study.folder}: cannot be written ({error.strerror}); choose another folder"
@@ -156,10 +155,10 @@ def _begin(study: Study) -> None:
 
 def _finished(study: Study) -> dict[_Key, dict[str, Any]]:
     """The rows of study.jsonl by key, those of cells that are not asked for now too."""
-    path = study.folder / reader.STUDY_ROWS
+    path = study.folder / study_files.STUDY_ROWS
     known = {run.key: run for run in study.runs}
     rows = {}
-    for where, row in reader.read_lines(path) if path.exists() else ():
+    for where, row in jsonl.objects(path) if path.exists() else ():
         key = _key(row, where)
         run = known.get(key)
         if run and row.get("settings") != run.settings:
@@ -228,11 +227,8 @@ def _cpu_seconds(model_dir: Path) -> float:
 
 
 def _write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    from sbs_jax.evaluation.evaluator import (
-        write_whole,  # imports jax, which a dry run does without
-    )
 
-    write_whole(folder / reader.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
+    write_lines(folder / study_files.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
 
 
 class _Progress:

@@ -1,12 +1,11 @@
 """What a run tells while it trains: metrics.jsonl, TensorBoard events and a progress line."""
 
 import json
-import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sbs_jax.distributed import multihost
+from sbs_jax.utils import console
+from sbs_jax.utils.console import duration, say
 
 
 class MetricsLog:
@@ -22,7 +21,7 @@ class MetricsLog:
         self.path = model_dir / "metrics.jsonl"
         self._events = None
         self._train_steps = train_steps
-        if not multihost.is_primary():
+        if not console.is_primary():
             return
         from tensorboardX import SummaryWriter  # seconds of protobuf imports; only a run needs it
 
@@ -70,16 +69,3 @@ class MetricsLog:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
-
-
-def say(message: str) -> None:
-    """A line for the person who waits; of several processes the first says it."""
-    if multihost.is_primary():
-        print(message, file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: 0:01:30."""
-    minutes, seconds = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

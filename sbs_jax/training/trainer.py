@@ -21,8 +21,9 @@ from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.runs import run_dir
 from sbs_jax.training import losses, optimizers, updates
 from sbs_jax.training import train_step as step
-from sbs_jax.training.metrics_writer import MetricsLog, say
+from sbs_jax.training.metrics_writer import MetricsLog
 from sbs_jax.training.train_step import TrainState
+from sbs_jax.utils.console import say
 
 _BEST_METRIC = "accuracy"
 

@@ -12,8 +12,9 @@ from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline.batches import Batches, iterate
 from sbs_jax.training import losses
-from sbs_jax.training.metrics_writer import MetricsLog, say
+from sbs_jax.training.metrics_writer import MetricsLog
 from sbs_jax.training.train_step import FINITE_METRICS, TrainState
+from sbs_jax.utils.console import say
 
 # So many in a row are no bad batch but a broken run, also where single ones are skipped.
 _MOST_SKIPPED = 10

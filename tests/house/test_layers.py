@@ -6,86 +6,50 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import pytest
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Bottom to top: a module imports only from rows above its own in this list. A new module gets a
-# place here; "X.*" stands for every module of the package X that has no place of its own.
-DATA = [
-    ["errors", "suggest"],
-    [
-        "archive",
-        "completions",
-        "configs",
-        "download",
-        "equations",
-        "gin_scan",
-        "locks",
-        "paths",
-        "records",
-    ],
-    ["gin_launch", "gin_text", "metrics", "predict_files", "sources", "splits"],
-    ["views", "vocabularies"],
-    ["asdiv", "demo_data", "release", "summaries"],
-    ["figures", "prepared", "run_files", "tables"],
-    ["teacher.answers", "teacher.journal", "teacher.limits", "teacher.progress"],
-    ["teacher.prompts", "teacher.settings"],
-    ["teacher.ladder", "teacher.requests"],
-    ["teacher.client", "teacher.imports", "teacher.voting"],
-    ["teacher.asking", "teacher.reportcard"],
-    ["teacher.batch_api", "teacher.outputs", "teacher.planning"],
-    ["teacher.annotate"],
-    ["datasets", "report"],
-    ["seqio_tasks", "tasks.*", "tfds_builder", "tokens"],
-    ["tasks"],
+# Top to bottom: a package (or a module of the top level) imports only from rows below its own.
+ROWS = [
+    ["train", "__main__"],
+    ["cli"],
+    ["export", "integrations", "studies"],
+    ["inference"],
+    ["training"],
+    ["evaluation"],
+    ["checkpoints", "reporting"],
+    ["models"],
+    ["runs"],
+    ["input_pipeline", "teacher"],
+    ["distributed", "tasks"],
+    ["datasets"],
+    ["metrics"],
+    ["configs"],
+    ["utils"],
+    ["errors"],
 ]
-NUMERICS = [
-    ["hosts", "layers", "rounding"],
-    ["logs", "model", "objective", "optimizers", "packing", "partitioning", "stopping"],
-    ["checkpoints.hf_tokenizer", "checkpoints.hub", "checkpoints.integrity"],
-    ["checkpoints.manager", "checkpoints.params", "checkpoints.trees"],
-    ["checkpoints.orbax_arrays", "checkpoints.torch_file"],
-    ["batches", "checkpoints.hf", "checkpoints.store", "checkpoints.zarr", "decoding", "gradients"],
-    ["checkpoints.hf_write", "checkpoints.sbs", "checkpoints.t5x", "evaluate", "step"],
-    ["checkpoints.initial"],
-    ["checkpoints.convert", "inputs", "runs"],
-    ["scoring", "updates"],
-    ["restored", "trainer"],
-    ["exports.student", "planning", "predict", "workers"],
-    ["exports.cards"],
-    ["exports.hugging_face", "exports.stablehlo"],
-    ["study"],
-    ["demo", "grids"],
-]
-# Other trainers launch our experiments through these; test_nothing_imports_an_engine.
-ENGINES = [["engines.t5x_data"], ["engines.t5x_model"], ["engines.t5x_training"]]
-FRONT = [["commands.*"], ["cli"], ["train", "__main__"]]
-ROWS = DATA + NUMERICS + ENGINES + FRONT
 
-# These alone may touch TensorFlow: nothing from JSONL to a trained student needs it.
+# TensorFlow has one room: nothing from JSONL to a trained student needs it.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "t5x"}
-TENSORFLOW_MODULES = {"seqio_tasks", "tfds_builder", *(row[0] for row in ENGINES)}
+TENSORFLOW_ROOM = "integrations"
 
-# jax begins with the numerical core: everything that prepares or reports runs without it.
+# jax begins with the numerical core: whatever prepares, asks or reports runs without it.
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
+WITHOUT_JAX = {"configs", "datasets", "metrics", "reporting", "runs", "teacher", "utils", "errors"}
 
-# Stage 1 knows nothing of datasets, so that it can be used on any JSONL file.
-TEACHER_NEEDS = {"errors", "records", "completions", "metrics"}
+# Stage 1 works on any JSONL file, so it knows records but no registry.
+TEACHER_NEEDS = {"errors", "utils", "metrics", "datasets.records", "datasets.completions"}
 
 
 def _modules() -> dict[str, pathlib.Path]:
-    """Module names without ``sbs_jax.`` -> file; packages that import nothing are left out."""
-    found = {}
+    """Module names without ``sbs_jax.`` -> file."""
+    modules = {}
     for folder, prefix in ((ROOT / "sbs_jax", ()), (ROOT / "tasks", ("tasks",))):
         for path in sorted(folder.rglob("*.py")):
             parts = (*prefix, *path.relative_to(folder).with_suffix("").parts)
-            if parts[-1] == "__init__":
-                parts = parts[:-1]
-                if not parts or not list(_imports(path)):
-                    continue
-            found[".".join(parts)] = path
-    return found
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            if name:
+                modules[name] = path
+    return modules
 
 
 def _imports(path: pathlib.Path) -> Iterator[str]:
@@ -109,50 +73,90 @@ def _own(imported: str) -> str | None:
 
 
 def _row(module: str) -> int:
-    for name in (module, module.rpartition(".")[0] + ".*"):
-        for number, row in enumerate(ROWS):
-            if name in row:
-                return number
-    raise LookupError(f"sbs_jax.{module} is new: give it a row in {__file__}")
+    package = module.split(".")[0]
+    for number, row in enumerate(ROWS):
+        if package in row:
+            return number
+    raise LookupError(f"sbs_jax.{package} is new: give it a row in {__file__}")
 
 
 MODULES = _modules()
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module: str) -> None:
-    row = _row(module)
-    for imported in filter(None, map(_own, _imports(MODULES[module]))):
-        assert _row(imported) < row, f"sbs_jax.{module} must not import sbs_jax.{imported}"
+IMPORTS = {name: list(_imports(path)) for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m not in TENSORFLOW_MODULES])
-def test_tensorflow_is_not_needed(module: str) -> None:
-    for imported in _imports(MODULES[module]):
-        assert imported.split(".")[0] not in TENSORFLOW, f"sbs_jax.{module} imports {imported}"
-        assert _own(imported) not in TENSORFLOW_MODULES, f"sbs_jax.{module} imports {imported}"
+def _own_imports(module: str) -> Iterator[str]:
+    return filter(None, map(_own, IMPORTS[module]))
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("engines.")])
-def test_nothing_imports_an_engine(module: str) -> None:
-    for imported in _imports(MODULES[module]):
-        assert not (_own(imported) or "").startswith("engines"), f"sbs_jax.{module}: {imported}"
-        assert imported.split(".")[0] != "t5x", f"sbs_jax.{module} imports {imported}"
+def test_imports_point_down() -> None:
+    upward = [
+        f"sbs_jax.{module} must not import sbs_jax.{imported}"
+        for module in MODULES
+        for imported in _own_imports(module)
+        if imported.split(".")[0] != module.split(".")[0] and _row(imported) <= _row(module)
+    ]
+    assert not upward
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_data_modules_import_no_jax(module: str) -> None:
-    if _row(module) >= len(DATA):
-        return
-    for imported in _imports(MODULES[module]):
-        assert imported.split(".")[0] not in JAX, f"sbs_jax.{module} imports {imported}"
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {
+        name: set(_own_imports(name)) - {name}
+        for name, path in MODULES.items()
+        if path.name != "__init__.py"
+    }
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"circle: {' -> '.join((*path, module))}"
+        if module not in done:
+            for imported in graph.get(module, ()):
+                visit(imported, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("teacher.")])
-def test_stage_1_stands_alone(module: str) -> None:
-    for imported in filter(None, map(_own, _imports(MODULES[module]))):
-        own = imported.startswith("teacher.") or imported in TEACHER_NEEDS
-        assert own, f"sbs_jax.{module} imports sbs_jax.{imported}"
+def test_no_module_is_imported_by_a_string() -> None:
+    for module, path in MODULES.items():
+        # `sbs VERB` imports the verb's module alone, and users name their own task modules.
+        if module not in {"cli.main", "configs.gin_loader", "datasets.registry"}:
+            assert "import_module(" not in path.read_text(encoding="utf-8"), f"sbs_jax.{module}"
+
+
+def test_tensorflow_has_one_room() -> None:
+    elsewhere = [
+        f"sbs_jax.{module} imports {imported}"
+        for module in MODULES
+        if not module.startswith(TENSORFLOW_ROOM)
+        for imported in IMPORTS[module]
+        if imported.split(".")[0] in TENSORFLOW
+    ]
+    assert not elsewhere
+
+
+def test_data_modules_import_no_jax() -> None:
+    heavy = [
+        f"sbs_jax.{module} imports {imported}"
+        for module in MODULES
+        if module.split(".")[0] in WITHOUT_JAX
+        for imported in IMPORTS[module]
+        if imported.split(".")[0] in JAX
+    ]
+    assert not heavy
+
+
+def test_stage_1_works_alone() -> None:
+    foreign = [
+        f"sbs_jax.{module} imports sbs_jax.{imported}"
+        for module in MODULES
+        if module.startswith("teacher.")
+        for imported in _own_imports(module)
+        if not {imported, imported.split(".")[0]} & {*TEACHER_NEEDS, "teacher"}
+    ]
+    assert not foreign
 
 
 def test_importing_the_trainer_loads_no_tensorflow() -> None:

@@ -11,8 +11,8 @@ import pytest
 from sbs_jax.cli import main
 from sbs_jax.configs.training import T5Config, TrainConfig
 from sbs_jax.errors import UserError
+from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.runs import run_dir
-from sbs_jax.runs.reader import StudyTexts
 from sbs_jax.studies import demo, runner, workers
 from sbs_jax.studies.runner import Run, Study
 from sbs_jax.utils import files

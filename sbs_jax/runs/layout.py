@@ -1,0 +1,38 @@
+"""The files of a MODEL_DIR: every name, in one place.
+
+::
+
+    MODEL_DIR/
+      run.json                             the run's configuration and fingerprints of its data
+      config.gin                           operative gin configuration, reloadable
+      metrics.jsonl                        one object per logged step
+      train/                               the same for TensorBoard
+      checkpoints/STEP/                    parameters, optimizer state, checksums.json
+      predictions-TASK-SPLIT-STEP.jsonl    one object per evaluation example
+      results.json                         scores of the chosen checkpoint; the run is complete
+"""
+
+from pathlib import Path
+
+RUN = "run.json"
+CONFIG_GIN = "config.gin"
+METRICS = "metrics.jsonl"
+EVENTS = "train"
+CHECKPOINTS = "checkpoints"
+CHECKSUMS = "checksums.json"
+RESULTS = "results.json"
+
+
+def checkpoints(model_dir: str | Path) -> Path:
+    """The folder of the checkpoints, one folder per step."""
+    return Path(model_dir) / CHECKPOINTS
+
+
+def predictions(model_dir: str | Path, task: str, split: str, step: int) -> Path:
+    """The predictions of one evaluation."""
+    return Path(model_dir) / f"predictions-{task}-{split}-{step}.jsonl"
+
+
+def find_predictions(model_dir: str | Path, split: str, step: int) -> list[Path]:
+    """The predictions files of a split at a step, whatever their task."""
+    return sorted(Path(model_dir).glob(f"predictions-*-{split}-{step}.jsonl"))

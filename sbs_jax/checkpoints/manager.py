@@ -6,7 +6,6 @@ the best on validation beside the latest, and one-line errors.
 """
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -19,8 +18,9 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from sbs_jax.checkpoints import integrity, orbax_setup, trees
+from sbs_jax.checkpoints import integrity, orbax_setup, scores, trees
 from sbs_jax.checkpoints.orbax_setup import EXTRA, STATE
+from sbs_jax.checkpoints.scores import Score
 from sbs_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,10 @@ class Store:
         self._damaged: set[int] = set()
         self._broken = False
         self._manager = self._open(read_only)
-        self._metrics = {step: self._read_metric(step) for step in self._manager.all_steps()}
+        self._scores = self._read_scores()
+        self.fingerprint = (
+            next(reversed(self._scores.values())).fingerprint if self._scores else None
+        )
 
     def _open(self, read_only: bool) -> Any:
         try:
@@ -109,19 +112,27 @@ class Store:
         """The best of `steps` by the metric, the later of equals; None if none was measured."""
         return next(iter(self._ranked(self.steps())), None)
 
-    def metric(self, step: int) -> float | None:
-        """The metric saved with a step, if any."""
-        return self._metrics.get(step)
+    def score(self, step: int) -> Score | None:
+        """The score noted for a step, whatever questions it belongs to; None without one."""
+        return self._scores.get(step)
 
     def _ranked(self, steps: Iterable[int]) -> list[int]:
-        measured = [step for step in steps if self._metrics.get(step) is not None]
-        return sorted(measured, key=lambda s: (self._sign * self._metrics[s], s), reverse=True)
+        """Steps scored on the questions of `fingerprint`, the best first, the later of equals."""
+        values = {
+            step: self._sign * self._scores[step].value
+            for step in steps
+            if step in self._scores and self._scores[step].fingerprint == self.fingerprint
+        }
+        return sorted(values, key=lambda step: (values[step], step), reverse=True)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax's preservation policy: the latest and the best stay, a damaged one never."""
-        steps = sorted({info.step for info in checkpoints} - self._damaged)
-        keep = {*steps[-self._keep_latest :], *self._ranked(steps)[: self._keep_best]}
+        keep = self._kept({info.step for info in checkpoints} - self._damaged)
         return [info.step in keep for info in checkpoints]
+
+    def _kept(self, steps: Iterable[int]) -> set[int]:
+        latest = sorted(steps)[-self._keep_latest :]
+        return {*latest, *self._ranked(steps)[: self._keep_best]}
 
     # Saving
 
@@ -153,7 +164,10 @@ class Store:
         arguments = ocp.args.Composite(
             **{STATE: ocp.args.PyTreeSave(state), EXTRA: ocp.args.JsonSave(note)}
         )
-        self._saving, self._metrics[step] = step, finite.get(self._metric)
+        self._saving = step
+        self._scores.pop(step, None)
+        if self._metric in finite:
+            self._scores[step] = Score(finite[self._metric])
         try:
             if step in self._damaged:
                 self._manager.delete(step)
@@ -163,6 +177,34 @@ class Store:
             raise self._failed_save(error) from error
         if not self._asynchronous:
             self.wait()
+
+    def note(self, values: Mapping[int, float], fingerprint: str | None) -> None:
+        """Records scores of saved steps, and removes what is neither latest nor best now.
+
+        Args:
+            values: score by step; NaN or infinity is never best.
+            fingerprint: of what was scored. From here on checkpoints with a score of the same
+                fingerprint are ranked, and no others.
+
+        Raises:
+            UserError: scores.json cannot be written, or the save in progress failed.
+        """
+        self.wait()
+        self.fingerprint = fingerprint
+        for step, value in values.items():
+            self._scores.pop(step, None)
+            if score := scores.finite(value, fingerprint):
+                self._scores[step] = score
+        if jax.process_index() == 0:
+            try:
+                scores.write(self._directory, str(self._metric), self._scores)
+            except OSError as error:
+                raise UserError(
+                    f"{self._directory}/{scores.NAME}: cannot be written "
+                    f"({orbax_setup.reason(error)}); make room, then start the same command again"
+                ) from error
+        for old in set(self.steps()) - self._kept(self.steps()):
+            self._manager.delete(old)
 
     def wait(self) -> None:
         """Blocks until the save in progress is on disk. Raises UserError if it failed."""
@@ -190,7 +232,7 @@ class Store:
     def _failed_save(self, error: Exception) -> UserError:
         """Removes what a failed save left behind and words the error."""
         step, self._saving = self._saving, None
-        self._metrics.pop(step, None)
+        self._scores.pop(step, None)
         if jax.process_index() == 0:
             self._remove_unfinished(step)
         self._manager.reload()
@@ -367,11 +409,13 @@ class Store:
                 raise
             raise _Damaged(orbax_setup.reason(error)) from error
 
-    def _read_metric(self, step: int) -> float | None:
-        from etils import epath
-
-        path = epath.Path(self._directory) / str(step) / EXTRA / "metadata"
-        try:
-            return json.loads(path.read_text())["metrics"].get(self._metric)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None  # a damaged file: `_verify` tells
+    def _read_scores(self) -> dict[int, Score]:
+        """Those of scores.json last: they are the newer ones."""
+        noted = scores.read(self._directory, self._metric)
+        inside = {
+            step: score
+            for step in self._manager.all_steps()
+            if step not in noted
+            and (score := scores.saved_inside(self._directory, step, self._metric))
+        }
+        return {**inside, **noted}

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gc
 import json
+import math
 import os
 import resource
 import shutil
@@ -91,7 +92,7 @@ def test_the_latest_state_comes_back_bit_for_bit(saved):
 def test_one_step_and_the_best_come_back(saved):
     with Store(saved, metric="accuracy", read_only=True) as store:
         assert (store.steps(), store.latest_step(), store.best_step()) == ([10, 20, 30], 30, 20)
-        assert store.metric(20) == 0.75
+        assert store.score(20) == (0.75, None)
         assert int(store.restore_best(make_state())[0].step) == 20
         assert int(store.restore(10, make_state())[0].step) == 10
         with pytest.raises(UserError, match=r"no usable checkpoint of step 11; has 10, 20, 30"):
@@ -427,3 +428,59 @@ def test_checksums_cover_the_arrays_and_the_note(saved):
     sums = json.loads((saved / "30" / "checksums.json").read_text())
     assert {name.split("/")[0] for name in sums} == {"state", "extra"}
     assert str(data_file(saved, 30).relative_to(saved / "30")) in sums
+
+
+def noted(directory, values, keep_latest=1, keep_best=1):
+    """A store of these (step, score, fingerprint), each saved first and scored afterwards."""
+    with Store(directory, keep_latest, "accuracy", keep_best=keep_best) as store:
+        for step, value, mark in values:
+            store.save(step, {"params": {"w": np.ones(3)}}, {})
+            store.note({step: value}, mark)
+        return store.steps(), store.best_step()
+
+
+@pytest.mark.parametrize(
+    ("values", "keep_latest", "steps", "best"),
+    [
+        ([(1, 0.5, "a"), (2, 0.75, "a"), (3, 0.5, "a")], 1, [2, 3], 2),
+        ([(1, 0.5, "a"), (2, 0.5, "a")], 1, [2], 2),  # of equals the later one
+        ([(1, 1.0, "a"), (2, 0.5, "b"), (3, 0.75, "b")], 1, [3], 3),  # another validation split
+        ([(1, 1.0, None), (2, 0.5, "b")], 1, [2], 2),  # a score of unknown questions
+        ([(1, 0.5, "a"), (2, math.nan, "a")], 1, [1, 2], 1),
+        ([(1, math.inf, "a"), (2, 0.25, "a")], 1, [2], 2),
+        ([(1, 0.9, "a"), (2, 0.1, "b"), (3, 0.2, "a")], 3, [1, 2, 3], 1),  # the first split again
+    ],
+)
+def test_a_score_competes_with_scores_of_the_same_questions_only(
+    tmp_path, values, keep_latest, steps, best
+):
+    assert noted(tmp_path / "c", values, keep_latest) == (steps, best)
+    with Store(tmp_path / "c", metric="accuracy", read_only=True) as store:
+        assert store.best_step() == best, "a reader ranks as the writer did"
+
+
+def test_several_steps_are_scored_again_before_any_is_removed(tmp_path):
+    with Store(tmp_path / "c", 1, "accuracy", keep_best=2) as store:
+        for step, value in ((1, 0.9), (2, 0.8), (3, 0.1)):
+            store.save(step, {"params": {"w": np.ones(3)}}, {})
+            store.note({step: value}, "before")
+        assert store.steps() == [1, 2, 3]
+        store.note({1: 0.1, 2: 0.7, 3: 0.2}, "now")
+        assert (store.steps(), store.best_step()) == ([2, 3], 2)
+
+
+def test_checkpoints_of_earlier_versions_hold_their_score_inside(tmp_path):
+    with Store(tmp_path / "c", 2, "accuracy") as store:
+        for step, accuracy in ((1, 0.75), (2, 0.5)):
+            store.save(step, {"params": {"w": np.ones(3)}}, {}, {"accuracy": accuracy})
+    assert not (tmp_path / "c" / "scores.json").exists()
+    with Store(tmp_path / "c", 2, "accuracy") as store:
+        assert store.best_step() == 1 and store.score(1) == (0.75, None)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"1": 0.5}', '{"x": {"accuracy": 1}}'])
+def test_a_damaged_score_file_only_loses_the_ranking(tmp_path, text):
+    noted(tmp_path / "c", [(1, 0.5, "a")])
+    (tmp_path / "c" / "scores.json").write_text(text)
+    with Store(tmp_path / "c", metric="accuracy", read_only=True) as store:
+        assert (store.best_step(), store.latest_step()) == (None, 1)

@@ -23,7 +23,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import numpy as np
 
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import packing
 from sbs_jax.training import losses, optimizers

@@ -22,8 +22,7 @@ from typing import Any
 
 from absl import app, flags
 
-from sbs_jax.configs import gin_loader
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig, gin_loader
 from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths

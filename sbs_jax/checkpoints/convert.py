@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints.formats.params import Checkpoint, read_all
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import Transformer
 

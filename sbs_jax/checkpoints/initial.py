@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sbs_jax.checkpoints.formats import hf, hub, native, t5x
 from sbs_jax.checkpoints.formats.params import Checkpoint, check_fits, read_all
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.utils.console import say
 

@@ -16,7 +16,7 @@ import os
 
 from absl import flags
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 
 
 def text_of(

@@ -17,7 +17,8 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sbs_jax.configs.training import DEFAULT_RULES, MESH_AXES, AxisRules, PartitionerConfig
+from sbs_jax.configs import PartitionerConfig
+from sbs_jax.configs.training import DEFAULT_RULES, MESH_AXES, AxisRules
 from sbs_jax.errors import UserError
 
 _Leaf = jax.Array | np.ndarray | jax.ShapeDtypeStruct

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import Selection
 from sbs_jax.distributed import multihost

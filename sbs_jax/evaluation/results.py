@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation import evaluator
 from sbs_jax.evaluation.evaluator import Result

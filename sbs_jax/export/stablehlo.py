@@ -22,7 +22,7 @@ from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats.hf_tokenizer import SPIECE
 from sbs_jax.checkpoints.formats.hf_write import write_safetensors
 from sbs_jax.checkpoints.formats.params import nested, shapes_of
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.export import model_card

@@ -7,7 +7,7 @@ from typing import Any
 
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats.params import Checkpoint
-from sbs_jax.configs.training import T5Config, TrainConfig
+from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.datasets import methods, registry
 from sbs_jax.datasets.methods import Method
 from sbs_jax.errors import UserError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import methods, registry
 from sbs_jax.datasets.methods import View
 from sbs_jax.datasets.records import Record

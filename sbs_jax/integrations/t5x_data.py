@@ -10,7 +10,7 @@ import seqio
 import tensorflow as tf
 from absl import flags
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.datasets.methods import TASK_ID_FEATURE
 from sbs_jax.integrations import seqio_tasks

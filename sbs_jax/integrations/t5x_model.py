@@ -9,7 +9,7 @@ from clu import metrics as clu_metrics
 from t5x import decoding, models, optimizers
 from t5x.examples.t5 import network
 
-from sbs_jax.configs.training import T5Config, TrainConfig
+from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.integrations import seqio_tasks

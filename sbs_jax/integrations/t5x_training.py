@@ -12,7 +12,7 @@ from t5x import partitioning, state_utils, trainer
 
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats import hub
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.integrations.t5x_data import TASK_IDS
 from sbs_jax.integrations.t5x_model import TASK_COUNTS

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 
 _NUM_BUCKETS = 32
 _MAX_DISTANCE = 128

@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.models.layers import (
     Attention,
     LogitsDense,

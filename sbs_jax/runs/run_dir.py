@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.distributed import multihost
 from sbs_jax.errors import UserError
 from sbs_jax.utils import console

@@ -12,8 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax.configs import gin_loader, gin_writer
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig, gin_loader, gin_writer
 from sbs_jax.datasets import demo, records, registry, splits
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import SPLITS, TEST, TRAIN

@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbs_jax.configs import gin_loader
-from sbs_jax.configs.training import CELL_MACROS, StudyConfig, TrainConfig
+from sbs_jax.configs import StudyConfig, TrainConfig, gin_loader
+from sbs_jax.configs.study import CELL_MACROS
 from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.reporting import page, statistics

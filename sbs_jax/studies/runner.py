@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.reporting import study_files

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 
 _JOIN_SECONDS = 60  # a worker that is asked to stop in the middle of training saves its state

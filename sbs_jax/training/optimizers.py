@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from sbs_jax.configs.training import LEARNING_RATE_FACTORS, OptimizerConfig
+from sbs_jax.configs import OptimizerConfig
+from sbs_jax.configs.training import LEARNING_RATE_FACTORS
 from sbs_jax.training.stochastic_rounding import in_float32
 
 Schedule = Callable[[Array | int], Array]

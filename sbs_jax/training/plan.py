@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
-from sbs_jax.configs.training import MESH_AXES, T5Config, TrainConfig
+from sbs_jax.configs import T5Config, TrainConfig
+from sbs_jax.configs.training import MESH_AXES
 from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt
 
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.models.t5 import init_params
 from sbs_jax.training import losses, stochastic_rounding

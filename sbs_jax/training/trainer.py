@@ -8,7 +8,7 @@ import optax
 
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.manager import Store, newest_checkpoint
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats import hf, hf_write
 from sbs_jax.checkpoints.formats.params import read_all
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies

@@ -10,7 +10,7 @@ import struct
 import pytest
 
 from sbs_jax.checkpoints.formats import hf, hf_write, params
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 
 # As published; fields that say nothing about the model are left out.

@@ -8,14 +8,16 @@ import sys
 
 import pytest
 
-from sbs_jax.configs import training
-from sbs_jax.configs.training import (
+from sbs_jax.configs import (
     OptimizerConfig,
     PartitionerConfig,
     StudyConfig,
     T5Config,
     TrainConfig,
+    training,
+    validation,
 )
+from sbs_jax.configs.model import ACTIVATIONS
 from sbs_jax.distributed import partitioning
 from sbs_jax.errors import UserError
 from sbs_jax.models import layers
@@ -111,7 +113,7 @@ def test_equal_values_of_other_types_hash_alike_for_jit():
 
 
 def test_the_names_of_activations_are_those_of_the_layers():
-    assert set(training.ACTIVATIONS) == set(layers._ACTIVATIONS)
+    assert set(ACTIVATIONS) == set(layers._ACTIVATIONS)
 
 
 def test_the_axes_of_every_parameter_have_rules():
@@ -127,5 +129,6 @@ def test_errors_name_the_macros_of_the_gin_files():
     known = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
     found = {name: macro for name, macro in bound.items() if name in known}
     assert found.pop("vocab_size") == "VOCAB_SIZE"  # the demo's models only
-    assert found.items() <= training.MACROS.items()
-    assert training.MACROS.keys() - found.keys() <= {"model"}  # a model file sets it
+    macros = validation.macros(*KINDS)
+    assert found.items() <= macros.items()
+    assert macros.keys() - found.keys() <= {"model"}  # a model file sets it

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.input_pipeline import packing
 
 CONFIG = T5Config(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, shapes_of
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 
 SIZES = {
     "vocab_size": 384,

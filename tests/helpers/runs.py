@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sbs_jax.checkpoints.manager import Store
-from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
+from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 
 MODEL = T5Config(

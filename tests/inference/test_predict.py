@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.configs.training import OptimizerConfig, T5Config, TrainConfig
+from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.datasets import records, registry
 from sbs_jax.errors import UserError
 from sbs_jax.inference import predict, prediction_files

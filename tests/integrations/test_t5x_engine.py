@@ -15,7 +15,7 @@ from helpers import made_checkpoints as made
 from jax.sharding import PartitionSpec
 
 from sbs_jax.checkpoints.formats import t5x
-from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.datasets import methods, registry
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing

@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.configs.training import T5Config, TrainConfig
+from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.runs import run_dir

@@ -13,7 +13,7 @@ import pytest
 from helpers.runs import config_of
 
 from sbs_jax.checkpoints.manager import Store
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.training import optimizers, train_step, trainer, updates
 

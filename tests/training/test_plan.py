@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from sbs_jax.cli import main
-from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
+from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import Transformer, init_params

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbs_jax.checkpoints.convert import convert
-from sbs_jax.configs.training import OptimizerConfig, T5Config
+from sbs_jax.configs import OptimizerConfig, T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import packing
 from sbs_jax.models.t5 import init_params

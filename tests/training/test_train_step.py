@@ -8,8 +8,7 @@ import pytest
 from helpers.examples import CONFIG, examples
 from jax.sharding import PartitionSpec
 
-from sbs_jax.configs import gin_loader
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config, gin_loader
 from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError

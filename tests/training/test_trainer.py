@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers.runs import MODEL, config_of, final_params, metrics_of
 
-from sbs_jax.configs.training import OptimizerConfig, PartitionerConfig
+from sbs_jax.configs import OptimizerConfig, PartitionerConfig
 from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError

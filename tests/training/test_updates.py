@@ -12,7 +12,7 @@ import pytest
 from helpers.runs import MODEL, config_of, final_params, metrics_of
 
 from sbs_jax.checkpoints import initial
-from sbs_jax.configs.training import OptimizerConfig, TrainConfig
+from sbs_jax.configs import OptimizerConfig, TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import pipeline

@@ -23,7 +23,7 @@ from sbs_jax.checkpoints.formats.params import (
     infer_config,
     read_all,
 )
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 
 __all__ = ["infer_config", "load_params", "read", "tensor_names"]

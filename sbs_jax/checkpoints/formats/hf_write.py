@@ -15,7 +15,7 @@ import numpy as np
 from sbs_jax.checkpoints.formats import hf_tokenizer
 from sbs_jax.checkpoints.formats.hf import CONFIG, INDEX, LM_HEAD, WEIGHTS, tensor_names
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray
-from sbs_jax.configs.training import T5Config
+from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 
 GENERATION = "generation_config.json"

@@ -20,7 +20,7 @@ from sbs_jax.checkpoints import integrity, orbax_setup
 from sbs_jax.checkpoints.formats import orbax_arrays
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of, nested
 from sbs_jax.checkpoints.manager import Store
-from sbs_jax.configs.training import TrainConfig
+from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 

@@ -1,0 +1,66 @@
+"""A grid of runs."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sbs_jax.configs.validation import COUNT, Rule, check, described, require, setting
+
+# The macros in which the runs of a study differ.
+CELL_MACROS = ("MODEL_DIR", "DATA_FRACTION", "RANDOM_SEED")
+
+
+def _each_once(values: Sequence[Any]) -> bool:
+    return 0 < len(values) == len(set(values))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A grid of runs: every arm on every fraction of the data with every seed.
+
+    Attributes:
+        study_dir: STUDY_DIR. The same command with the same folder does what is missing.
+        arms: the gin files of an experiment (a name or a list) by the name of what is compared.
+            ``standard`` and ``step_by_step`` are names the report knows.
+        fractions: DATA_FRACTION of the runs.
+        seeds: RANDOM_SEED of the runs; an interval over seeds needs two or more.
+        bindings: gin bindings of all runs, e.g. ``TRAIN_STEPS = 300``.
+        arm_bindings: further bindings, by arm.
+        workers: runs trained side by side. With more than one, each gets one CPU thread and no
+            accelerator; a single run uses every device.
+    """
+
+    study_dir: str = setting(macro="STUDY_DIR")
+    arms: Mapping[str, str | Sequence[str]] = setting(
+        rule=Rule(bool, '{"NAME": "experiments/FILE.gin", ...}')
+    )
+    fractions: Sequence[float] = setting(
+        (1.0,), rule=Rule(_each_once, "values, each once, such as (0.25, 1.0)")
+    )
+    seeds: Sequence[int] = setting(
+        (0, 1, 2), rule=Rule(_each_once, "values, each once, such as (0, 1, 2)")
+    )
+    bindings: Sequence[str] = setting((), rule=described("a list of strings, 'NAME = VALUE'"))
+    arm_bindings: Mapping[str, Sequence[str]] = dataclasses.field(
+        default_factory=dict,
+        metadata={"rule": described("{ARM: a list of strings, 'NAME = VALUE'}")},
+    )
+    workers: int = setting(1, rule=COUNT)
+
+    def __post_init__(self) -> None:
+        check(self)
+        for arm in self.arms:  # a folder is named after it
+            good = re.fullmatch(r"[\w-]+", arm)
+            require(bool(good), "StudyConfig.arms", arm, "named with letters, digits, _ and -")
+        self._check_bindings("StudyConfig.bindings", self.bindings)
+        for arm, bindings in self.arm_bindings.items():
+            known = f"about one of the arms, {', '.join(self.arms)}"
+            require(arm in self.arms, "StudyConfig.arm_bindings", arm, known)
+            self._check_bindings("StudyConfig.arm_bindings", bindings)
+
+    def _check_bindings(self, name: str, bindings: Sequence[str]) -> None:
+        rule = f"without {', '.join(CELL_MACROS)}, which the study sets itself"
+        for binding in bindings:
+            good = binding.partition("=")[0].strip() not in CELL_MACROS
+            require(good, name, binding, rule)

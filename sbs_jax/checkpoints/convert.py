@@ -57,9 +57,7 @@ def convert(
             written, or a copy that came out different.
     """
     with whole_folder(destination) as partial:
-        opened = initial.find(source, from_kind)
-        if vocabulary:
-            opened = dataclasses.replace(opened, vocabulary=vocabulary)
+        opened = initial.with_vocabulary(initial.find(source, from_kind), vocabulary)
         _writer(to_kind, Path(destination))(partial, opened)
         written = initial.find(str(partial), to_kind)
         logits = compare(opened, written)

@@ -4,10 +4,11 @@ import dataclasses
 import re
 from pathlib import Path
 
-from sbs_jax.checkpoints.formats import hf, hub, native, t5x
+from sbs_jax.checkpoints.formats import foreign_files, hf, hf_vocabulary, hub, native, t5x
 from sbs_jax.checkpoints.formats.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
 from sbs_jax.utils.console import say
 
 FORMATS = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}
@@ -32,6 +33,9 @@ def load_params(path: str, config: T5Config) -> dict:
             f"INITIAL_CHECKPOINT_PATH {path}: {FORMATS[checkpoint.kind]} checkpoint of step "
             f"{checkpoint.step}, {checkpoint.size:,} parameters"
         )
+        if checkpoint.added_tokens:
+            added = hf_vocabulary.describe_added(checkpoint.added_tokens)
+            say(f"INITIAL_CHECKPOINT_PATH {path}: {added}; VOCABULARY does not use them")
         check_fits(checkpoint.params, config, path)
         return read_all(checkpoint)
     except UserError as error:
@@ -49,12 +53,24 @@ def find(path: str, kind: str | None = None) -> Checkpoint:
 
     Raises UserError if there is none, it is damaged, or it is not a T5 this model can hold.
     """
+    path = paths.expanded(path)
     if kind == "hf" and _HUB_ID.fullmatch(path) and not Path(path).exists():
         path = hub.SCHEME + path
     if path.startswith(hub.SCHEME) and kind in (None, "hf"):
         found = hf.read(str(hub.fetch(path)))
         return dataclasses.replace(found, path=path)
     return _READERS[kind or _kind(path)](path)
+
+
+def with_vocabulary(checkpoint: Checkpoint, spec: str | None) -> Checkpoint:
+    """The checkpoint with the vocabulary that goes along: `spec`, or else its own.
+
+    Raises UserError where its own tokenizer has tokens that no vocabulary here can hold.
+    """
+    if spec:
+        return dataclasses.replace(checkpoint, vocabulary=spec)
+    hf_vocabulary.refuse_added(checkpoint.added_tokens, checkpoint.path)
+    return checkpoint
 
 
 def _kind(path: str) -> str:
@@ -64,7 +80,8 @@ def _kind(path: str) -> str:
     if place.is_file():
         if place.suffix in (".safetensors", ".bin"):
             return "hf"
-        raise UserError(f"{path}: no file of weights (.safetensors or .bin); {_ACCEPTED}")
+        known = foreign_files.describe_file(place)
+        raise UserError(f"{path}: no file of weights (.safetensors or .bin); {known or _ACCEPTED}")
     if not place.exists():
         hint = f"; a model of the hub is {hub.SCHEME}{path}" if _HUB_ID.fullmatch(path) else ""
         raise UserError(f"{path}: no checkpoint found; {_ACCEPTED}{hint}")
@@ -74,8 +91,7 @@ def _kind(path: str) -> str:
         return "sbs"
     if (place / t5x.ORBAX).is_dir():
         return "sbs" if place.name.isdigit() else "t5x"
+    foreign_files.refuse_adapter(place)
     if (place / hf.CONFIG).is_file() or any(place.glob("*.safetensors")):
         return "hf"
-    inside = sorted(place.glob(f"checkpoint_*/{t5x.INDEX}"))
-    hint = f"; it holds {inside[-1].parent.name}: give that folder" if inside else ""
-    raise UserError(f"{path}: no checkpoint found{hint or '; ' + _ACCEPTED}")
+    raise UserError(f"{path}: no checkpoint found; {foreign_files.next_step(place) or _ACCEPTED}")

@@ -33,9 +33,11 @@ def main(argv: list[str]) -> None:
     """Converts and tells what was compared."""
     from sbs_jax.checkpoints.convert import convert
     from sbs_jax.checkpoints.formats.hf_tokenizer import TOKENIZER_CONFIG
+    from sbs_jax.checkpoints.formats.hf_vocabulary import describe_added
     from sbs_jax.checkpoints.initial import FORMATS
+    from sbs_jax.utils import paths
 
-    source, destination = argv
+    source, destination = map(paths.expanded, argv)
     done = convert(source, destination, FLAGS.to, FLAGS["from"].value, FLAGS.vocabulary)
     found, written = done.source, done.written
     print(
@@ -45,7 +47,9 @@ def main(argv: list[str]) -> None:
     checked = "every array equal bit for bit"
     checked += ", and the logits of a fixed input" if done.logits else " (logits not computed)"
     print(f"{written.path}: written as {FORMATS[written.kind]} checkpoint; {checked}")
+    if found.added_tokens:
+        print(f"{source}: {describe_added(found.added_tokens)}; --vocabulary leaves them out")
     if found.vocabulary is None:
-        print(f"{source} does not tell its vocabulary; --vocabulary adds it")
+        print(f"{source} does not say which vocabulary it has; --vocabulary adds it")
     elif FLAGS.to == "hf" and not os.path.exists(os.path.join(destination, TOKENIZER_CONFIG)):
         print("no tokenizer.json: it cannot hold this kind of SentencePiece model")

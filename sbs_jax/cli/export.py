@@ -48,8 +48,9 @@ def main(argv: list[str]) -> None:
     """Exports and tells what was written and compared."""
     platforms, lengths = _platforms(), _lengths()
     from sbs_jax.export import hugging_face, stablehlo, student
+    from sbs_jax.utils import paths
 
-    source, destination = argv
+    source, destination = map(paths.expanded, argv)
     found = student.find(source, FLAGS.vocabulary)
     if FLAGS.to == "hf":
         compared = hugging_face.write(found, destination)

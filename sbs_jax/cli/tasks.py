@@ -109,7 +109,7 @@ def _vocabulary(selection: "Selection") -> tuple["Vocabulary | None", str]:
         if FLAGS.vocabulary:
             raise
         return None, f"tokens not shown (give --vocabulary): {error}"
-    return vocabulary, f"vocabulary {spec}: {vocabulary.size} embedding rows"
+    return vocabulary, f"vocabulary {spec}: {vocabulary.size} ids"
 
 
 def _example(

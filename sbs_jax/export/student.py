@@ -81,15 +81,15 @@ def find(source: str, vocabulary: str | None = None) -> Student:
     Raises:
         UserError: no checkpoint, or a vocabulary that is unknown, missing or another one.
     """
-    checkpoint = initial.find(source)
+    checkpoint = initial.with_vocabulary(initial.find(source), vocabulary)
     model_dir = Path(checkpoint.path).parent.parent
     run = None
     if checkpoint.kind == "sbs" and run_dir.exists(model_dir):
         found = run_dir.load(model_dir)
         run = found if found.mixture_or_task_name else None
-    spec = vocabulary or checkpoint.vocabulary
+    spec = checkpoint.vocabulary
     if spec is None:
-        raise UserError(f"{source}: does not tell its vocabulary; give it with --vocabulary")
+        raise UserError(f"{source}: does not name its vocabulary; give it with --vocabulary")
     loaded = student.vocabulary_of(model_dir, spec) if run else vocabularies.load(spec)
     if loaded.size > checkpoint.config.vocab_size:
         raise UserError(

@@ -55,7 +55,8 @@ class Source:
         if vocabulary.size > config.model.vocab_size:
             raise UserError(
                 f"VOCABULARY = {config.vocabulary!r} needs {vocabulary.size} embedding rows, the "
-                f"model has vocab_size = {config.model.vocab_size}; set VOCAB_SIZE or the model"
+                f"model has vocab_size = {config.model.vocab_size}; set VOCAB_SIZE to at least "
+                f"{vocabulary.size}"
             )
         return cls(
             selection=registry.resolve(config.mixture_or_task_name),

@@ -18,8 +18,6 @@ from sbs_jax.utils import paths
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 EXTRA_IDS = 100
-# 32,100 ids -> 32,128 rows, 250,100 -> 250,112: the sizes of the public checkpoints.
-_ROWS_MULTIPLE = 64
 _EXTRA_PIECE = re.compile("▁?<extra_id_[0-9]+>")
 
 
@@ -54,7 +52,8 @@ class Vocabulary(Protocol):
     """Text to ids and back.
 
     Attributes:
-        size: embedding rows a model needs, as public checkpoints round them; every id is below it.
+        size: the highest id + 1, which is how many embedding rows a model needs at least. Public
+            checkpoints have a few more: 32,128 rows for 32,100 ids.
         fingerprint: sha256 that changes when any text could be encoded differently.
         spec: what `load` was given.
     """
@@ -126,7 +125,7 @@ class SentencePieceVocabulary:
                 f"VOCABULARY = {spec!r}: its pad, EOS and unknown ids are {found}, T5 needs "
                 "(0, 1, 2); train it with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1"
             )
-        self.size = _rows(self._processor.get_piece_size())
+        self.size = self._processor.get_piece_size()
         self._text_ids = frozenset(
             number
             for number, piece in enumerate(proto.pieces)
@@ -253,7 +252,3 @@ def encode_texts(vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[int]
 
 def _until_eos(ids: Iterable[int]) -> Iterable[int]:
     return itertools.takewhile(lambda i: i != EOS_ID, ids)
-
-
-def _rows(pieces: int) -> int:
-    return -(-pieces // _ROWS_MULTIPLE) * _ROWS_MULTIPLE

@@ -32,6 +32,11 @@ def asset(name: str) -> pathlib.Path:
     return path
 
 
+def expanded(path: str) -> str:
+    """The path with ``~``, ``~user`` and ``$VARIABLE`` replaced, as a shell would; URLs stay."""
+    return path if "://" in path else os.path.expandvars(os.path.expanduser(path))
+
+
 def cache_home() -> pathlib.Path:
     """``~/.cache/sbs_jax``: for everything that can be downloaded or computed again."""
     return pathlib.Path.home() / ".cache" / "sbs_jax"

@@ -33,7 +33,7 @@ def test_an_example_from_raw_text_to_weights(capsys: pytest.CaptureFixture[str])
         "demo_step_by_step: gold label and teacher's rationale, two tasks told apart by prefixes "
         "(the paper)",
         "train: 800 of the 800 records in the train file",
-        "vocabulary demo: 256 embedding rows",
+        "vocabulary demo: 205 ids",
         "",
         "record demo0-train-0",
         "  label (task 1)",

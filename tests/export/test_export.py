@@ -341,7 +341,7 @@ def test_lengths_are_the_runs_and_its_halvings():
 def test_a_converted_checkpoint_has_no_results_and_says_so(run, tmp_path, capsys):
     assert main.main(["convert", "--to=t5x", str(run), str(tmp_path / "checkpoint_9")]) == 0
     assert export("hf", tmp_path / "checkpoint_9", tmp_path / "out") == 2
-    assert "does not tell its vocabulary; give it with --vocabulary" in capsys.readouterr().err
+    assert "does not name its vocabulary; give it with --vocabulary" in capsys.readouterr().err
     demo = f"--vocabulary={paths.asset('demo.model')}"
     for kind in ("hf", "stablehlo"):
         flags = [demo] if kind == "hf" else [demo, "--input_lengths=8", "--platforms=cpu"]

@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sbs_jax.checkpoints.formats import torch_file
+from sbs_jax.checkpoints.formats import foreign_files, hf_vocabulary, torch_file
 from sbs_jax.checkpoints.formats.params import (
     Checkpoint,
     LazyArray,
@@ -31,7 +31,6 @@ __all__ = ["infer_config", "load_params", "read", "tensor_names"]
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-SPIECE = "spiece.model"
 
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
 _SUBLAYERS = {
@@ -50,6 +49,8 @@ _HF_SUBLAYERS = {
 }
 _BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d+)\.layer\.(\d)\.(\w+)\.(?:(\w+)\.)?weight")
 _TRANSPOSED = ("kernel", "rel_embedding")
+# The last tensor of every encoder; what stands before this name is a wrapper's prefix.
+_ANCHOR = "encoder.final_layer_norm.weight"
 # Copies of shared.weight, which some files carry beside it or instead of it.
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # The first T5 files hold this table, which no version of the model has ever used.
@@ -70,6 +71,8 @@ _FIXED = {
     "eos_token_id": 1,
     "pad_token_id": 0,
 }
+# feed_forward_proj -> the value of dense_act_fn that transformers derives from it.
+_DENSE_ACTIVATIONS = {"relu": "relu", "gated-gelu": "gelu_new"}
 _FIELDS = {
     "d_model": "emb_dim",
     "d_kv": "head_dim",
@@ -139,9 +142,13 @@ def read(path: str) -> Checkpoint:
     files, and names or shapes that do not make a T5.
     """
     place = Path(path)
+    if place.is_dir():
+        foreign_files.refuse_adapter(place)
     settings = _settings(place) if place.is_dir() else {}
     _refuse_other_models(settings, path)
     tensors = _tensors(place)
+    foreign_files.refuse_adapter_names(tensors, path)
+    tensors = _without_prefix(tensors)
     _drop_copies(tensors, path)
     _settle_logits(tensors, settings, path)
     params = {}
@@ -152,7 +159,8 @@ def read(path: str) -> Checkpoint:
         params[ours] = _transposed(tensor) if transposed else tensor
     config = config_of(params, path, settings.get("dropout_rate"))
     _check_sizes(settings, config, path)
-    return Checkpoint("hf", path, params, config, vocabulary=_vocabulary(place, settings))
+    vocabulary, added = hf_vocabulary.read(place, settings) if place.is_dir() else (None, {})
+    return Checkpoint("hf", path, params, config, vocabulary=vocabulary, added_tokens=added)
 
 
 def load_params(path: Path) -> dict:
@@ -163,7 +171,8 @@ def load_params(path: Path) -> dict:
 def _settings(folder: Path) -> dict:
     path = folder / CONFIG
     if not path.is_file():
-        raise UserError(f"{folder}: no {CONFIG}; copy the whole folder of the model")
+        step = foreign_files.next_step(folder) or "copy the whole folder of the model"
+        raise UserError(f"{folder}: no {CONFIG}; {step}")
     return _json(path)
 
 
@@ -194,6 +203,16 @@ def _refuse_other_models(settings: dict, path: str) -> None:
         raise UserError(
             f"{where}: feed_forward_proj is {activation!r}; only relu and gated-gelu are supported"
         )
+    derived = {
+        "is_gated_act": activation == "gated-gelu",
+        "dense_act_fn": _DENSE_ACTIVATIONS[activation],
+    }
+    for name, value in derived.items():
+        if settings.get(name) not in (None, value):
+            raise UserError(
+                f"{where}: feed_forward_proj is {activation!r}, but {name} is {settings[name]!r}; "
+                "correct the one that is not what the model was trained with"
+            )
     for name, value in _FIXED.items():
         # mT5's files say null for some; null means the default.
         if settings.get(name) not in (None, value):
@@ -232,7 +251,8 @@ def _files(place: Path) -> list[Path]:
             if not isinstance(names, dict) or not all(map(_plain, names.values())):
                 raise UserError(f"{place / index}: weight_map must name files of this folder")
             return [place / name for name in sorted(set(names.values()))]
-    raise UserError(f"{place}: no {WEIGHTS}; copy the whole folder of the model")
+    step = foreign_files.next_step(place) or "copy the whole folder of the model"
+    raise UserError(f"{place}: no {WEIGHTS}; {step}")
 
 
 def _plain(name: object) -> bool:
@@ -262,6 +282,21 @@ def _transposed(tensor: LazyArray) -> LazyArray:
     return LazyArray(tensor.shape[::-1], tensor.dtype, lambda: tensor.read().T)
 
 
+def _without_prefix(tensors: dict[str, LazyArray]) -> dict[str, LazyArray]:
+    """The tensors by T5's names where a wrapper put one prefix before all of them.
+
+    ``module.`` is DistributedDataParallel's, ``_orig_mod.`` torch.compile's, ``model.`` that of
+    many a training script.
+    """
+    anchors = [name for name in tensors if name.endswith(f".{_ANCHOR}")]
+    if len(anchors) != 1:
+        return tensors
+    prefix = anchors[0].removesuffix(_ANCHOR)
+    if not all(name.startswith(prefix) for name in tensors):
+        return tensors  # other tensors too: their names end the reading
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
 def _drop_copies(tensors: dict[str, LazyArray], path: str) -> None:
     """Leaves of shared.weight and its copies the first alone, once they prove equal."""
     tensors.pop(_UNUSED, None)
@@ -279,9 +314,11 @@ def _settle_logits(tensors: dict[str, LazyArray], settings: Mapping, path: str) 
     transformers 5 writes ``tie_word_embeddings: true`` whatever the model, and tells T5 1.0, whose
     logits are scaled, by ``scale_decoder_outputs``; without lm_head.weight it uses shared.weight.
     """
-    if SHARED not in tensors:
-        return  # no T5: the names will tell
     tied = settings.get("tie_word_embeddings", True) if settings else LM_HEAD not in tensors
+    if SHARED not in tensors:
+        if not (tied and LM_HEAD in tensors):
+            return  # no T5: the names will tell
+        tensors[SHARED] = tensors[LM_HEAD]  # of tied tensors some programs save the last alone
     # transformers' mT5 never scales; its own files are all untied.
     scaled = settings.get("scale_decoder_outputs", tied and settings.get("model_type") != "mt5")
     if LM_HEAD not in tensors:
@@ -318,10 +355,3 @@ def _check_sizes(settings: Mapping, config: T5Config, path: str) -> None:
             f"{path}/{CONFIG}: feed_forward_proj does not fit the tensors, which are those of "
             f"{'gated-gelu' if not gated else 'relu'}"
         )
-
-
-def _vocabulary(place: Path, settings: Mapping) -> str | None:
-    if settings.get("tokenizer_class") == "ByT5Tokenizer":
-        return "bytes"
-    spiece = place / SPIECE
-    return str(spiece) if place.is_dir() and spiece.is_file() else None

@@ -15,6 +15,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import init_params
 
 _DROPOUT_RATE = 0.1  # of every public T5, where a checkpoint does not tell
+_EMBEDDING = "token_embedder/embedding"
 _SHOWN = 3  # names in an error message
 
 
@@ -48,7 +49,8 @@ class Checkpoint:
         kind: hf, t5x or sbs.
         params: float32 arrays by name; exactly those of `config`.
         step: updates done.
-        vocabulary: what `vocabularies.load` takes, or None if the checkpoint does not tell.
+        vocabulary: what `vocabularies.load` takes, or None if the checkpoint does not say.
+        added_tokens: {token: id} of its tokenizer that `vocabulary` does not hold.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Checkpoint:
     config: T5Config
     step: int = 0
     vocabulary: str | None = None
+    added_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -147,10 +150,17 @@ def check_fits(params: Mapping[str, LazyArray], config: T5Config, path: str) -> 
             f"{path}: its names do not match the model's: {_some('missing', missing)}; "
             f"{_some('unknown', unknown)}; choose the model file of the same kind and size"
         )
+    shapes = {name: tuple(array.shape) for name, array in params.items()}
+    rows = shapes[_EMBEDDING][0]
+    if shapes != wanted and shapes == shapes_of(dataclasses.replace(config, vocab_size=rows)):
+        raise UserError(
+            f"{path}: its embedding has {rows} rows and the model {config.vocab_size}; set "
+            f"VOCAB_SIZE = {rows}"
+        )
     for name, shape in wanted.items():
-        if tuple(params[name].shape) != shape:
+        if shapes[name] != shape:
             raise UserError(
-                f"{path}: {name} is {list(params[name].shape)} there and {list(shape)} in the "
+                f"{path}: {name} is {list(shapes[name])} there and {list(shape)} in the "
                 "model; choose the model file of the same size"
             )
 

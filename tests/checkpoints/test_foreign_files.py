@@ -1,0 +1,113 @@
+"""Folders that are no checkpoint yet: one line names the file and the next step."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers import made_checkpoints as made
+from safetensors.numpy import load_file, save_file
+
+from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats import foreign_files, hf_write
+from sbs_jax.errors import UserError
+
+
+@pytest.fixture
+def model(tmp_path):
+    hf_write.write(tmp_path / "model", made.checkpoint())
+    return tmp_path / "model"
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as caught:
+        initial.find(str(path))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("flax_model.msgpack", "from_flax=True"),
+        ("flax_model-00001-of-00002.msgpack", "from_flax=True"),
+        ("tf_model.h5", "from_tf=True"),
+        ("ggml-model-Q4_K_M.gguf", "llama.cpp"),
+        ("encoder_model.onnx", "ONNX"),
+        ("model.bin", "CTranslate2"),
+        ("zero_to_fp32.py", "zero_to_fp32.py to gather"),
+        ("__0_0.distcp", "accelerate merge-weights"),
+        ("epoch=3-step=500.ckpt", "Lightning"),
+        ("student.pt", "save_pretrained"),
+    ],
+)
+@pytest.mark.parametrize("config", [True, False], ids=["with config.json", "without"])
+def test_weights_of_another_program_are_named_with_the_next_step(tmp_path, file, words, config):
+    (tmp_path / file).write_bytes(b"x")
+    if config:
+        (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    message = refusal(tmp_path)
+    assert file in message
+    assert words in message
+
+
+@pytest.mark.parametrize("file", ["model.gguf", "model.onnx", "last.ckpt", "student.pth"])
+def test_one_file_of_another_program_is_named_too(tmp_path, file):
+    (tmp_path / file).write_bytes(b"x")
+    assert "give the folder it was made from" in refusal(tmp_path / file) or (
+        "save_pretrained" in refusal(tmp_path / file)
+    )
+
+
+@pytest.mark.parametrize("steps", [[500], [500, 1000, 60]])
+@pytest.mark.parametrize("config", [True, False], ids=["with config.json", "without"])
+def test_a_trainers_folder_names_its_newest_checkpoint(tmp_path, model, steps, config):
+    above = tmp_path / "out"
+    above.mkdir()
+    for step in steps:
+        shutil.copytree(model, above / f"checkpoint-{step}")
+    (above / "checkpoint-9999").mkdir()  # empty: the Trainer was stopped there
+    if config:
+        (above / "config.json").write_text('{"model_type": "t5"}')
+    assert f"it holds checkpoint-{max(steps)}" in refusal(above)
+    assert initial.find(str(above / f"checkpoint-{max(steps)}")).size == made.checkpoint().size
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("beside", [True, False], ids=["beside the model", "alone"])
+def test_an_adapter_is_never_left_out_in_silence(tmp_path, model, name, beside):
+    folder = model if beside else tmp_path
+    (folder / name).write_bytes(b"{}")
+    message = refusal(folder)
+    assert "LoRA adapter" in message
+    assert "merge_and_unload" in message
+    assert ("move the adapter's files away" in message) == beside
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight",
+        "encoder.block.0.layer.0.SelfAttention.q.lora_A.default.weight",
+        "encoder.block.0.layer.0.SelfAttention.q.base_layer.weight",
+        "prompt_embeddings",
+    ],
+)
+def test_weights_with_an_adapter_that_is_not_merged_are_refused(model, name):
+    tensors = load_file(model / "model.safetensors")
+    save_file({**tensors, name: np.zeros((4, 4), np.float32)}, model / "model.safetensors")
+    assert "merge_and_unload" in refusal(model)
+
+
+def test_a_folder_of_nothing_known_has_no_next_step(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    assert foreign_files.next_step(tmp_path) is None
+    assert "give a Hugging Face folder" in refusal(tmp_path)
+
+
+def test_a_complete_model_beside_foreign_files_is_read(model):
+    for name in ("flax_model.msgpack", "optimizer.pt", "tf_model.h5"):
+        (model / name).write_bytes(b"x")
+    (model / "trainer_state.json").write_text(json.dumps({"global_step": 5}))
+    assert initial.find(str(model)).size == made.checkpoint().size

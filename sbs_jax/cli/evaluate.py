@@ -39,12 +39,10 @@ flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     """Scores and prints."""
     from sbs_jax.configs import gin_loader
-    from sbs_jax.datasets import registry
     from sbs_jax.utils import paths
 
     if FLAGS.data_dir:
         paths.set_data_dir(FLAGS.data_dir)
-    registry.defer_seqio()
     config = os.path.join(FLAGS.model_dir, "config.gin")
     if not os.path.exists(config):
         raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")

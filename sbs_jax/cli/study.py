@@ -50,13 +50,10 @@ flags.DEFINE_boolean(
 
 def main(argv: list[str]) -> None:
     """Reads the files, then trains and reports."""
-    from sbs_jax.datasets import registry
-
     if not FLAGS.gin_file:
         raise UserError("--gin_file is required (sbs study --help)")
     if FLAGS.data_dir:
         paths.set_data_dir(os.path.abspath(FLAGS.data_dir))
-    registry.defer_seqio()
     from sbs_jax.studies import gin_study
 
     config, runs, modules = gin_study.load(

@@ -47,9 +47,6 @@ _MOST_TOKENS = 60  # of one sequence on the screen
 
 def main(argv: list[str]) -> int | None:
     """Without a name the list, else examples of that task or mixture."""
-    from sbs_jax.datasets import registry
-
-    registry.defer_seqio()
     import sbs_jax.tasks  # noqa: F401
 
     if FLAGS.data_dir:

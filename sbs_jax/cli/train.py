@@ -142,7 +142,6 @@ def main(argv: list[str]) -> int | None:
         raise UserError("--gin_file is required (sbs train --help)")
     _check_plan()
     data_dir = _data_dir()
-    registry.defer_seqio()  # a gin file's `import sbs_jax.tasks` then needs no TensorFlow
     found = gin_loader.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_loader.build("configs.TrainConfig", found)
     if data_dir:

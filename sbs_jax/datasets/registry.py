@@ -1,11 +1,11 @@
 """The registry: what datasets there are, and the tasks and mixtures each one gives.
 
 `add_dataset` is the one call a new dataset needs. A dataset D gives the tasks and mixtures
-D_VIEW and D_METHOD for every name in `views`, here and (unless deferred) in SeqIO's registry.
+D_VIEW and D_METHOD for every name in `methods`. Whoever must know each dataset, as
+`integrations.seqio_tasks` does, subscribes with `subscribe`.
 """
 
 import dataclasses
-import importlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -137,7 +137,7 @@ class Selection:
 
 
 _registry: dict[str, Dataset] = {}
-_seqio_deferred = False
+_listeners: list[Callable[[Dataset], None]] = []
 
 
 def add_dataset(
@@ -155,7 +155,7 @@ def add_dataset(
     description: str = "",
     vocabulary: str = "t5",
 ) -> Dataset:
-    """Registers a dataset with all its tasks and mixtures, here and in SeqIO.
+    """Registers a dataset with all its tasks and mixtures.
 
     Args:
         name: letters, digits and underscores.
@@ -194,9 +194,16 @@ def add_dataset(
         augmentation=_annotated(get(augment_with)) if augment_with else None,
     )
     _registry[name] = dataset
-    if not _seqio_deferred:
-        _seqio_tasks().register(dataset)
+    for listener in _listeners:
+        listener(dataset)
     return dataset
+
+
+def subscribe(listener: Callable[[Dataset], None]) -> None:
+    """Calls `listener` with every dataset registered so far, and with each one added later."""
+    for dataset in _registry.values():
+        listener(dataset)
+    _listeners.append(listener)
 
 
 def _source(
@@ -236,27 +243,6 @@ def _annotated(dataset: Dataset) -> Source:
             )
 
     return sources.Function(dataset.name, read)
-
-
-def defer_seqio() -> None:
-    """From now on datasets are not registered in SeqIO, which imports TensorFlow.
-
-    Our own launchers call this before anything imports ``sbs_jax.tasks``. `seqio_tasks.register`
-    can still be called for a dataset at any time.
-    """
-    global _seqio_deferred
-    _seqio_deferred = True
-
-
-def _seqio_tasks() -> Any:
-    # Named, not imported: it stands above this module, and loads TensorFlow.
-    try:
-        return importlib.import_module("sbs_jax.integrations.seqio_tasks")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"SeqIO tasks: {error.name} is not installed; install seqio and tensorflow-text, or "
-            "call sbs_jax.datasets.defer_seqio() before the tasks are imported"
-        ) from None
 
 
 def names() -> list[str]:

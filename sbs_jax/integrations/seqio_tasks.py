@@ -1,10 +1,13 @@
-"""The registry as SeqIO tasks and mixtures, for T5X and other users of SeqIO.
+"""Registers every dataset's tasks and mixtures in SeqIO, for T5X and other users of SeqIO.
 
-Text comes from the same `views` as in our own engine, so both see the same tokens; a test holds
-them equal. Our engine does not go through this module: it needs no TensorFlow.
+Importing this module is enough: it registers the datasets there are and each one added later.
 
-    import sbs_jax.tasks
+    from sbs_jax.integrations import seqio_tasks
+    import sbs_jax.tasks  # the packaged datasets
     seqio.get_mixture_or_task("cqa_step_by_step")
+
+Text comes from the same `methods` as in our own engine, so both see the same tokens; a test
+compares them. Our engine does not import this module, because it needs no TensorFlow.
 """
 
 import dataclasses
@@ -277,3 +280,6 @@ def _accuracy_fn(metric: metrics.Metric) -> Callable:
         return {"accuracy": scored.value, "correct": scored.correct, "n": scored.n}
 
     return accuracy
+
+
+registry.subscribe(register)

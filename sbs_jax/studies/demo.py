@@ -145,7 +145,6 @@ def registered(out: str, seed: int, method: str) -> str:
 
 def settings(method: str, bindings: Sequence[str] = ()) -> TrainConfig:
     """The configuration of ``demo_METHOD.gin``, packed for a CPU."""
-    registry.defer_seqio()  # the file registers datasets, and TensorFlow is not needed for it
     found = gin_loader.load(
         [f"experiments/demo_{method}.gin"],
         ["MODEL_DIR = ''", "OUTPUT_RATIONALE = False", *bindings],

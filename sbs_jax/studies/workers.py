@@ -185,7 +185,6 @@ def _outcome(
     global _prepared
     try:
         if not _prepared:
-            registry.defer_seqio()
             prepare()
             _prepared = True
         print(f"\n== {config.model_dir}", file=sys.stderr, flush=True)

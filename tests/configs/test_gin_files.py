@@ -5,7 +5,6 @@ import re
 import pytest
 
 from sbs_jax.configs import gin_loader
-from sbs_jax.datasets import registry
 from sbs_jax.models import t5
 from sbs_jax.utils import paths
 
@@ -15,7 +14,6 @@ PUBLISHED = {"t5_1_1_small": 77e6, "t5_1_1_base": 248e6, "t5_1_0_base": 223e6, "
 
 
 def config_of(*files: str) -> object:
-    registry.defer_seqio()
     bindings = ["MODEL_DIR = 'x'", "VOCABULARY = 'demo'"]
     return gin_loader.build("configs.TrainConfig", gin_loader.load(files, bindings))
 

@@ -5,20 +5,17 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
+import sbs_jax.tasks  # noqa: F401
 from sbs_jax.datasets import registry, release, splits
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.datasets.registry import Dataset, add_dataset
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
-
-registry.defer_seqio()
-
-import sbs_jax.tasks  # noqa: E402, F401
 
 
 def _records(count: int, start: int = 0) -> list[Record]:
@@ -57,7 +54,7 @@ def _folder(root: pathlib.Path, **counts: int) -> pathlib.Path:
 
 def test_importing_tasks_registers_the_datasets_without_frameworks() -> None:
     code = (
-        "import sys; from sbs_jax import datasets; datasets.defer_seqio(); import sbs_jax.tasks;"
+        "import sys; from sbs_jax import datasets; import sbs_jax.tasks;"
         "print(*datasets.names());"
         "assert not {'tensorflow', 'seqio', 'jax', 'sentencepiece'} & set(sys.modules)"
     )
@@ -66,16 +63,20 @@ def test_importing_tasks_registers_the_datasets_without_frameworks() -> None:
     assert set(done.stdout.split()) == expected
 
 
-def test_where_seqio_is_absent_the_message_says_what_to_do() -> None:
-    code = (
-        "import sys; sys.modules['seqio'] = None\n"
-        "from sbs_jax.errors import UserError\n"
-        "try:\n    import sbs_jax.tasks\n"
-        "except UserError as error:\n    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "seqio is not installed" in done.stdout
-    assert "defer_seqio()" in done.stdout
+def test_a_listener_hears_of_datasets_before_and_after_it(add: Callable) -> None:
+    heard: list[str] = []
+    add("before", records=lambda split: [])
+
+    def listen(dataset: Dataset) -> None:
+        heard.append(dataset.name)
+
+    registry.subscribe(listen)
+    try:
+        add("after", records=lambda split: [])
+    finally:
+        registry._listeners.remove(listen)
+    assert heard == registry.names()
+    assert heard[-2:] == ["before", "after"]
 
 
 @pytest.mark.parametrize(

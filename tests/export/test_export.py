@@ -21,7 +21,6 @@ from sbs_jax.checkpoints.formats.params import read_all
 from sbs_jax.cli import main
 from sbs_jax.configs import gin_loader
 from sbs_jax.datasets import demo as demo_data
-from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.export import stablehlo
 from sbs_jax.inference import student
@@ -32,8 +31,6 @@ from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 
 import gin  # isort: skip
-
-registry.defer_seqio()
 
 LABEL, RATIONALE, INPUTS = 5, 16, 24
 BINDINGS = [

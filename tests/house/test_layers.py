@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROWS = [
     ["train", "__main__"],
     ["cli"],
+    ["tasks"],
     ["export", "integrations", "studies"],
     ["inference"],
     ["training"],
@@ -20,7 +21,7 @@ ROWS = [
     ["models"],
     ["runs"],
     ["input_pipeline", "teacher"],
-    ["distributed", "tasks"],
+    ["distributed"],
     ["datasets"],
     ["metrics"],
     ["configs"],

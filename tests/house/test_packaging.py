@@ -70,7 +70,7 @@ def test_the_wheel_installs_the_command(installed: pathlib.Path) -> None:
 
 def test_the_wheel_runs_from_any_directory(installed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     code = (
-        "from sbs_jax import datasets, paths; datasets.defer_seqio(); import sbs_jax.tasks; "
+        "import sbs_jax.tasks; from sbs_jax.utils import paths; "
         "print(sbs_jax.tasks.__file__, paths.gin_dir(), paths.asset('demo.model'), sep='\\n')"
     )
     answer = _run(installed, tmp_path, "-c", code)

@@ -19,7 +19,6 @@ from sbs_jax.inference import predict, prediction_files
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 
-registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")
 
 ROOT = Path(__file__).resolve().parents[2]

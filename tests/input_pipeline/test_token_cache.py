@@ -178,7 +178,6 @@ import sys
 for name in ("tensorflow", "seqio", "jax"):
     sys.modules[name] = None
 from sbs_jax import datasets, tokens, views, vocabularies
-datasets.defer_seqio()
 dataset = datasets.add_dataset("alone", records={str(folder)!r})
 table = tokens.prepare(dataset, "train", views.VIEWS["label"], vocabularies.load("demo"),
                        {LENGTHS!r}, views.Prefixes(), {str(tmp_path / "cache")!r})
@@ -196,7 +195,6 @@ def test_two_processes_at_once_end_with_one_whole_table(tmp_path: pathlib.Path) 
     )
     code = f"""
 from sbs_jax import datasets, tokens, views, vocabularies
-datasets.defer_seqio()
 dataset = datasets.add_dataset("shared", records={str(folder)!r})
 table = tokens.prepare(dataset, "train", views.VIEWS["label"], vocabularies.load("bytes"),
                        {LENGTHS!r}, views.Prefixes(), {str(tmp_path / "cache")!r})
@@ -287,7 +285,6 @@ def test_training_needs_a_target(prepare: Callable, dataset: Dataset) -> None:
 def test_asdiv_says_where_annotations_go(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable
 ) -> None:
-    registry.defer_seqio()
     import sbs_jax.tasks  # noqa: F401
 
     monkeypatch.setenv("SBS_DATA_DIR", str(tmp_path))

@@ -12,16 +12,13 @@ import pytest
 import seqio
 import tensorflow as tf
 
+import sbs_jax.tasks  # noqa: F401
 from sbs_jax.datasets import registry, release
 from sbs_jax.datasets.methods import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.input_pipeline import token_cache, vocabularies
 from sbs_jax.integrations import seqio_tasks
 from sbs_jax.utils import paths
-
-registry.defer_seqio()
-
-import sbs_jax.tasks  # noqa: E402, F401
 
 SPIECE = str(pathlib.Path(seqio.__file__).parent / "test_data/sentencepiece/sentencepiece.model")
 LENGTHS = {"inputs": 24, "targets": 12}
@@ -311,9 +308,17 @@ def test_records_from_a_seqio_source(settings: None, tmp_path: pathlib.Path) -> 
         list(dataset.read("valid"))
 
 
-def test_importing_tasks_registers_them_in_seqio() -> None:
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import seqio, sbs_jax.tasks",
+        "import sbs_jax.tasks, seqio, sbs_jax.integrations.seqio_tasks",
+        "import sbs_jax.integrations.seqio_tasks, sbs_jax.tasks, seqio",
+    ],
+)
+def test_one_import_registers_all_tasks_in_seqio(imports: str) -> None:
     code = (
-        "import sbs_jax.tasks, seqio\n"
+        f"{imports}\n"
         "print(seqio.get_mixture_or_task('cqa_step_by_step').name)\n"
         "from sbs_jax import datasets\n"
         "datasets.add_dataset('later', records=lambda split: [], vocabulary='bytes')\n"

@@ -13,13 +13,11 @@ import pytest
 
 from sbs_jax.cli import main
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
-from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import Transformer, init_params
 from sbs_jax.training import losses, plan
 from sbs_jax.training.plan import Shape
 
-registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")
 
 ROOT = Path(__file__).resolve().parents[2]

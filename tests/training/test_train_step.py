@@ -9,14 +9,11 @@ from helpers.examples import CONFIG, examples
 from jax.sharding import PartitionSpec
 
 from sbs_jax.configs import T5Config, gin_loader
-from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing
 from sbs_jax.training import gradients, losses, optimizers
 from sbs_jax.training import train_step as step
-
-registry.defer_seqio()
 
 DEEP = dataclasses.replace(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
 ROWS = packing.RowLengths(24, 16)

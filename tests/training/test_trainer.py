@@ -16,7 +16,6 @@ import pytest
 from helpers.runs import MODEL, config_of, final_params, metrics_of
 
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig
-from sbs_jax.datasets import registry
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.inference import student
@@ -24,7 +23,6 @@ from sbs_jax.input_pipeline import pipeline
 from sbs_jax.runs import run_dir
 from sbs_jax.training import trainer, updates
 
-registry.defer_seqio()
 importlib.import_module("sbs_jax.tasks")
 
 

@@ -46,9 +46,11 @@ build/server/installed:
 	build/server/bin/python -m pip install --quiet torch==2.13.0 'transformers[serving]==5.23.0'
 	@touch $@
 
-lint: $(STAMP)  ## check style and formatting
+lint: $(STAMP)  ## check style, formatting, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .

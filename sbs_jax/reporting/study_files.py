@@ -74,7 +74,8 @@ def read_study(folder: Path) -> tuple[list[Row], StudyTexts]:
     """
     rows = [statistics.parse_row(row, where) for where, row in jsonl.objects(folder / STUDY_ROWS)]
     path = folder / STUDY_TEXTS
-    texts = _texts(path) if path.exists() else {}
+    text = path.read_text(encoding="utf-8") if path.exists() else "{}"
+    texts = jsonl.parse_object(text, str(path))
     known = {field.name for field in dataclasses.fields(StudyTexts)}
     if unknown := texts.keys() - known:
         raise UserError(

@@ -24,7 +24,7 @@ from sbs_jax.runs import reader
 from sbs_jax.studies.workers import ONE_CPU_THREAD, Outcome, Workers
 from sbs_jax.utils import jsonl
 from sbs_jax.utils.console import duration, say
-from sbs_jax.utils.files import locked
+from sbs_jax.utils.files import locked, write_lines
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 

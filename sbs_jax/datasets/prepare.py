@@ -16,11 +16,10 @@ from typing import Any
 from sbs_jax.datasets import asdiv
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.datasets.release import RELEASED, Release, Teacher
-from sbs_jax.datasets.splits import train_test_rows
+from sbs_jax.datasets.splits import SPLITS, train_test_rows
 from sbs_jax.errors import UserError
 from sbs_jax.metrics import accuracy
 
-SPLITS = ("train", "validation", "test")
 _SUMMARY = "source.json"
 _FORMAT = 1  # raise it when the same source gives other records
 

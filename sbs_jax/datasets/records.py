@@ -1,12 +1,17 @@
 """One question with its answers, and its JSONL file: what everything else reads and writes."""
 
+import array
 import dataclasses
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.utils import jsonl
+from sbs_jax.utils.files import atomic_writer
 
 # Stands for the EOS id in an input: the released NLI inputs are premise + EOS + hypothesis.
 SEPARATOR = "</s>"
@@ -33,16 +38,21 @@ class Record:
 
 
 _OPTIONAL = ("rationale", "llm_label")
+_FIELDS = ("id", "input", "label", *_OPTIONAL)
 
 
 def parse_line(line: str, where: str, default_id: str) -> Record:
-    """Reads one JSON object; `where` (file:line) opens every error."""
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}); fix or delete the line") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{where}: expected a JSON object with fields input and label")
+    """Reads one JSON object; fields that no record has are not looked at.
+
+    Args:
+        line: JSON.
+        where: ``file:line``, which opens every message.
+        default_id: the id of a record without one.
+
+    Raises:
+        UserError: the line is not a JSON object, or a field is missing or of another type.
+    """
+    fields = jsonl.parse_object(line, where, _FIELDS)
     for name in ("input", "label"):
         if not isinstance(fields.get(name), str):
             raise UserError(
@@ -52,7 +62,7 @@ def parse_line(line: str, where: str, default_id: str) -> Record:
         if not isinstance(fields.get(name), str | None):
             raise UserError(f"{where}: field {name!r} must be text or absent")
     return Record(
-        id=str(fields.get("id", default_id)),
+        id=parse_id(fields["id"], where) if "id" in fields else default_id,
         input=fields["input"],
         label=fields["label"],
         rationale=fields.get("rationale"),
@@ -60,51 +70,70 @@ def parse_line(line: str, where: str, default_id: str) -> Record:
     )
 
 
-def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
-    """Streams (number from 1, text) of a file's lines; blank ones are skipped.
+def parse_id(value: Any, where: str) -> str:
+    """An id as text. Raises UserError for anything but text and whole numbers."""
+    # bool is an int to Python; 1.0 would not meet the "1" of another file.
+    if type(value) not in (str, int) or value == "":
+        raise UserError(
+            f"{where}: field 'id' is {json.dumps(value)[:40]}; give text, a whole number, or no id"
+        )
+    return str(value)
 
-    Raises UserError for a file that cannot be read, and file:line for one that is not UTF-8.
+
+def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Record]:
+    """Streams the records of a JSONL file (plain or gzip); blank lines are skipped.
+
+    A record without ``id`` gets its line number.
+
+    Raises:
+        UserError: with file:line and field: a missing file, a line that is not a JSON object, a
+            record without input or label; and, after the last record, an id that two lines have.
     """
-    try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                text = _decoded(line, f"{path}:{number}", first=number == 1)
-                if text.strip():
-                    yield number, text
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+    def rows() -> Iterator[tuple[str, Record]]:
+        for where, line in jsonl.lines(path):
+            yield where, parse_line(line, where, where.rpartition(":")[2])
+
+    return unique(rows)
 
 
-def _decoded(line: bytes, where: str, first: bool) -> str:
-    try:
-        return line.decode("utf-8-sig" if first else "utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
+def unique(rows: Callable[[], Iterable[tuple[str, Record]]]) -> Iterator[Record]:
+    """Streams records; after the last one it refuses an id that two of them have.
 
+    Args:
+        rows: opens (place, record) pairs; opened again to name the places. Until then an id takes
+            8 bytes of memory.
 
-def read_jsonl(path: str | os.PathLike) -> Iterator[Record]:
-    """Streams the records of a JSONL file; blank lines are skipped.
-
-    A record without an ``id`` gets its line number. Raises UserError (file:line and field) for a
-    missing file, a line that is not JSON, or a record without input or label.
+    Raises:
+        UserError: naming both places.
     """
-    for number, line in lines(path):
-        yield parse_line(line, f"{path}:{number}", str(number))
+    hashes = array.array("q")
+    for _, record in rows():
+        hashes.append(hash(record.id))
+        yield record
+    if any(a == b for a, b in itertools.pairwise(sorted(hashes))):
+        _name_both(rows())
 
 
-def write_jsonl(path: str | os.PathLike, records: Iterable[Record]) -> int:
-    """Writes records through a temporary file that is renamed at the end; returns how many."""
+def _name_both(rows: Iterable[tuple[str, Record]]) -> None:
+    seen: dict[str, str] = {}
+    for where, record in rows:
+        if record.id in seen:
+            raise UserError(
+                f"{where}: repeated id {record.id!r}, also in {seen[record.id]}; give every record "
+                "of a split its own id (in a file, a record without id has its line number)"
+            )
+        seen[record.id] = where
+
+
+def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
+    """Writes records to a file that is complete or absent; returns how many."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for record in records:
-                fields = {k: v for k, v in dataclasses.asdict(record).items() if v is not None}
-                file.write(json.dumps(fields, ensure_ascii=False) + "\n")
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_writer(path) as file:
+        for record in records:
+            fields = {k: v for k, v in dataclasses.asdict(record).items() if v is not None}
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            count += 1
     return count

@@ -18,13 +18,13 @@ from sbs_jax.datasets import sources, splits
 from sbs_jax.datasets.methods import METHODS, VIEWS, Method, View, whole_output
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.sources import Source
+from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
 from sbs_jax.errors import UserError, nearest
 from sbs_jax.metrics.accuracy import METRICS, Metric
 from sbs_jax.utils import paths
 
 Subsample = Callable[[int, float, int], np.ndarray]
 
-TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 # The original carves its validation rows with this seed, whatever the run.
 _CARVE_SEED = 0
 

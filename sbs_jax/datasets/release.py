@@ -11,7 +11,6 @@ data_utils.py and run.py. `RELEASED` holds everything known about each dataset.
 """
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from sbs_jax.datasets.archive import Archive
 from sbs_jax.datasets.records import SEPARATOR, Record
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Metric
-from sbs_jax.utils import download
+from sbs_jax.utils import download, jsonl
 
 # The version of 2023-07-06; the digest is the id that git gives to the file.
 URL = (
@@ -217,13 +216,7 @@ class Release:
     def _rows(self, name: str, format: Callable) -> Iterator[tuple[str, str]]:
         for where, line in self._archive.lines(name, _MAX_LINE):
             try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise UserError(f"{where}: expected a JSON object; fix or delete the line")
-                yield format(row)
-            except (json.JSONDecodeError, RecursionError) as error:
-                problem = getattr(error, "msg", "nested too deep")
-                raise UserError(f"{where}: not valid JSON ({problem}); fix or delete it") from None
+                yield format(jsonl.parse_object(line, where))
             except _BadField as error:
                 raise UserError(f"{where}: {error}; every record needs it") from None
 
@@ -247,10 +240,7 @@ class Release:
     def _texts(self, shards: list[str]) -> Iterator[str]:
         for name in shards:
             where = self._archive.where(name)
-            try:
-                texts = json.loads(self._archive.read(name, _MAX_SHARD))
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"{where}: not valid JSON ({error}); download it again") from None
+            texts = jsonl.parse(self._archive.read(name, _MAX_SHARD), where)
             if not isinstance(texts, list):
                 raise UserError(f"{where}: expected a JSON array of completions")
             for number, text in enumerate(texts):

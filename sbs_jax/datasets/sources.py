@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from sbs_jax.datasets.records import Record, lines, read_jsonl
+from sbs_jax.datasets import annotations as teacher_outputs
+from sbs_jax.datasets.records import Record, read_jsonl, unique
+from sbs_jax.datasets.splits import SPLITS
 from sbs_jax.errors import UserError
+from sbs_jax.utils import jsonl
 
 Read = Callable[[str], Iterable[Record]]
 
 _ANNOTATE = "sbs annotate makes such records"
+_SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 @runtime_checkable
@@ -39,14 +43,14 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class JsonlFolder:
-    """FOLDER/SPLIT.jsonl.
+    """FOLDER/SPLIT.jsonl or FOLDER/SPLIT.jsonl.gz.
 
     Attributes:
         name: of the dataset, for errors.
-        folder: asked at every use, so that a data folder may be chosen late.
-        hint: what to do where the data are missing; ``{root}`` stands for the folder above.
-        annotations: name of a file in the folder that holds teacher outputs, joined to every
-            split's records by id; None for none.
+        folder: called at every use, so that the data folder can be chosen late.
+        hint: what to do when the data are missing; ``{root}`` becomes the folder above.
+        annotations: name of a file in the folder with teacher outputs, joined to the records by
+            id and, where they name one, by split (see `annotations`); None for none.
     """
 
     name: str
@@ -55,24 +59,38 @@ class JsonlFolder:
     annotations: str | None = None
 
     def path(self, split: str) -> Path:
-        """Raises UserError, saying how to get the data, where the file is missing."""
-        path = self.folder() / f"{split}.jsonl"
-        if not path.is_file():
-            hint = self.hint.format(root=path.parent.parent)
-            raise UserError(f"{self.name}/{split}: no data, {path} is missing; {hint}")
+        """The split's file. Raises UserError, saying how to get the data, if it is missing."""
+        path = self._existing(split)
+        if path is None:
+            folder = self.folder()
+            hint = self.hint.format(root=folder.parent)
+            raise UserError(
+                f"{self.name}/{split}: no data, {folder / split}.jsonl is missing"
+                f"{_what_lies_there(folder, split)}; {hint}"
+            )
         return path
 
+    def _existing(self, split: str) -> Path | None:
+        paths = (self.folder() / f"{split}{suffix}" for suffix in _SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
     def annotations_path(self) -> Path | None:
-        """The file of teacher outputs, if it is there."""
+        """The file of teacher outputs, or None without one."""
         path = self.folder() / self.annotations if self.annotations else None
         return path if path and path.is_file() else None
 
     def read(self, split: str) -> Iterator[Record]:
-        records = read_jsonl(self.path(split))
-        annotations = self.annotations_path()
-        return join(records, read_annotations(annotations)) if annotations else records
+        """Streams the records in file order, each with its teacher outputs."""
+        path, annotations = self.path(split), self.annotations_path()
+        if annotations is None:
+            return read_jsonl(path)
+        files = {name: file for name in SPLITS if (file := self._existing(name))}
+        outputs = teacher_outputs.read(annotations)
+        teacher_outputs.check(outputs, files)
+        return teacher_outputs.join(read_jsonl(path), outputs, split)
 
     def count(self, split: str) -> int:
+        """The number of lines that are not blank."""
         return _count_lines(*_version(self.path(split)))
 
     def fingerprint(self, split: str) -> str:
@@ -102,13 +120,18 @@ class Function:
         self._known: dict[str, tuple[int, str]] = {}
 
     def read(self, split: str) -> Iterator[Record]:
+        """Streams the records in the function's order."""
+        return unique(functools.partial(self._rows, split))
+
+    def _rows(self, split: str) -> Iterator[tuple[str, Record]]:
         for number, record in enumerate(self._function(split)):
+            where = f"{self._name}/{split}: example {number}"
             if not isinstance(record, Record):
                 raise UserError(
-                    f"{self._name}/{split}: example {number} became {type(record).__name__}, "
-                    "not a Record; return sbs_jax.datasets.records.Record(...)"
+                    f"{where} became {type(record).__name__}, not a Record; "
+                    "return sbs_jax.datasets.Record(...)"
                 )
-            yield record
+            yield where, record
 
     def count(self, split: str) -> int:
         return self._scan(split)[0]
@@ -149,38 +172,10 @@ def from_seqio(
     return Function(name, read)
 
 
-def read_annotations(path: Path) -> dict[str, tuple[str | None, str | None]]:
-    """Teacher outputs by record id: {id: (rationale, label)}.
-
-    Each line is a JSON object with ``id``, ``rationale`` and the teacher's ``llm_label`` (or
-    ``label``). Raises UserError (file:line) for a line that is not that.
-    """
-    found = {}
-    for number, line in lines(path):
-        where = f"{path}:{number}"
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not valid JSON ({error.msg})") from None
-        if not isinstance(fields, dict) or "id" not in fields:
-            raise UserError(f"{where}: expected a JSON object with id, rationale and label")
-        label = fields.get("llm_label", fields.get("label"))
-        for field, value in (("rationale", fields.get("rationale")), ("label", label)):
-            if not isinstance(value, str | None):
-                raise UserError(f"{where}: field {field!r} must be text or absent")
-        found[str(fields["id"])] = (fields.get("rationale"), label)
-    return found
-
-
-def join(
-    records: Iterable[Record], annotations: Mapping[str, tuple[str | None, str | None]]
-) -> Iterator[Record]:
-    """Gives each record the teacher's rationale and label that were filed under its id."""
-    for record in records:
-        if record.id in annotations:
-            rationale, label = annotations[record.id]
-            record = dataclasses.replace(record, rationale=rationale, llm_label=label)
-        yield record
+def _what_lies_there(folder: Path, split: str) -> str:
+    """Names the files of other formats from which the missing one could be made."""
+    others = sorted(file.name for file in folder.glob(f"{split}*") if file.is_file())
+    return f" ({', '.join(others[:3])} is not read: JSONL only)" if others else ""
 
 
 def _version(path: Path) -> tuple[Path, int, int]:
@@ -199,5 +194,5 @@ def _digest(path: Path, size: int, mtime_ns: int) -> str:
 @functools.lru_cache(maxsize=64)
 def _count_lines(path: Path, size: int, mtime_ns: int) -> int:
     del size, mtime_ns
-    with path.open("rb") as file:
+    with jsonl.opened(path) as file:
         return sum(1 for line in file if line.strip())

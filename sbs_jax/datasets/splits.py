@@ -1,10 +1,12 @@
-"""Which rows of a file make up a split: plain numpy, so that a split is the same everywhere."""
+"""The splits, and which rows of a file make one up: plain numpy, the same on every machine."""
 
 import math
 
 import numpy as np
 
 from sbs_jax.errors import UserError
+
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 
 
 def train_test_rows(n: int, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

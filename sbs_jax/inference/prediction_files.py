@@ -1,7 +1,9 @@
 """The files of `sbs predict`: questions in, answers out, and where an interrupted file goes on."""
 
+import contextlib
 import csv
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,12 +12,15 @@ from typing import IO, Any
 
 from sbs_jax.datasets.records import Record
 from sbs_jax.errors import UserError
+from sbs_jax.utils import jsonl
 
 STDIN = STDOUT = "-"
 
 # What the questions may bring that the answers call otherwise: as in predictions-*.jsonl.
 _RENAMED = {"label": "gold", "rationale": "teacher_rationale", "llm_label": "teacher_label"}
 _ANSWERS = ("label", "rationale")
+
+_MAX_CELL = 2**27  # characters of a CSV cell; the csv module's own limit is 2**17
 
 
 class BadRow(Exception):
@@ -43,13 +48,15 @@ class Question:
 
 
 def read(path: str) -> Iterator[Question | BadRow]:
-    """Streams the rows of a JSONL file, of a CSV file (.csv, with a header), or of stdin ("-").
+    """Streams the rows of a JSONL file, a CSV file (.csv, with a header), or stdin ("-").
+
+    Files may be compressed with gzip; a CSV file's name then ends in .csv.gz.
 
     Blank lines are skipped. A row without id gets its line number. Raises UserError for a file
     that cannot be read, or a CSV file without a column `input`.
     """
     with _open(path) as file:
-        rows = _csv_rows(path, file) if path.lower().endswith(".csv") else _json_rows(path, file)
+        rows = _csv_rows(path, file) if _is_csv(path) else _json_rows(file)
         for number, row in rows:
             try:
                 yield _question(f"{_shown(path)}:{number}", number, row)
@@ -66,25 +73,35 @@ def _shown(path: str) -> str:
     return "stdin" if path == STDIN else path
 
 
-def _open(path: str) -> IO[str]:
-    # Bytes that are not UTF-8 are found in their row, with its line number.
-    how = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    try:
-        return open(0, closefd=False, **how) if path == STDIN else open(path, **how)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[IO[str]]:
+    # Bytes that are not UTF-8 are found in their row, with its line number. Only line feeds end a
+    # JSON line; the csv module asks for its line ends as they are.
+    newline = "" if _is_csv(path) else "\n"
+    how = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": newline}
+    if path == STDIN:
+        with open(0, closefd=False, **how) as file:
+            yield file
+    else:
+        with jsonl.opened(path) as file:
+            yield io.TextIOWrapper(file, **how)
 
 
-def _json_rows(path: str, file: IO[str]) -> Iterator[tuple[int, Any]]:
+def _is_csv(path: str) -> bool:
+    return path.lower().removesuffix(".gz").endswith(".csv")
+
+
+def _json_rows(file: IO[str]) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(file, start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                yield number, BadRow(f"not valid JSON ({error.msg})")
+                yield number, jsonl.parse(line)
+            except UserError as error:
+                yield number, BadRow(str(error))
 
 
 def _csv_rows(path: str, file: IO[str]) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(_MAX_CELL)
     reader = csv.reader(file, strict=True)
     header = next(reader, [])
     if "input" not in header or len(set(header)) < len(header):

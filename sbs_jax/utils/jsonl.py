@@ -1,31 +1,54 @@
 """JSONL files, one reader for all: every mistake is one line that names file and line."""
 
+import contextlib
+import gzip
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sbs_jax.errors import UserError
+
+_GZIP = b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a file for reading bytes; a gzip file, known by its first two bytes, is unpacked.
+
+    Raises:
+        UserError: the file cannot be read, or its compressed content is damaged.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            packed = file.peek(2)[:2] == _GZIP
+            with gzip.open(file) if packed else contextlib.nullcontext(file) as content:
+                yield content
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path"
+        ) from None
 
 
 def lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Streams (``path:number``, text) of a file's lines, split at line feeds only.
 
-    Numbers start at 1; blank lines are counted and skipped; a byte order mark is removed.
+    Numbers start at 1; blank lines are counted and skipped; a byte order mark is removed; a gzip
+    file is unpacked.
 
     Raises:
         UserError: the file cannot be read, or a line is not UTF-8.
     """
-    try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                text = _decode(line, where, first=number == 1)
-                if text.strip():
-                    yield where, text
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    with opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}:{number}"
+            text = _decode(line, where, first=number == 1)
+            if text.strip():
+                yield where, text
 
 
 def _decode(line: bytes, where: str, first: bool) -> str:
@@ -59,35 +82,68 @@ def objects(
             pending = error  # harmless if no line follows
 
 
-def parse_object(text: str, where: str) -> dict[str, Any]:
+def parse_object(text: str, where: str, fields: Collection[str] | None = None) -> dict[str, Any]:
     """The JSON object in `text`.
+
+    Args:
+        text: JSON.
+        where: opens every message, e.g. ``file:line``.
+        fields: those in use; text in others may hold what UTF-8 cannot. Default: all.
 
     Raises:
         UserError: the text is not JSON, holds what UTF-8 cannot, or is not an object.
     """
-    value = parse(text, where)
+    value = _load(text, where)
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object")
+        kind = "an array" if isinstance(value, list) else f"the value {text.strip()[:40]}"
+        raise UserError(f"{where}: expected a JSON object on each line, not {kind}")
+    if _may_hold_surrogates(text):
+        used = value if fields is None else [value.get(name) for name in fields]
+        _check_surrogates(used, where)
     return value
 
 
-def parse(text: str, where: str) -> Any:
-    """The JSON value in `text`, of any type.
+def parse(text: str, where: str = "") -> Any:
+    """The JSON value in `text`, of any type. A whole number of over 4,300 digits becomes text.
+
+    Args:
+        text: JSON.
+        where: opens the message; none for a caller that puts the place before it.
 
     Raises:
-        UserError: the text is not JSON, nests too deeply, holds a number with too many digits, or
-            an escaped half of a surrogate pair, which UTF-8 cannot hold.
+        UserError: the text is not JSON, nests too deeply, or holds an escaped half of a surrogate
+            pair, which UTF-8 cannot hold.
     """
-    try:
-        value = json.loads(text)
-        if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg})") from None
-    except RecursionError:
-        raise UserError(f"{where}: nested too deeply") from None
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: half of a surrogate pair (\\ud8..); correct the text") from None
-    except ValueError as error:  # a number of more digits than Python converts
-        raise UserError(f"{where}: not valid JSON ({error})") from None
+    value = _load(text, where)
+    if _may_hold_surrogates(text):
+        _check_surrogates(value, where)
     return value
+
+
+def _load(text: str, where: str) -> Any:
+    try:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # Python converts no whole number of so many digits
+            return json.loads(text, parse_int=str)
+    except json.JSONDecodeError as error:
+        raise _error(where, f"not valid JSON ({error.msg}); correct the line") from None
+    except RecursionError:
+        raise _error(where, "not valid JSON (nested too deeply)") from None
+
+
+def _may_hold_surrogates(text: str) -> bool:
+    return "\\ud" in text or "\\uD" in text
+
+
+def _check_surrogates(value: Any, where: str) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise _error(where, "half of a surrogate pair (\\ud8..); correct the text") from None
+
+
+def _error(where: str, problem: str) -> UserError:
+    return UserError(f"{where}: {problem}" if where else problem)

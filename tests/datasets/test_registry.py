@@ -222,6 +222,14 @@ def test_what_is_not_a_record_is_refused(add: object) -> None:
         list(dataset.read("train"))
 
 
+@pytest.mark.parametrize("ids", ["aa", "abca", "abcb"])
+def test_a_function_that_repeats_an_id_is_refused(add: Callable, ids: str) -> None:
+    dataset = add("twice", records=lambda split: [Record(i, "q", "a") for i in ids])
+    pattern = rf"twice/test: example {len(ids) - 1}: repeated id .* in twice/test: example \d;"
+    with pytest.raises(UserError, match=pattern):
+        dataset.count("test")
+
+
 def test_annotations_are_joined_by_id(data_dir: pathlib.Path) -> None:
     gold = [dataclasses.replace(r, rationale=None, llm_label=None) for r in _records(3)]
     write_jsonl(data_dir / "asdiv" / "train.jsonl", gold)

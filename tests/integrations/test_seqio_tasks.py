@@ -48,7 +48,7 @@ def data_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib
         for split in ("train", "validation", "test"):
             write_jsonl(tmp_path / name / f"{split}.jsonl", TINY)
     (tmp_path / "asdiv" / "annotations.jsonl").write_text(
-        json.dumps({"id": "8", "rationale": "because", "label": "8"}) + "\n"
+        json.dumps({"id": "8", "split": "train", "rationale": "because", "label": "8"}) + "\n"
     )
     return tmp_path
 

@@ -25,6 +25,17 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cac
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
+@pytest.fixture(autouse=True)
+def _folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders that a verb chooses by a flag end with the test."""
+    for name in ("SBS_DATA_DIR", "SBS_CACHE_DIR", "TFDS_DATA_DIR"):
+        if name in os.environ:
+            monkeypatch.setenv(name, os.environ[name])
+        else:
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """Reference data and vectors: the folder $SBS_SHARED, else ``shared`` beside the checkout."""

@@ -53,7 +53,7 @@ def find(path: str, kind: str | None = None) -> Checkpoint:
 
     Raises UserError if there is none, it is damaged, or it is not a T5 this model can hold.
     """
-    path = paths.expanded(path)
+    path = paths.expand(path)
     if kind == "hf" and _HUB_ID.fullmatch(path) and not Path(path).exists():
         path = hub.SCHEME + path
     if path.startswith(hub.SCHEME) and kind in (None, "hf"):

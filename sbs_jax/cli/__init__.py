@@ -1,1 +1,5 @@
-"""One module per verb of ``sbs``; sbs_jax/cli/main.py says what such a module holds."""
+"""The command line: ``sbs VERB``, one module per verb."""
+
+from sbs_jax.cli.main import main
+
+__all__ = ["main"]

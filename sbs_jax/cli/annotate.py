@@ -23,6 +23,7 @@ from typing import Any
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
 from sbs_jax.datasets.records import Record, read_jsonl
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
@@ -37,9 +38,10 @@ def _define(kind: str, name: str, default: Any, text: str, **more: Any) -> None:
 _define(
     "string", "task", None, "Dataset with a prompt of its own, or a prompt file.", required=True
 )
-_define("multi_string", "input", None, "JSONL of records; default: DATA_DIR/TASK/train.jsonl.")
-_define("string", "out", None, "Folder of journal and results.", required=True)
-_define("string", "data_dir", None, "Where `sbs data` wrote; for the default of --input.")
+shared.paths_flag(FLAGS, "input", None, "JSONL of records; default: DATA_DIR/TASK/train.jsonl.")
+shared.path(FLAGS, "out", None, "Folder of journal and results.", required=True)
+shared.data_dir(FLAGS, "The folder `sbs data` wrote, for the default of --input")
+shared.cache_dir(FLAGS)
 _define("integer", "limit", None, "Only the first so many records of each input.", lower_bound=1)
 _define("boolean", "dry_run", False, "Show prompts, number of requests and cost; send nothing.")
 
@@ -50,7 +52,9 @@ _define(
     "A server, or the demo dataset's own.",
     enum_values=["api", "embedded"],
 )
-_define("string", "import_released", None, "The released archive: take PaLM's completions from it.")
+shared.place(
+    FLAGS, "import_released", None, "The released archive: take PaLM's completions from it."
+)
 _define("string", "base_url", None, "Address of the server; default: $OPENAI_BASE_URL or OpenAI.")
 _define("string", "model", None, "Name of the model, as the server knows it.")
 _define("enum", "api", "chat", "Which API to call.", enum_values=["chat", "completions"])
@@ -72,7 +76,7 @@ _define("float", "price_in", None, "Price per million prompt tokens.", lower_bou
 _define("float", "price_out", None, "Price per million completion tokens.", lower_bound=0)
 _define("string", "shard", None, "I/N: ask only part I (from 0) of N; then run once without.")
 _define("boolean", "batch_export", False, "Write what is missing as Batch API files; send nothing.")
-_define("multi_string", "batch_import", None, "Take answers from Batch API result files.")
+shared.paths_flag(FLAGS, "batch_import", None, "Take answers from Batch API result files.")
 
 _define("enum", "parser", None, "Reading of answers.", enum_values=["tolerant", "exact"])
 _define("boolean", "only_correct", False, "Drop rationales of wrong labels.")

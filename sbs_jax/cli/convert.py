@@ -12,21 +12,17 @@ import os
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
+
 FLAGS = flags.FlagValues()
 ARGUMENTS = "SRC DST"
 
 _KINDS = ["hf", "t5x", "sbs"]
 
-flags.DEFINE_enum(
-    "from", None, _KINDS, "What SRC is; default: what it looks like.", flag_values=FLAGS
-)
-flags.DEFINE_enum("to", None, _KINDS, "What DST becomes.", required=True, flag_values=FLAGS)
-flags.DEFINE_string(
-    "vocabulary",
-    None,
-    "t5, mt5, bytes, demo or a SentencePiece .model file, where SRC does not tell: it goes along.",
-    flag_values=FLAGS,
-)
+flags.DEFINE_enum("from", None, _KINDS, "Source format; default: detected.", flag_values=FLAGS)
+flags.DEFINE_enum("to", None, _KINDS, "Target format.", required=True, flag_values=FLAGS)
+shared.vocabulary(FLAGS, "copied to DST; needed where SRC does not name one.")
+shared.cache_dir(FLAGS)
 
 
 def main(argv: list[str]) -> None:
@@ -35,9 +31,8 @@ def main(argv: list[str]) -> None:
     from sbs_jax.checkpoints.formats.hf_tokenizer import TOKENIZER_CONFIG
     from sbs_jax.checkpoints.formats.hf_vocabulary import describe_added
     from sbs_jax.checkpoints.initial import FORMATS
-    from sbs_jax.utils import paths
 
-    source, destination = map(paths.expanded, argv)
+    source, destination = argv
     done = convert(source, destination, FLAGS.to, FLAGS["from"].value, FLAGS.vocabulary)
     found, written = done.source, done.written
     print(

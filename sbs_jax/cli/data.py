@@ -16,33 +16,28 @@ import sys
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_string(
+shared.place(
+    FLAGS,
     "release",
     None,
-    "The original's datasets.zip, its folder unpacked, or the URL of such a zip, which may end in "
-    "#sha256=DIGEST; default: its authors' own file on GitHub, unless only --asdiv is given.",
-    flag_values=FLAGS,
+    "The original's datasets.zip, its unpacked folder, or the URL of such a zip, which may end in "
+    "#sha256=DIGEST; default: its authors' file on GitHub, unless only --asdiv is given.",
 )
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where to write; default: $SBS_DATA_DIR, else ~/.cache/sbs_jax/data.",
-    flag_values=FLAGS,
-)
+shared.data_dir(FLAGS, "Folder to write to")
+shared.cache_dir(FLAGS)
 flags.DEFINE_list(
     "datasets",
     None,
     "Which of esnli, anli1, cqa, svamp; default: all that the archive holds.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "asdiv", None, "ASDiv.xml, of github.com/chaochun/nlu-asdiv-dataset.", flag_values=FLAGS
-)
+shared.path(FLAGS, "asdiv", None, "ASDiv.xml, of github.com/chaochun/nlu-asdiv-dataset.")
 flags.DEFINE_enum(
     "teacher",
     "palm",

@@ -14,9 +14,12 @@ samples; OUT/accuracy.png the main picture; OUT/runs/ every MODEL_DIR; OUT/data/
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
+
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_string("out", "out/demo", "Folder to write to.", flag_values=FLAGS)
+shared.path(FLAGS, "out", "out/demo", "Folder to write to.")
+shared.cache_dir(FLAGS)
 
 
 def main(argv: list[str]) -> int | None:

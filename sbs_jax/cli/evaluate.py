@@ -12,37 +12,22 @@ import os
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_string(
-    "model_dir", None, "The MODEL_DIR of sbs train.", required=True, flag_values=FLAGS
-)
-flags.DEFINE_enum(
-    "split", "test", ["train", "validation", "test"], "Rows to score.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "step", None, "Checkpoint to score; default: the best on validation.", flag_values=FLAGS
-)
-flags.DEFINE_boolean(
-    "output_rationale", False, "Decode the student's rationales too.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "The folder `sbs data` wrote; default: $SBS_DATA_DIR, else ~/.cache/sbs_jax/data.",
-    flag_values=FLAGS,
-)
+shared.checkpoint(FLAGS)
+shared.split(FLAGS, "test", "Split to score.")
+shared.output_rationale(FLAGS)
+shared.data_dir(FLAGS)
+shared.cache_dir(FLAGS)
 
 
 def main(argv: list[str]) -> None:
     """Scores and prints."""
     from sbs_jax.configs import gin_loader
-    from sbs_jax.utils import paths
 
-    if FLAGS.data_dir:
-        paths.set_data_dir(FLAGS.data_dir)
     config = os.path.join(FLAGS.model_dir, "config.gin")
     if not os.path.exists(config):
         raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")

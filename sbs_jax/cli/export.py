@@ -13,6 +13,7 @@ its folders. stablehlo: programs for jax.export, for any number of questions at 
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -21,14 +22,10 @@ ARGUMENTS = "SRC DST"
 _PLATFORMS = ["cpu", "cuda", "rocm", "tpu"]
 
 flags.DEFINE_enum(
-    "to", None, ["hf", "stablehlo"], "What DST becomes.", required=True, flag_values=FLAGS
+    "to", None, ["hf", "stablehlo"], "Target format.", required=True, flag_values=FLAGS
 )
-flags.DEFINE_string(
-    "vocabulary",
-    None,
-    "t5, mt5, bytes, demo or a SentencePiece .model file: where the run's is now, or what it is.",
-    flag_values=FLAGS,
-)
+shared.vocabulary(FLAGS, "where the run's is now, or which one it is.")
+shared.cache_dir(FLAGS)
 flags.DEFINE_list(
     "platforms",
     ["cpu", "cuda", "tpu"],
@@ -48,9 +45,8 @@ def main(argv: list[str]) -> None:
     """Exports and tells what was written and compared."""
     platforms, lengths = _platforms(), _lengths()
     from sbs_jax.export import hugging_face, stablehlo, student
-    from sbs_jax.utils import paths
 
-    source, destination = map(paths.expanded, argv)
+    source, destination = argv
     found = student.find(source, FLAGS.vocabulary)
     if FLAGS.to == "hf":
         compared = hugging_face.write(found, destination)

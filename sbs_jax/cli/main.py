@@ -6,6 +6,7 @@ A verb is one module of ``sbs_jax.cli`` that holds
 * ``FLAGS = flags.FlagValues()``, its own flags (``flag_values=FLAGS`` in each definition), so that
   no two modules can collide and nothing depends on absl's global flags;
 * ``ARGUMENTS``, optional: its positional arguments, e.g. ``"SRC DST"``, ``"[NAME]"``, ``"X..."``;
+  SRC, DST and FOLDER are paths, in which ``~`` and ``$NAME`` are replaced;
 * ``main(argv) -> int | None``: gets the positional arguments; None means success.
 
 Only the module of the verb is imported, and such a module imports frameworks inside functions, so
@@ -23,7 +24,9 @@ from types import ModuleType
 from absl import flags
 
 from sbs_jax import __version__
-from sbs_jax.errors import UserError, nearest
+from sbs_jax.cli.flags import use_folders
+from sbs_jax.errors import UserError, nearest, os_line
+from sbs_jax.utils import paths
 
 _VERBS = {
     "demo": "the whole pipeline, offline, on the embedded dataset",
@@ -41,6 +44,8 @@ _VERBS = {
 }
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpfull")
 _MISSING = re.compile(r"Flag (--\w+) must have a value")
+# SRC may be an address that the verb reads itself.
+_PATH_ARGUMENTS = {"SRC": paths.expand, "DST": paths.local, "FOLDER": paths.local}
 _USAGE_ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
 
@@ -73,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         # The reader (`| head`) has gone; Python must not complain when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except OSError as error:
+        print(f"sbs: error: {os_line(error)}", file=sys.stderr)
+        return _USAGE_ERROR
 
 
 def _run(args: list[str]) -> int:
@@ -92,6 +100,7 @@ def _run(args: list[str]) -> int:
     arguments = _parse(verb, module, rest)
     # Libraries that read absl's global flags get the defaults instead of an error.
     flags.FLAGS.mark_as_parsed()
+    use_folders(module.FLAGS)
     return module.main(arguments) or 0
 
 
@@ -106,8 +115,10 @@ def _overview() -> str:
 
 def _help(verb: str, module: ModuleType) -> str:
     summary, _, examples = (module.__doc__ or "").strip().partition("\n")
-    # module_help starts with the module's name on a line of its own.
-    _, _, described = module.FLAGS.module_help(module.__name__).strip().partition("\n")
+    # The verb's own flags, then those of cli/flags.py; the name of the module heads each part.
+    owners = sorted(module.FLAGS.flags_by_module_dict(), key=lambda name: name != module.__name__)
+    parts = (module.FLAGS.module_help(owner).strip().partition("\n")[2] for owner in owners)
+    described = "\n".join(part.strip("\n") for part in parts)
     usage = f"Usage: sbs {verb} [flags] {_arguments(module)}".rstrip()
     return f"{summary}\n\n{usage}\n\n{examples.strip()}\n\nFlags:\n{described}"
 
@@ -135,7 +146,14 @@ def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
         detail = f"{missing[1]} is required" if missing else _first_line(error)
         raise UserError(f"{detail} (sbs {verb} --help)") from None
     _check_count(verb, _arguments(module), positional)
-    return positional
+    return _expanded(_arguments(module).split(), positional)
+
+
+def _expanded(names: list[str], values: list[str]) -> list[str]:
+    """Positional arguments with ``~`` and ``$NAME`` replaced in those that are paths."""
+    kinds = [_PATH_ARGUMENTS.get(name.strip("[].")) for name in names]
+    kinds += kinds[-1:] * (len(values) - len(kinds))  # NAME... takes the rest
+    return [kind(value) if kind else value for kind, value in zip(kinds, values, strict=False)]
 
 
 def _check_count(verb: str, arguments: str, given: list[str]) -> None:

@@ -11,18 +11,14 @@ its vocabulary are needed. An interrupted command goes on where it stopped:
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
+
 FLAGS = flags.FlagValues()
 
-flags.DEFINE_string(
-    "model_dir", None, "The MODEL_DIR of sbs train.", required=True, flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "input", None, "A JSONL or CSV file, or - for stdin.", required=True, flag_values=FLAGS
-)
-flags.DEFINE_string("output", "-", "A JSONL file, or - for stdout.", flag_values=FLAGS)
-flags.DEFINE_boolean(
-    "output_rationale", False, "Decode the student's rationales too.", flag_values=FLAGS
-)
+shared.checkpoint(FLAGS)
+shared.path(FLAGS, "input", None, "A JSONL or CSV file, or - for stdin.", required=True)
+shared.path(FLAGS, "output", "-", "A JSONL file, or - for stdout.")
+shared.output_rationale(FLAGS)
 flags.DEFINE_integer(
     "batch_size", None, "Questions decoded at a time; default: the run's.", flag_values=FLAGS
 )
@@ -32,15 +28,8 @@ flags.DEFINE_boolean(
     "Leave out rows that are not JSON or have no input, and name them.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "step", None, "Checkpoint to take; default: the best on validation.", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "vocabulary",
-    None,
-    "Where the run's vocabulary is now; default: where it was in training.",
-    flag_values=FLAGS,
-)
+shared.vocabulary(FLAGS, "where the run's is now; default: where it was in training.")
+shared.cache_dir(FLAGS)
 
 
 def main(argv: list[str]) -> None:

@@ -10,17 +10,19 @@ Writes OUT/report.html, which needs no other file, and each picture as PNG with 
 
 from absl import flags
 
-FLAGS = flags.FlagValues()
-ARGUMENTS = "[RUN...]"
+from sbs_jax.cli import flags as shared
 
-flags.DEFINE_multi_string(
+FLAGS = flags.FlagValues()
+ARGUMENTS = "[FOLDER...]"
+
+shared.paths_flag(
+    FLAGS,
     "runs",
     None,
     "Folder of a run (MODEL_DIR) or a study, or a folder that holds such; several may follow.",
     required=True,
-    flag_values=FLAGS,
 )
-flags.DEFINE_string("out", None, "Folder to write to.", required=True, flag_values=FLAGS)
+shared.path(FLAGS, "out", None, "Folder to write to.", required=True)
 
 
 def main(argv: list[str]) -> None:

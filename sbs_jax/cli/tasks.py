@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
 from sbs_jax.errors import UserError
-from sbs_jax.utils import paths
 
 if TYPE_CHECKING:
     from sbs_jax.datasets.methods import Prefixes, View
@@ -23,24 +23,15 @@ if TYPE_CHECKING:
 FLAGS = flags.FlagValues()
 ARGUMENTS = "[NAME]"
 
-flags.DEFINE_enum(
-    "split", "train", ["train", "validation", "test"], "Whose examples.", flag_values=FLAGS
-)
+shared.split(FLAGS, "train", "Split to show.")
 flags.DEFINE_integer("n", 1, "How many examples.", lower_bound=1, flag_values=FLAGS)
+shared.vocabulary(FLAGS, "default: the dataset's.")
+shared.data_dir(FLAGS)
+shared.cache_dir(FLAGS)
+flags.DEFINE_string("label_prefix", "[label] ", "Prefix of the label task.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "vocabulary",
-    None,
-    "t5, mt5, bytes, demo, or the path of a SentencePiece model; default: the dataset's own.",
-    flag_values=FLAGS,
+    "rationale_prefix", "[rationale] ", "Prefix of the rationale task.", flag_values=FLAGS
 )
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "The folder `sbs data` wrote; default: $SBS_DATA_DIR, else ~/.cache/sbs_jax/data.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("label_prefix", "[label] ", "Asks for the label.", flag_values=FLAGS)
-flags.DEFINE_string("rationale_prefix", "[rationale] ", "Asks for why.", flag_values=FLAGS)
 
 _MOST_TOKENS = 60  # of one sequence on the screen
 
@@ -49,8 +40,6 @@ def main(argv: list[str]) -> int | None:
     """Without a name the list, else examples of that task or mixture."""
     import sbs_jax.tasks  # noqa: F401
 
-    if FLAGS.data_dir:
-        paths.set_data_dir(FLAGS.data_dir)
     print("\n".join(_examples(argv[0]) if argv else _list()))
 
 

@@ -12,42 +12,25 @@ the working directory, in --gin_search_paths and among the packaged ones.
 """
 
 import contextlib
-import os
 
 from absl import flags
 
+from sbs_jax.cli import flags as shared
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.utils import paths
 
 FLAGS = flags.FlagValues()
 
 # T5X's flags under T5X's names; tests/cli/test_cli.py holds the list.
-flags.DEFINE_multi_string(
-    "gin_file",
+shared.gin(FLAGS)
+shared.data_dir(FLAGS)
+shared.cache_dir(FLAGS)
+shared.place(
+    FLAGS,
+    "tfds_data_dir",
     None,
-    "A gin file to read; may be given several times, later ones win.",
-    flag_values=FLAGS,
+    "T5X's name of --data_dir; TFDS sources read from it, local or gs://.",
 )
-flags.DEFINE_multi_string(
-    "gin_bindings",
-    [],
-    "'NAME = VALUE', as --gin.NAME=VALUE; may be given several times.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_list(
-    "gin_search_paths",
-    [],
-    "Folders to look for gin files in, before the packaged ones.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "The folder `sbs data` wrote; default: $SBS_DATA_DIR, else ~/.cache/sbs_jax/data.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("tfds_data_dir", None, "T5X's name of --data_dir.", flag_values=FLAGS)
 flags.DEFINE_list(
     "seqio_additional_cache_dirs",
     [],
@@ -141,11 +124,8 @@ def main(argv: list[str]) -> int | None:
     if not FLAGS.gin_file:
         raise UserError("--gin_file is required (sbs train --help)")
     _check_plan()
-    data_dir = _data_dir()
     found = gin_loader.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_loader.build("configs.TrainConfig", found)
-    if data_dir:
-        paths.set_data_dir(os.path.abspath(data_dir))
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(found))
@@ -164,13 +144,6 @@ def _check_plan() -> None:
     for name in ("plan_devices", "plan_shape", "plan_compile"):
         if FLAGS[name].present and not FLAGS.plan:
             raise UserError(f"--{name}: needs --dry_run --plan")
-
-
-def _data_dir() -> str | None:
-    both = {FLAGS.data_dir, FLAGS.tfds_data_dir} - {None}
-    if len(both) > 1:
-        raise UserError("--data_dir and --tfds_data_dir are one flag; give one of them")
-    return both.pop() if both else None
 
 
 def _plan(config: TrainConfig) -> str:

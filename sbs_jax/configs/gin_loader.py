@@ -214,10 +214,19 @@ def _hint(text: str, found: Scan) -> str:
         return nearest(match[2], [p.name for p in _parameters(gin.get_configurable(match[1]))])
     if match := _UNKNOWN_CONFIGURABLE.match(text):
         names = {part for name in found.selectors for part in (name, name.rsplit(".", 1)[-1])}
-        return nearest(match[1], names)
+        return nearest(match[1], filter(_resolves, names))
     if match := _UNKNOWN_ATTRIBUTE.search(text):
         return nearest(match[2], dir(sys.modules[match[1]]))
     return ""
+
+
+def _resolves(name: str) -> bool:
+    """Whether gin knows a configurable of this name."""
+    try:
+        gin.get_configurable(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_found(name: str) -> bool:

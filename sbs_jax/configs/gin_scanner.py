@@ -19,9 +19,11 @@ from typing import Any
 from gin import config_parser
 
 from sbs_jax.errors import UserError, nearest
+from sbs_jax.utils import paths
 
 REQUIRED = "gin.REQUIRED"
 
+_QUOTES = " \"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"  # a word processor's too
 _BAD_TOKEN = re.compile(r"Failed to parse token (.+)")
 
 
@@ -122,6 +124,7 @@ def shown(path: str) -> str:
 
 def find(name: str, search_paths: Sequence[str | os.PathLike[str]]) -> str | None:
     """The file gin would read for ``name``: as given, as a package resource, in a search path."""
+    name = paths.local(name)
     if os.path.isfile(name):
         return os.path.abspath(name)
     if os.path.isabs(name):
@@ -284,6 +287,6 @@ def _syntax(message: str, text: str | None, file: str) -> str:
     line = (text or "").strip()
     hint = ""
     if not file and "=" in line:
-        name, _, value = (part.strip(" \"'") for part in line.partition("="))
+        name, _, value = (part.strip(_QUOTES) for part in line.partition("="))
         hint = f"""; a string needs quotes of its own: --gin.{name}='"{value}"'"""
     return f"{cause} in {line!r}{hint}" if line else cause

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sbs_jax.configs.validation import COUNT, Rule, check, described, require, setting
+from sbs_jax.utils.paths import local
 
 # The macros in which the runs of a study differ.
 CELL_MACROS = ("MODEL_DIR", "DATA_FRACTION", "RANDOM_SEED")
@@ -31,7 +32,7 @@ class StudyConfig:
             accelerator; a single run uses every device.
     """
 
-    study_dir: str = setting(macro="STUDY_DIR")
+    study_dir: str = setting(macro="STUDY_DIR", path=local)
     arms: Mapping[str, str | Sequence[str]] = setting(
         rule=Rule(bool, '{"NAME": "experiments/FILE.gin", ...}')
     )

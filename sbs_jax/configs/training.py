@@ -20,6 +20,7 @@ from sbs_jax.configs.validation import (
     require,
     setting,
 )
+from sbs_jax.utils.paths import expand
 
 # T5X's names; `training.optimizers.create_learning_rate_scheduler` says what they mean.
 LEARNING_RATE_FACTORS = (
@@ -174,13 +175,15 @@ class TrainConfig:
             learning rate for the rest of the run. The tenth in a row stops the run.
     """
 
-    model_dir: str = setting(macro="MODEL_DIR")
+    model_dir: str = setting(macro="MODEL_DIR", path=expand)
     mixture_or_task_name: str = setting(macro="MIXTURE_OR_TASK_NAME")
     task_feature_lengths: dict[str, int] = setting(macro="TASK_FEATURE_LENGTHS", rule=_LENGTHS)
     train_steps: int = setting(macro="TRAIN_STEPS", rule=COUNT)
     model: T5Config = setting(macro="MODEL")
-    vocabulary: str = setting(macro="VOCABULARY")
-    initial_checkpoint_path: str | None = setting(None, macro="INITIAL_CHECKPOINT_PATH")
+    vocabulary: str = setting(macro="VOCABULARY", path=expand)
+    initial_checkpoint_path: str | None = setting(
+        None, macro="INITIAL_CHECKPOINT_PATH", path=expand
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     partitioner: PartitionerConfig = PartitionerConfig()
     batch_size: int = setting(64, macro="BATCH_SIZE", rule=COUNT)

@@ -46,15 +46,21 @@ def described(words: str) -> Rule:
 
 
 def setting(
-    default: Any = dataclasses.MISSING, *, macro: str | None = None, rule: Rule = ANYTHING
+    default: Any = dataclasses.MISSING,
+    *,
+    macro: str | None = None,
+    rule: Rule = ANYTHING,
+    path: Callable[[str], str] | None = None,
 ) -> Any:
     """A dataclass field with the gin macro that sets it and the rule of its values.
 
     Args:
         default: omitted for a required field.
         macro: the name that errors show instead of ``CLASS.FIELD``.
+        path: for a path, `paths.expand` or `paths.local`.
     """
-    return dataclasses.field(default=default, metadata={"macro": macro, "rule": rule})
+    metadata = {"macro": macro, "rule": rule, "path": path}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def macros(*kinds: type) -> dict[str, str]:
@@ -84,8 +90,17 @@ def check(config: Any) -> None:
         value = getattr(config, field.name)
         require(_is_a(value, field.type), name, value, _in_words(field.type, rule.words))
         value = _normal(value, field.type)
+        if (path := field.metadata.get("path")) and value:
+            value = _expanded(path, name, value)
         object.__setattr__(config, field.name, value)
         require(value is None or rule.holds(value), name, value, rule.words)
+
+
+def _expanded(path: Callable[[str], str], name: str, value: str) -> str:
+    try:
+        return path(value)
+    except UserError as error:
+        raise UserError(f"{name} = {value!r}: {error}") from None
 
 
 def _is_a(value: object, kind: Any) -> bool:

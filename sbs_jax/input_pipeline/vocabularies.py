@@ -199,7 +199,7 @@ def model_path(spec: str) -> Path:
         return paths.asset("demo.model")
     if spec in PUBLIC:
         return _fetch(spec)
-    path = Path(spec).expanduser()
+    path = Path(paths.expand(spec))
     if not path.is_file():
         raise UserError(
             f"VOCABULARY = {spec!r}: no such file; give the path of a SentencePiece .model file, "

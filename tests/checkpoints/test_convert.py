@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def run(*args):
-    return main.main(["convert", *map(str, args)])
+    return main(["convert", *map(str, args)])
 
 
 def make(folder, config=made.UNTIED, **fields):

@@ -93,7 +93,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def convert(*arguments):
-    return main.main(["convert", *map(str, arguments)])
+    return main(["convert", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("source", [f"hf://{NAME}", f"hf://{NAME}@main", NAME])

@@ -168,7 +168,7 @@ def test_nothing_of_a_malicious_file_is_executed_or_written(
     WRITERS[kind](folder / "pytorch_model.bin", state, MALICIOUS[malice](state))
     monkeypatch.chdir(tmp_path)
     there = sorted(tmp_path.rglob("*"))
-    assert main.main(["convert", "--to=t5x", "model", "out"]) == 2
+    assert main(["convert", "--to=t5x", "model", "out"]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1 and "pytorch_model.bin: not plain weights (" in errors[0]
     assert "nothing of it was run" in errors[0]

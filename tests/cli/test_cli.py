@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from sbs_jax.cli import main, train
+from sbs_jax.cli.main import VERBS
 from sbs_jax.configs import gin_loader
 from sbs_jax.utils import paths
 
@@ -43,7 +44,7 @@ def sbs(*args: str, **kwargs) -> subprocess.CompletedProcess[str]:
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """Runs ``sbs`` in this process; returns the one line it must print before it exits with 2."""
-    status = main.main(list(args))
+    status = main(list(args))
     printed = capsys.readouterr()
     assert (status, printed.out) == (2, "")
     assert re.fullmatch(r"sbs: error: .+\n", printed.err), printed.err
@@ -51,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 
 def dry_run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    status = main.main(["train", *GIVEN, "--dry_run", *args])
+    status = main(["train", *GIVEN, "--dry_run", *args])
     printed = capsys.readouterr()
     assert status == 0, printed.err
     return printed.out
@@ -130,7 +131,7 @@ def test_a_value_of_the_wrong_kind_is_one_line(here, verb, file, prefix, wrong):
         assert f": must be {rule}" in line, line
 
 
-@pytest.mark.parametrize("args", [[], *([verb] for verb in main.VERBS)], ids=str)
+@pytest.mark.parametrize("args", [[], *([verb] for verb in VERBS)], ids=str)
 def test_help_is_fast_and_imports_no_framework(args: list[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-X", "importtime", "-m", "sbs_jax", *args, "--help"]
@@ -143,7 +144,7 @@ def test_help_is_fast_and_imports_no_framework(args: list[str]) -> None:
 
 
 def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["train", "--help"]) == 0
+    assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     assert "\n  sbs train --gin_file=" in text
     assert all(f"--{name}: " in text for name in ("gin_file", "[no]dry_run", "data_dir"))
@@ -173,7 +174,9 @@ def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[s
         (["annotate"], "--task is required (sbs annotate --help)"),
         (["tasks", "cqa", "svamp"], "'svamp': unexpected argument"),
         (["train", "--gin_file=x.gin", "--gin.MODEL_DIR"], "--gin.MODEL_DIR: needs a value"),
-        (["train", "--gin_file=x.gin", "--data_dir=a", "--tfds_data_dir=b"], "give one of them"),
+        (["data", "--data_dir=gs://bucket/x"], "flag --data_dir=gs://bucket/x: gs://bucket/x: not"),
+        (["train", "--gin_search_paths=a,$NOT_SET"], "the variable $NOT_SET is not set"),
+        (["export", "--to=hf", "run", "gs:/bucket/x"], "gs:/bucket/x: not a local path"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -301,7 +304,7 @@ def test_a_bug_in_an_imported_module_keeps_its_traceback(
     (here / "x.gin").write_text(f"{EXPERIMENT}\nimport buggy_tasks\n")
     monkeypatch.syspath_prepend(here)
     with pytest.raises(ZeroDivisionError):
-        main.main(["train", *GIVEN, "--dry_run"])
+        main(["train", *GIVEN, "--dry_run"])
 
 
 def test_dry_run_prints_every_value_and_imports_no_framework(here: pathlib.Path) -> None:
@@ -366,7 +369,7 @@ def test_packaged_experiments_resolve_from_any_directory(
 ) -> None:
     given = [f"--gin_file=experiments/{name}", '--gin.MODEL_DIR="run"', "--dry_run"]
     required = ['--gin.VOCABULARY="t5"', "--gin.INITIAL_CHECKPOINT_PATH=None"]
-    status = main.main(["train", *given, *required])
+    status = main(["train", *given, *required])
     assert status == 0, capsys.readouterr().err
 
 

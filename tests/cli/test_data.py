@@ -34,7 +34,7 @@ def _files(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def test_prints_sizes_and_the_teachers_accuracy(made, tmp_path, capsys) -> None:
-    assert main.main(["data", f"--release={made}", f"--data_dir={tmp_path / 'D'}"]) == 0
+    assert main(["data", f"--release={made}", f"--data_dir={tmp_path / 'D'}"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^cqa +19/3/6 +validation: 10% of train, seed 0$", printed, re.M)
     assert re.search(r"^anli1 +22/4/6$", printed, re.M)
@@ -52,7 +52,7 @@ def test_zip_and_second_run_give_the_same(made, tmp_path, capsys) -> None:
     archive = zip_folder(made, tmp_path / "made.zip")
     outputs = []
     for source, folder in ((made, "a"), (archive, "b"), (archive, "b")):
-        assert main.main(["data", f"--release={source}", f"--data_dir={tmp_path / folder}"]) == 0
+        assert main(["data", f"--release={source}", f"--data_dir={tmp_path / folder}"]) == 0
         outputs.append(capsys.readouterr().out.replace(str(tmp_path / folder), "D"))
     assert outputs[0] == outputs[1] == outputs[2]
     assert _files(tmp_path / "a") == _files(tmp_path / "b")
@@ -68,7 +68,7 @@ def test_an_url_is_downloaded_into_the_cache(made, tmp_path, home, capsys) -> No
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/data.zip"
-        code = main.main(["data", f"--release={url}", "--datasets=cqa"])
+        code = main(["data", f"--release={url}", "--datasets=cqa"])
         server.shutdown()
         thread.join()
     assert code == 0
@@ -84,7 +84,7 @@ def test_the_default_url_is_pinned() -> None:
 
 def test_only_the_datasets_asked_for(made, tmp_path, capsys) -> None:
     folder = tmp_path / "D"
-    assert main.main(["data", f"--release={made}", f"--data_dir={folder}", "--datasets=svamp"]) == 0
+    assert main(["data", f"--release={made}", f"--data_dir={folder}", "--datasets=svamp"]) == 0
     assert set(_files(folder)) == {"svamp/train.jsonl", "svamp/test.jsonl"}
     assert "cqa" not in capsys.readouterr().out
 
@@ -92,7 +92,7 @@ def test_only_the_datasets_asked_for(made, tmp_path, capsys) -> None:
 def test_what_is_absent_is_said(made, tmp_path, capsys) -> None:
     source = write_release(tmp_path / "one", "esnli")
     (source / "datasets" / "esnli" / "esnli_train.json").unlink()
-    assert main.main(["data", f"--release={source}", f"--data_dir={tmp_path / 'D'}"]) == 0
+    assert main(["data", f"--release={source}", f"--data_dir={tmp_path / 'D'}"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^esnli +-/4/6$", printed, re.M)
     assert "esnli: no train file in this archive\n" in printed
@@ -106,7 +106,7 @@ def test_asdiv(tmp_path, capsys) -> None:
     answers = [*map(str, range(20)), "Mrs. Zorn"]
     path = tmp_path / "ASDiv.xml"
     path.write_text(f"<F>{''.join(problem.format(i=i, a=a) for i, a in enumerate(answers))}</F>")
-    assert main.main(["data", f"--asdiv={path}", f"--data_dir={tmp_path / 'D'}"]) == 0
+    assert main(["data", f"--asdiv={path}", f"--data_dir={tmp_path / 'D'}"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^asdiv +16/2/2 ", printed, re.M)
     assert "asdiv: 1 of 21 problems left out: their answer is no number" in printed
@@ -139,7 +139,7 @@ def test_a_mistake_is_one_line(made, tmp_path, capsys, arguments: list[str], mes
     rows.write_text(rows.read_text().replace('"label": "( 1.0', '"lable": "( 1.0'))
     names = {"tmp": tmp_path, "made": made, "one": one, "bad": bad}
     folder = tmp_path / "D"
-    code = main.main(["data", f"--data_dir={folder}", *(a.format(**names) for a in arguments)])
+    code = main(["data", f"--data_dir={folder}", *(a.format(**names) for a in arguments)])
     last = capsys.readouterr().err.splitlines()[-1]
     assert code == 2 and last.startswith("sbs: error: ") and message in last
     assert not _files(folder) and not list(folder.rglob(".*"))
@@ -148,7 +148,7 @@ def test_a_mistake_is_one_line(made, tmp_path, capsys, arguments: list[str], mes
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_real_archive(release_dir, tmp_path, capsys, zipped: bool) -> None:
     source = zip_folder(release_dir, tmp_path / "real.zip") if zipped else release_dir
-    assert main.main(["data", f"--release={source}", f"--data_dir={tmp_path / 'D'}"]) == 0
+    assert main(["data", f"--release={source}", f"--data_dir={tmp_path / 'D'}"]) == 0
     printed = capsys.readouterr().out
     for text in ("8766/975/1221", "720/80/200", "0.7723", "0.7400", "(7234/9741)", "(586/800)"):
         assert text in printed

@@ -11,7 +11,7 @@ from sbs_jax.datasets.records import Record, write_jsonl
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    status = main.main(["tasks", *arguments])
+    status = main(["tasks", *arguments])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 

@@ -59,7 +59,7 @@ def run(tmp_path_factory) -> pathlib.Path:
 
 
 def export(kind, source, target, *flags):
-    return main.main(["export", f"--to={kind}", *flags, str(source), str(target)])
+    return main(["export", f"--to={kind}", *flags, str(source), str(target)])
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_transformers_decodes_the_texts_that_predict_gives(run, theirs, tmp_path
     rows = [{"input": text} for text in questions(200) if text.strip()]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = [f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out.jsonl'}"]
-    assert main.main(["predict", f"--model_dir={run}", *flags]) == 0
+    assert main(["predict", f"--model_dir={run}", *flags]) == 0
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     asked = [a for a, text in zip(theirs["answers"], questions(200), strict=True) if text.strip()]
     assert [json.loads(line)["label"] for line in lines] == asked
@@ -229,7 +229,7 @@ def test_the_cards_command_resolves_to_the_same_run(run, hf_folder, tmp_path, ca
     (command,) = re.findall(r"^    sbs (train .*)$", page, re.MULTILINE)
     monkeypatch.chdir(hf_folder)
     arguments = [word.replace("'", "") for word in command.split()]
-    assert main.main([*arguments, "--dry_run"]) == 0
+    assert main([*arguments, "--dry_run"]) == 0
     told = capsys.readouterr().out
     assert "MODEL_DIR = 'runs/again'" in told or 'MODEL_DIR = "runs/again"' in told
     assert "configs.T5Config.logits_via_embedding = False" in told
@@ -336,7 +336,7 @@ def test_lengths_are_the_runs_and_its_halvings():
 
 
 def test_a_converted_checkpoint_has_no_results_and_says_so(run, tmp_path, capsys):
-    assert main.main(["convert", "--to=t5x", str(run), str(tmp_path / "checkpoint_9")]) == 0
+    assert main(["convert", "--to=t5x", str(run), str(tmp_path / "checkpoint_9")]) == 0
     assert export("hf", tmp_path / "checkpoint_9", tmp_path / "out") == 2
     assert "does not name its vocabulary; give it with --vocabulary" in capsys.readouterr().err
     demo = f"--vocabulary={paths.asset('demo.model')}"

@@ -72,7 +72,7 @@ def test_another_arithmetic_is_told(tmp_path):
     (tmp_path / "a" / "out").mkdir()
     target = tmp_path / "a" / "out" / "programs"
     flags = ["--to=stablehlo", "--input_lengths=8", "--platforms=cpu"]
-    assert main.main(["export", *flags, str(tmp_path / "a" / "run"), str(target)]) == 0
+    assert main(["export", *flags, str(tmp_path / "a" / "run"), str(target)]) == 0
     manifest = json.loads((target / "manifest.json").read_text())
     assert manifest["computed_in"] == "bfloat16"
     assert manifest["prefixes"] == {"label": ""}
@@ -83,17 +83,17 @@ def test_a_vocabulary_that_transformers_cannot_be_told_is_refused(tmp_path, caps
     train(tmp_path / "bpe.model", model_type="bpe", vocab_size=40, hard_vocab_limit=False)
     native.write(tmp_path / "run", made.checkpoint(vocabulary=str(tmp_path / "bpe.model")))
     there = sorted(tmp_path.iterdir())
-    assert main.main(["export", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert main(["export", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
     assert "no tokenizer for this kind of SentencePiece model" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == there
     arguments = ["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]
-    assert main.main(arguments) == 0
+    assert main(arguments) == 0
     assert "no tokenizer.json: it cannot hold this kind" in capsys.readouterr().out
 
 
 def test_a_converted_folder_holds_its_tokenizer(tmp_path, capsys):
     native.write(tmp_path / "run", made.checkpoint(vocabulary="demo"))
-    assert main.main(["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    assert main(["convert", "--to=hf", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
     assert "tokenizer" not in capsys.readouterr().out
     assert {"tokenizer.json", "tokenizer_config.json", "spiece.model"} <= {
         path.name for path in (tmp_path / "out").iterdir()

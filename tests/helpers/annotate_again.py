@@ -9,7 +9,7 @@ import sys
 
 import openai  # noqa: F401
 
-from sbs_jax.cli import main as cli
+from sbs_jax import cli
 from sbs_jax.teacher import annotate, client  # noqa: F401
 
 

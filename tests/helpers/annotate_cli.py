@@ -41,7 +41,7 @@ def run(stub: StubServer, folder: pathlib.Path, **changes: Any) -> int:
         "max_retries": 1,
         "timeout": 5,
     } | changes
-    return main.main(["annotate", *(f"--{k}={v}" for k, v in values.items() if v is not None)])
+    return main(["annotate", *(f"--{k}={v}" for k, v in values.items() if v is not None)])
 
 
 def rows(path: pathlib.Path) -> list[dict[str, Any]]:

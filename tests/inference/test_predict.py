@@ -77,7 +77,7 @@ def lines(path: Path) -> list[dict]:
 
 def run(student: Path, source: str, target: Path, *flags: str) -> int:
     given = [f"--model_dir={student}", f"--input={source}", f"--output={target}"]
-    return main.main(["predict", *given, *flags])
+    return main(["predict", *given, *flags])
 
 
 def test_answers_are_those_of_the_evaluation(student, rows, tmp_path):

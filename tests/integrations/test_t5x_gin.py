@@ -40,14 +40,14 @@ def search_path(run: str) -> list[str]:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_the_verb_prints_the_search_path(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["t5x_path", run]) == 0
+    assert main(["t5x_path", run]) == 0
     assert capsys.readouterr().out == ",".join(search_path(run)) + "\n"
 
 
 def test_the_verb_knows_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["t5x_path"]) == 0
+    assert main(["t5x_path"]) == 0
     assert capsys.readouterr().out == ",".join(search_path("train")) + "\n"
-    assert main.main(["t5x_path", "export"]) == 2
+    assert main(["t5x_path", "export"]) == 2
     assert "export: T5X has no such run; use train, eval, infer" in capsys.readouterr().err
 
 

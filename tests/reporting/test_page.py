@@ -311,13 +311,13 @@ def test_the_verb_takes_several_folders(tmp_path, capsys):
     for name in ("a", "b"):
         make_run(tmp_path / name, "demo_finetune", 70, rationales=False)
     out = tmp_path / "out"
-    assert main.main(["report", "--runs", f"{tmp_path}/a", f"{tmp_path}/b", "--out", str(out)]) == 0
+    assert main(["report", "--runs", f"{tmp_path}/a", f"{tmp_path}/b", "--out", str(out)]) == 0
     assert "2 runs: a, b" in capsys.readouterr().out
     assert (out / "report.html").exists()
 
 
 def test_the_verb_names_a_folder_without_runs(tmp_path, capsys):
-    assert main.main(["report", "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert main(["report", "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert f"--runs {tmp_path}: neither it nor a folder in it holds" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -115,14 +115,14 @@ def test_a_student_is_evaluated_asked_and_exported(finished, tmp_path, capsys):
     assert done.returncode == 0, done.stderr
     row = rows_of(out)["step_by_step"]
     assert f"({row['correct']}/{row['n']})" in done.stderr
-    assert main.main(["export", "--to=hf", str(model_dir), str(tmp_path / "hf")]) == 0
+    assert main(["export", "--to=hf", str(model_dir), str(tmp_path / "hf")]) == 0
     page = (tmp_path / "hf" / "README.md").read_text()
     assert f"({row['correct']}/{row['n']})" in page
     assert "sbs train --gin_file=config.gin" in page
     (tmp_path / "in.jsonl").write_text('{"input": "can a bavik trosk ?"}\n')
     flags = [f"--model_dir={model_dir}", f"--input={tmp_path / 'in.jsonl'}"]
     capsys.readouterr()
-    assert main.main(["predict", *flags]) == 0
+    assert main(["predict", *flags]) == 0
     assert json.loads(capsys.readouterr().out)["label"] in ("yes", "no")
 
 
@@ -190,6 +190,6 @@ def children(pid: int) -> list[int]:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main.main(["demo", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert main(["demo", "--out", str(tmp_path / "file" / "out")]) == 2
     assert capsys.readouterr().err.startswith(f"sbs: error: --out {tmp_path}/file/out: cannot be ")
     assert os.listdir(tmp_path) == ["file"]

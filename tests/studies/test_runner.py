@@ -175,7 +175,7 @@ GIVEN = ["study", "--gin_file=x.gin", "--gin.STUDY_DIR='made'"]
 
 
 def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
-    assert main.main(GIVEN) == 0
+    assert main(GIVEN) == 0
     printed = capsys.readouterr()
     assert "step-by-step minus standard" in printed.out and "[4/4]" in printed.err
     rows = [json.loads(line) for line in (here / "made" / "study.jsonl").read_text().splitlines()]
@@ -184,16 +184,16 @@ def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
     run = here / "made" / "runs" / "step_by_step-5pct-seed1"
     assert run_dir.load(run).alpha == 0.25 and run_dir.load(run).random_seed == 1
     assert (here / "made" / "report.html").is_file()
-    assert main.main(["evaluate", f"--model_dir={run}", "--split=validation"]) == 0
+    assert main(["evaluate", f"--model_dir={run}", "--split=validation"]) == 0
     capsys.readouterr()
-    assert main.main(GIVEN) == 0
+    assert main(GIVEN) == 0
     assert "4 of 4 runs are finished already" in capsys.readouterr().err
 
 
 def test_a_study_is_one_process_s_at_a_time(here, capsys):
     (here / "made").mkdir()
     with files.locked(here / "made", "test"):
-        assert main.main(GIVEN) == 2
+        assert main(GIVEN) == 2
     said = capsys.readouterr().err
     assert said.endswith(
         "another process is working there; wait for it, or choose another folder\n"
@@ -201,7 +201,7 @@ def test_a_study_is_one_process_s_at_a_time(here, capsys):
 
 
 def test_a_study_may_be_looked_at_first(here, capsys):
-    assert main.main([*GIVEN, "--dry_run"]) == 0
+    assert main([*GIVEN, "--dry_run"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("4 runs in made, 2 at a time\n")
     assert "step_by_step-5pct-seed1  demo_step_by_step: 4 updates of 32 questions" in printed
@@ -230,7 +230,7 @@ def test_a_study_may_be_looked_at_first(here, capsys):
     ],
 )
 def test_a_mistake_in_a_study_is_one_line(here, capsys, change, message):
-    assert main.main([*GIVEN, change]) == 2
+    assert main([*GIVEN, change]) == 2
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) == 1
     assert not (here / "made").exists()
@@ -239,5 +239,5 @@ def test_a_mistake_in_a_study_is_one_line(here, capsys, change, message):
 @pytest.mark.parametrize("name", ["demo", "cqa"])
 def test_the_packaged_studies_resolve(tmp_path, capsys, name):
     given = [f"--gin_file=studies/{name}.gin", f"--gin.STUDY_DIR='{tmp_path}'"]
-    assert main.main(["study", *given, "--dry_run"]) == 0
+    assert main(["study", *given, "--dry_run"]) == 0
     assert "runs in" in capsys.readouterr().out

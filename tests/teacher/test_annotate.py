@@ -450,7 +450,7 @@ def test_bad_input_is_one_line(annotate, stub, tmp_path, capsys, flags, message)
     ],
 )
 def test_imports_of_another_dataset(tmp_path, capsys, flags, message):
-    assert main.main(["annotate", f"--out={tmp_path / 'out'}", *flags]) == 2
+    assert main(["annotate", f"--out={tmp_path / 'out'}", *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -500,7 +500,7 @@ def test_several_inputs(annotate, stub, questions, tmp_path):
     write_jsonl(other, [Record("t", "can a zzz yyy ?", "yes")])
     flags = [f"--input={other}", f"--out={tmp_path / 'out'}", f"--base_url={stub.base_url}"]
     flags += ["--task=demo", "--model=m", f"--input={questions}"]
-    assert main.main(["annotate", *flags]) == 0
+    assert main(["annotate", *flags]) == 0
     assert len(list(read_jsonl(tmp_path / "out" / "test.jsonl"))) == 1
     assert len(list(read_jsonl(tmp_path / "out" / "train.jsonl"))) == 12
     splits = [row["split"] for row in rows(tmp_path / "out" / "rationales.jsonl")]
@@ -511,7 +511,7 @@ def test_the_default_input_is_the_prepared_file(stub, questions, tmp_path):
     (tmp_path / "data" / "demo").mkdir(parents=True)
     questions.rename(tmp_path / "data" / "demo" / "train.jsonl")
     flags = [f"--data_dir={tmp_path / 'data'}", f"--out={tmp_path / 'out'}", "--model=m"]
-    assert main.main(["annotate", "--task=demo", f"--base_url={stub.base_url}", *flags]) == 0
+    assert main(["annotate", "--task=demo", f"--base_url={stub.base_url}", *flags]) == 0
     assert len(list(read_jsonl(tmp_path / "out" / "train.jsonl"))) == 12
 
 
@@ -525,18 +525,18 @@ def test_zero_shot_and_given_labels(annotate, stub, questions):
 
 def test_import_released(release_dir, tmp_path, capsys):
     flags = ["--task=svamp", f"--import_released={release_dir}", f"--out={tmp_path}", "--limit=200"]
-    assert main.main(["annotate", *flags]) == 0
+    assert main(["annotate", *flags]) == 0
     said = capsys.readouterr().out
     assert "teacher's accuracy    0.7400 [0.6751, 0.7959] (148/200)" in said
     journal = rows(tmp_path / "journal.jsonl")
     assert len(journal) == 400 and "\n\nQ: " in journal[0]["text"]
     size = (tmp_path / "journal.jsonl").stat().st_size
-    assert main.main(["annotate", *flags, "--parser=tolerant"]) == 0
+    assert main(["annotate", *flags, "--parser=tolerant"]) == 0
     assert (tmp_path / "journal.jsonl").stat().st_size == size
 
 
 def test_embedded_teacher(tmp_path):
-    assert main.main(["annotate", "--task=demo", "--teacher=embedded", f"--out={tmp_path}"]) == 0
+    assert main(["annotate", "--task=demo", "--teacher=embedded", f"--out={tmp_path}"]) == 0
     for split in ("train", "validation", "test"):
         found = [_spoken(record) for record in read_jsonl(tmp_path / f"{split}.jsonl")]
         assert found == [_spoken(record) for record in demo.records(split)]

@@ -75,7 +75,7 @@ def test_fifty_records_end_to_end(model, base_url, tmp_path, capsys, api):
     out = tmp_path / "out"
     flags = ["--task=demo", f"--input={tmp_path / 'train.jsonl'}", f"--out={out}", f"--api={api}"]
     flags += [f"--base_url={base_url}", f"--model={model}", "--max_tokens=12", "--n=2"]
-    assert main.main(["annotate", *flags]) == 0
+    assert main(["annotate", *flags]) == 0
     answered = list(read_jsonl(out / "train.jsonl"))
     assert [record.id for record in answered] == [record.id for record in asked]
     assert all(record.llm_label is not None for record in answered)
@@ -91,6 +91,6 @@ def test_fifty_records_end_to_end(model, base_url, tmp_path, capsys, api):
     assert report["completions"] == RECORDS * 2 and report["unanswered"] == 0
     before = (out / "journal.jsonl").read_bytes()
     capsys.readouterr()
-    assert main.main(["annotate", *flags]) == 0
+    assert main(["annotate", *flags]) == 0
     assert "nothing to ask" in capsys.readouterr().err
     assert (out / "journal.jsonl").read_bytes() == before

@@ -210,7 +210,7 @@ INITIAL_CHECKPOINT_PATH = None
 def dry_run(tmp_path: Path, *flags: str) -> int:
     (tmp_path / "x.gin").write_text(EXPERIMENT)
     given = [f"--gin_file={tmp_path}/x.gin", f"--gin.MODEL_DIR='{tmp_path}/run'"]
-    return main.main(["train", *given, "--dry_run", *flags])
+    return main(["train", *given, "--dry_run", *flags])
 
 
 def test_the_command_prints_and_writes_nothing(tmp_path, capsys):
@@ -246,7 +246,7 @@ DOCS = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
     re.findall(r"^    (sbs [^`]*?)\n\n```text\n([^`]*)```", DOCS, re.MULTILINE),
 )
 def test_the_examples_of_the_docs_print_what_they_show(command, printed, capsys):
-    assert main.main(shlex.split(command.replace("\\\n", " "))[1:]) == 0
+    assert main(shlex.split(command.replace("\\\n", " "))[1:]) == 0
     assert capsys.readouterr().out == printed
 
 

@@ -98,13 +98,14 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
     import jax
 
     from sbs_jax.checkpoints.formats import hf
+    from sbs_jax.checkpoints.formats.params import infer_config, read_all
     from sbs_jax.distributed.partitioning import Partitioner
     from sbs_jax.training import gradients, optimizers
     from sbs_jax.training import losses as objective
     from sbs_jax.training import train_step as step
 
-    params = hf.load_params(case.weights("init"))
-    config = hf.infer_config(params)
+    params = read_all(hf.read(str(case.weights("init"))))
+    config = infer_config(params)
     partitioner = Partitioner(devices=jax.devices()[:devices])
     schedule = optimizers.create_learning_rate_scheduler(
         "linear_decay", float(case.arrays["lr"][0]), total_steps=case.steps
@@ -129,7 +130,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
         norms.append(float(metrics["grad_norm"]))
     norm_ratio = np.array(norms) / case.arrays["grad_norm"]
     recorded = case.arrays["losses"][:, 0].reshape(case.steps, case.grad_steps).mean(axis=1)
-    final = hf.load_params(case.weights("final"))
+    final = read_all(hf.read(str(case.weights("final"))))
     errors = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), state.params, final)
     equal, total = decode(case, config, partitioner, jax.device_put(final, partitioner.replicated))
     return {

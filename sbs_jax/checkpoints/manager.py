@@ -296,7 +296,7 @@ class Store:
 
     def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
         """As `restore_latest`, of this very step; UserError if it is missing or damaged."""
-        self._require(step)
+        self.require(step)
         return self._first_intact([step], lambda step: self._read(step, abstract_state))
 
     def restore_params(self, step: int | None, abstract_params: Any) -> Any:
@@ -310,11 +310,12 @@ class Store:
             order = self._ranked(self.steps())
             order += [step for step in self.steps()[::-1] if step not in order]
         else:
-            self._require(step)
+            self.require(step)
             order = [step]
         return self._first_intact(order, lambda step: self._read_params(step, abstract_params))
 
-    def _require(self, step: int) -> None:
+    def require(self, step: int) -> None:
+        """Raises UserError, naming the steps there are, unless `step` is one of them."""
         if step not in self.steps():
             known = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"{self._directory}: no usable checkpoint of step {step}; has {known}")

@@ -34,6 +34,6 @@ def main(argv: list[str]) -> None:
     # Imports the modules, and calls the functions, that define the run's dataset.
     gin_loader.build("configs.TrainConfig", gin_loader.load([config], []))
 
-    from sbs_jax.inference import student
+    from sbs_jax.inference import evaluate
 
-    student.evaluate_split(FLAGS.model_dir, FLAGS.split, FLAGS.step, FLAGS.output_rationale)
+    evaluate.evaluate_split(FLAGS.model_dir, FLAGS.split, FLAGS.step, FLAGS.output_rationale)

@@ -44,7 +44,8 @@ flags.DEFINE_list(
 def main(argv: list[str]) -> None:
     """Exports and tells what was written and compared."""
     platforms, lengths = _platforms(), _lengths()
-    from sbs_jax.export import hugging_face, stablehlo, student
+    from sbs_jax.export import hugging_face, stablehlo
+    from sbs_jax.inference import student
 
     source, destination = argv
     found = student.find(source, FLAGS.vocabulary)

@@ -7,13 +7,15 @@ from sbs_jax.checkpoints.formats import hf, hf_write
 from sbs_jax.checkpoints.formats.hf_tokenizer import TOKENIZER_CONFIG
 from sbs_jax.errors import UserError
 from sbs_jax.export import model_card
-from sbs_jax.export.student import CONFIG_GIN, Student
+from sbs_jax.inference.student import Student
+from sbs_jax.runs.layout import CONFIG_GIN
 
 
 def write(student: Student, destination: str) -> bool:
     """Writes weights, tokenizer, generation settings and a model card; then reads it again.
 
-    ``model.generate(**inputs)`` decodes greedily up to the run's length, as `sbs predict` does.
+    ``model.generate(**inputs)`` decodes greedily, up to the length of the run's longest output: a
+    rationale gets as many tokens as from `sbs predict`.
 
     Returns:
         Whether the logits of a fixed input were compared besides the parameters.
@@ -22,12 +24,16 @@ def write(student: Student, destination: str) -> bool:
         UserError: the folder is there or cannot be written, or came out different; or a kind of
             vocabulary that transformers cannot be told.
     """
-    generation = {"do_sample": False, "num_beams": 1}
-    if student.max_decode_length:
-        generation["max_new_tokens"] = student.max_decode_length
+    asking = student.asking
+    generation: dict[str, object] = {"do_sample": False, "num_beams": 1}
+    if asking:
+        generation["max_new_tokens"] = asking.longest
     with convert.whole_folder(destination) as partial:
         hf_write.write(
-            partial, student.checkpoint, generation=generation, input_length=student.input_length
+            partial,
+            student.checkpoint,
+            generation=generation,
+            input_length=asking.input_length if asking else None,
         )
         if not (partial / TOKENIZER_CONFIG).exists():
             raise UserError(

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sbs_jax.datasets.methods import ANSWER_PHRASE
-from sbs_jax.export.student import CONFIG_GIN, Student
+from sbs_jax.inference.student import Asking, Student
 from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.runs.layout import CONFIG_GIN
 
 _PAPER = "[Distilling Step-by-Step](https://arxiv.org/abs/2305.02301)"
 
@@ -25,7 +26,7 @@ def ask(questions, prefix={prefix}, **generation):
     return tokenizer.batch_decode(model.generate(**inputs, **generation), skip_special_tokens=True)
 
 
-answers = ask(["your question"])
+answers = ask(["your question"]{label_length})
 """
 
 _EXPLAIN = """\
@@ -96,12 +97,16 @@ def decode(ids):
 
 def hugging_face(student: Student, name: str) -> str:
     """The model card for a folder that transformers loads; opens with the hub's YAML."""
+    asking = student.asking
     code = _TRANSFORMERS.format(
-        folder=json.dumps(name), prefix=json.dumps(student.prefix), cut=bool(student.input_length)
+        folder=json.dumps(name),
+        prefix=json.dumps(asking.label_prefix if asking else ""),
+        cut=bool(asking),
+        label_length=f", max_new_tokens={asking.label_length}" if asking else "",
     )
-    if student.rationale_prefix is not None:
+    if asking and asking.rationale_prefix is not None:
         code += _EXPLAIN.format(
-            prefix=json.dumps(student.rationale_prefix), length=student.rationale_length
+            prefix=json.dumps(asking.rationale_prefix), length=asking.rationale_length
         )
     use = f"```python\n{code}```\n\n{_how_to_ask(student)}"
     return f"{_yaml(student, name)}\n{_body(student, name, use)}"
@@ -109,9 +114,9 @@ def hugging_face(student: Student, name: str) -> str:
 
 def stablehlo(student: Student, name: str, manifest: Mapping[str, Any]) -> str:
     """The page of a folder of programs for jax.export."""
-    tokenizer = _BYTES if student.checkpoint.vocabulary == "bytes" else _SENTENCEPIECE
+    tokenizer = _BYTES if student.vocabulary.spec == "bytes" else _SENTENCEPIECE
     code = _JAX.format(folder=json.dumps(name), tokenizer=tokenizer)
-    if student.rationale_prefix is not None:
+    if student.asking and student.asking.rationale_prefix is not None:
         code += 'rationales = ask(["your question"], "rationale")\n'
     use = (
         "Programs of jax.export with their parameters beside them; neither sbs_jax nor flax is "
@@ -171,7 +176,8 @@ def _what(student: Student) -> str:
         return f"A T5 of {size}, from the checkpoint `{student.checkpoint.path}`."
     return (
         f"A T5 of {size}, trained by {_PAPER} on `{student.run.mixture_or_task_name}` "
-        f"({student.method.description}); the checkpoint of step {student.checkpoint.step}."
+        f"({Asking.of(student.run).method.description}); "
+        f"the checkpoint of step {student.checkpoint.step}."
     )
 
 
@@ -200,21 +206,25 @@ def _accuracy(counts: Mapping[str, Any] | None) -> str:
 
 
 def _how_to_ask(student: Student) -> str:
-    if student.run is None:
+    asking = student.asking
+    if asking is None:
         return "How it was trained is not known here: put before an input what it was trained with."
-    said = [f"A question is asked with the prefix `{student.prefix}`" if student.prefix else
-            "A question is asked without a prefix"]  # fmt: skip
-    if student.rationale_prefix is not None:
-        said.append(f" (`{student.rationale_prefix}` gives the student's rationale)")
-    said.append(
-        f". It is cut after {student.input_length} tokens; an answer has at most "
-        f"{student.max_decode_length}. `</s>` in a question is the end-of-sequence id."
+    prefix = f"with the prefix `{asking.label_prefix}`" if asking.label_prefix else "without prefix"
+    sentences = [f"Ask a question {prefix}"]
+    if asking.rationale_prefix is not None:
+        sentences.append(f" (`{asking.rationale_prefix}` gives the student's rationale)")
+    sentences.append(
+        f". It is truncated after {asking.input_length} tokens; a label has at most "
+        f"{asking.label_length}"
     )
-    if student.method.name == "pinto":
-        said.append(" After the question follow a line break and the teacher's rationale.")
-    if student.method.name == "single_task":
-        said.append(f" The label is what follows the last `{ANSWER_PHRASE}` of the output.")
-    return "".join(said)
+    if asking.rationale_prefix is not None:
+        sentences.append(f", a rationale at most {asking.rationale_length}")
+    sentences.append(". `</s>` in a question is the end-of-sequence id.")
+    if asking.method.name == "pinto":
+        sentences.append(" After the question follow a line break and the teacher's rationale.")
+    if asking.method.name == "single_task":
+        sentences.append(f" The label is what follows the last `{ANSWER_PHRASE}` of the output.")
+    return "".join(sentences)
 
 
 def _training(student: Student) -> str:

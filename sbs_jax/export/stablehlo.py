@@ -26,7 +26,7 @@ from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.export import model_card
-from sbs_jax.export.student import Student
+from sbs_jax.inference.student import Student
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.models.decoding import greedy
 from sbs_jax.models.t5 import Transformer
@@ -64,7 +64,9 @@ def write(
     Raises:
         UserError: the folder is there or cannot be written, or a program came out different.
     """
-    lengths = sorted(set(input_lengths)) or default_lengths(student.input_length or _INPUT_LENGTH)
+    asking = student.asking
+    longest = asking.input_length if asking else _INPUT_LENGTH
+    lengths = sorted(set(input_lengths)) or default_lengths(longest)
     with convert.whole_folder(destination) as partial:
         partial.mkdir(parents=True)
         programs = [
@@ -76,8 +78,8 @@ def write(
         _write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         name = Path(destination).resolve().name
         _write_text(partial / "README.md", model_card.stablehlo(student, name, manifest))
-        if student.checkpoint.vocabulary != "bytes":
-            spiece = vocabularies.model_path(student.checkpoint.vocabulary)
+        if student.vocabulary.spec != "bytes":
+            spiece = vocabularies.model_path(student.vocabulary.spec)
             shutil.copyfile(spiece, partial / SPIECE)
         write_safetensors(partial / WEIGHTS, student.checkpoint.params)
         return _check(partial, student, programs[0])
@@ -85,9 +87,10 @@ def write(
 
 def _tasks(student: Student) -> dict[str, int]:
     """What is computed, and the number of decoder positions of it."""
-    tasks = {"label": student.max_decode_length or _DECODE_LENGTH}
-    if student.rationale_prefix is not None:
-        tasks["rationale"] = student.rationale_length
+    asking = student.asking
+    tasks = {"label": asking.label_length if asking else _DECODE_LENGTH}
+    if asking and asking.rationale_prefix is not None:
+        tasks["rationale"] = asking.rationale_length
     return {**tasks, "logits": tasks["label"]}
 
 
@@ -162,10 +165,10 @@ def _manifest(
     lengths: Sequence[int],
     platforms: Sequence[str],
 ) -> dict[str, Any]:
-    checkpoint, run = student.checkpoint, student.run
-    prefixes = {"label": student.prefix}
-    if student.rationale_prefix is not None:
-        prefixes["rationale"] = student.rationale_prefix
+    checkpoint, run, asking = student.checkpoint, student.run, student.asking
+    prefixes = {"label": asking.label_prefix if asking else ""}
+    if asking and asking.rationale_prefix is not None:
+        prefixes["rationale"] = asking.rationale_prefix
     return {
         "format": _FORMAT,
         "mixture": run.mixture_or_task_name if run else None,

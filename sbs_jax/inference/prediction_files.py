@@ -134,8 +134,8 @@ def _question(where: str, number: int, row: Any) -> Question:
     if not isinstance(row.get("rationale"), str | None):
         raise BadRow(f"{where}: field 'rationale' must be text or absent")
     fields = {"id": row.get("id", str(number))}
-    for name, value in row.items():
-        name = _RENAMED.get(name, name)
+    for field, value in row.items():
+        name = _RENAMED.get(field, field)
         if name in fields and name != "id":
             raise BadRow(f"{where}: holds field {name!r} under two names; drop one of them")
         fields[name] = value
@@ -214,9 +214,9 @@ class Answers:
         except BrokenPipeError:
             raise
         except OSError as error:
+            again = "; make room, then the same command continues" if self._path else ""
             raise UserError(
-                f"{self._path}: cannot be written ({error.strerror}); make room, then the same "
-                "command goes on"
+                f"{self._path or 'stdout'}: cannot be written ({error.strerror}){again}"
             ) from None
 
 

@@ -1,68 +1,211 @@
-"""A finished (or running) MODEL_DIR read again: its student, and its scores."""
+"""A trained student: its checkpoint, its vocabulary, and how it is asked.
+
+Prediction, evaluation and export all start from the same `Student`, found by `find`.
+"""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from sbs_jax.checkpoints.manager import Store
-from sbs_jax.configs import TrainConfig
+from sbs_jax.checkpoints import initial
+from sbs_jax.checkpoints.formats import native
+from sbs_jax.checkpoints.formats.params import Checkpoint, read_all
+from sbs_jax.configs import T5Config, TrainConfig
+from sbs_jax.datasets import methods, registry
+from sbs_jax.datasets.methods import Method, Prefixes
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
-from sbs_jax.evaluation import evaluator, results
-from sbs_jax.evaluation.evaluator import Result
-from sbs_jax.input_pipeline import pipeline, vocabularies
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
-from sbs_jax.models.t5 import init_params
-from sbs_jax.runs import run_dir
+from sbs_jax.runs import layout, run_dir
 
 
-def load_student(
-    model_dir: str | os.PathLike[str], step: int | None, partitioner: Partitioner
-) -> tuple[TrainConfig, dict, int]:
-    """A run's configuration, parameters and their step; None takes the best on validation.
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """How a student is asked, as its run trained it.
 
-    Raises UserError if there is no run, or no such or no intact checkpoint.
+    Attributes:
+        method: views, and how a label is read from an output.
+        prefixes: put before a question, by task.
+        input_length: tokens after which a question is truncated, its EOS kept.
+        label_length: maximum number of new tokens of a label.
+        rationale_length: maximum number of new tokens of a rationale.
     """
-    config = run_dir.load(model_dir)
-    shapes = jax.eval_shape(lambda: init_params(config.model, jax.random.key(0)))
-    shapes = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        partitioner.param_shardings(shapes),
+
+    method: Method
+    prefixes: Prefixes
+    input_length: int
+    label_length: int
+    rationale_length: int
+
+    @classmethod
+    def of(cls, run: TrainConfig) -> "Asking":
+        """The way a run's student is asked."""
+        targets = run.task_feature_lengths["targets"]
+        return cls(
+            method=registry.method_of(run.mixture_or_task_name),
+            prefixes=Prefixes(run.label_prefix, run.rationale_prefix),
+            input_length=run.task_feature_lengths["inputs"],
+            label_length=run.max_decode_length or targets,
+            rationale_length=targets,
+        )
+
+    @property
+    def label_prefix(self) -> str:
+        """What stands before a question to get its label."""
+        return self._prefix(self.method.eval_view)
+
+    @property
+    def rationale_prefix(self) -> str | None:
+        """What stands before a question to get a rationale; None if the student gives none."""
+        view = self.method.rationale_view
+        return None if view is None else self._prefix(view)
+
+    def _prefix(self, view: str) -> str:
+        field = methods.VIEWS[view].prefix
+        return getattr(self.prefixes, field) if field else ""
+
+    @property
+    def longest(self) -> int:
+        """Maximum number of new tokens of any output: a label's, or a rationale's if longer."""
+        lengths = [self.label_length]
+        if self.rationale_prefix is not None:
+            lengths.append(self.rationale_length)
+        return max(lengths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A checkpoint that can be asked, evaluated or exported.
+
+    Attributes:
+        checkpoint: parameters, read when needed; its config is that of inference, its vocabulary
+            names `vocabulary`.
+        run: the run that trained it; None for parameters from elsewhere.
+        results: content of results.json, if it is of this very step; else None.
+        config_gin: the run's config.gin, or None.
+    """
+
+    checkpoint: Checkpoint
+    vocabulary: Vocabulary
+    run: TrainConfig | None = None
+    results: dict[str, Any] | None = None
+    config_gin: str | None = None
+
+    @property
+    def config(self) -> T5Config:
+        """The model, without what only training needs."""
+        return self.checkpoint.config
+
+    @property
+    def asking(self) -> Asking | None:
+        """How it is asked; None where no run of ours says so."""
+        return Asking.of(self.run) if self.run else None
+
+    def params(self, partitioner: Partitioner) -> dict:
+        """Float32 parameters on the devices of a mesh."""
+        arrays = read_all(self.checkpoint)
+        return jax.device_put(arrays, partitioner.param_shardings(arrays))
+
+
+def find(
+    source: str | os.PathLike[str], vocabulary: str | None = None, step: int | None = None
+) -> Student:
+    """The student in a MODEL_DIR (its best checkpoint), one step of it, or any other checkpoint.
+
+    Args:
+        source: what `initial.find` takes.
+        vocabulary: where the vocabulary is now, or which it is if the source does not name it.
+        step: a checkpoint of a MODEL_DIR; None takes the best on validation.
+
+    Raises:
+        UserError: no checkpoint, or a vocabulary that is unknown, missing or another one.
+    """
+    source = os.fspath(source)
+    found = initial.find(source) if step is None else native.read(source, step)
+    checkpoint = initial.with_vocabulary(found, vocabulary)
+    model_dir = Path(checkpoint.path).parent.parent
+    run = _run(model_dir) if checkpoint.kind == "sbs" else None
+    if checkpoint.vocabulary is None:
+        raise UserError(f"{source}: does not name its vocabulary; give it with --vocabulary")
+    loaded = _vocabulary(model_dir if run else None, checkpoint.vocabulary)
+    if loaded.size > checkpoint.config.vocab_size:
+        raise UserError(
+            f"--vocabulary {loaded.spec!r}: needs {loaded.size} embedding rows, {source} has "
+            f"{checkpoint.config.vocab_size}; give the one it was trained with"
+        )
+    config = _for_inference(run.model) if run else checkpoint.config
+    checkpoint = dataclasses.replace(checkpoint, config=config)
+    if run is None:
+        return Student(checkpoint, loaded)
+    results = _json(model_dir / layout.RESULTS)
+    return Student(
+        checkpoint,
+        loaded,
+        run=run,
+        results=results if results and results.get("step") == checkpoint.step else None,
+        config_gin=_text(model_dir / layout.CONFIG_GIN),
     )
-    with Store(Path(model_dir) / "checkpoints", metric="accuracy", read_only=True) as store:
-        chosen = step if step is not None else store.best_step() or store.latest_step()
-        return config, store.restore_params(chosen, shapes), chosen
 
 
-def vocabulary_of(model_dir: str | os.PathLike[str], spec: str) -> Vocabulary:
-    """The vocabulary a run was trained with, which may lie elsewhere now.
+def find_run(
+    model_dir: str | os.PathLike[str], vocabulary: str | None = None, step: int | None = None
+) -> Student:
+    """As `find`, of a MODEL_DIR of `sbs train` only.
 
-    Raises UserError if there is none, or another one than the run's.
+    Raises:
+        UserError: as `find`, or the folder holds no run.
     """
+    run_dir.load(model_dir)
+    student = find(model_dir, vocabulary, step)
+    if student.run is None:
+        raise UserError(
+            f"{model_dir}: holds parameters that no run trained, so no way to ask them is known; "
+            "give the MODEL_DIR of sbs train"
+        )
+    return student
+
+
+def _run(model_dir: Path) -> TrainConfig | None:
+    """The run in a folder; None for a converted checkpoint, which older versions gave a run.json
+    without a task."""
+    if not run_dir.exists(model_dir):
+        return None
+    run = run_dir.load(model_dir)
+    return run if run.mixture_or_task_name else None
+
+
+def _vocabulary(model_dir: Path | None, spec: str) -> Vocabulary:
+    """The vocabulary called `spec`; it must be that of the run in `model_dir`, if there is one."""
     try:
         vocabulary = vocabularies.load(spec)
     except UserError as error:
-        raise UserError(f"{error} (--vocabulary tells where it is now)") from None
-    wanted = run_dir.fingerprints(model_dir).get("vocabulary_fingerprint", vocabulary.fingerprint)
-    if vocabulary.fingerprint != wanted:
+        raise UserError(f"{error} (--vocabulary says where it is now)") from None
+    if model_dir is None:
+        return vocabulary
+    trained = run_dir.fingerprints(model_dir).get("vocabulary_fingerprint", vocabulary.fingerprint)
+    if vocabulary.fingerprint != trained:
         raise UserError(
             f"--vocabulary {spec!r}: not the vocabulary {model_dir} was trained with; give that one"
         )
     return vocabulary
 
 
-def evaluate_split(
-    model_dir: str | os.PathLike[str], split: str, step: int | None, output_rationale: bool
-) -> Result:
-    """Scores a run's student on a split, prints it and writes the split's predictions file."""
-    partitioner = Partitioner()
-    config, params, step = load_student(model_dir, step, partitioner)
-    config = dataclasses.replace(config, output_rationale=output_rationale)
-    scorer = results.Scorer(config, pipeline.Source.of(config), partitioner)
-    result = scorer(split, params, final=True)
-    evaluator.write_predictions(Path(model_dir), result, step)
-    results.tell(result, step)
-    return result
+def _for_inference(model: T5Config) -> T5Config:
+    return dataclasses.replace(model, param_dtype="float32", remat_policy="none", scan_layers=False)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    text = _text(path)
+    try:
+        return json.loads(text) if text is not None else None
+    except ValueError:
+        raise UserError(f"{path}: not valid JSON; run sbs evaluate again") from None
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -3,6 +3,7 @@
 ::
 
     MODEL_DIR/
+      model.json                           of a converted checkpoint: its model and vocabulary
       run.json                             the run's configuration and fingerprints of its data
       config.gin                           operative gin configuration, reloadable
       metrics.jsonl                        one object per logged step
@@ -14,6 +15,7 @@
 
 from pathlib import Path
 
+MODEL = "model.json"
 RUN = "run.json"
 CONFIG_GIN = "config.gin"
 METRICS = "metrics.jsonl"

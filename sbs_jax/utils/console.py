@@ -55,7 +55,7 @@ class Progress:
         """Seconds since the start."""
         return time.monotonic() - self._start
 
-    def eta(self, done: float) -> float | None:
+    def eta(self, done: int | float) -> float | None:
         """Seconds left at the mean pace so far; None before the first unit or without a total."""
         if self.total is None or done <= 0:
             return None

@@ -1,6 +1,7 @@
 """INITIAL_CHECKPOINT_PATH: what it finds, what it tells, and what it refuses."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints.formats.params import nested, read_all, shapes_of
 from sbs_jax.checkpoints.manager import Store
+from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.inference import student
@@ -77,9 +79,33 @@ def test_a_damaged_checkpoint_of_ours_is_refused(model_dir):
 def test_what_a_conversion_writes_is_loaded_as_a_student(tmp_path):
     source = made.checkpoint(vocabulary="bytes", step=3)
     native.write(tmp_path / "model", source)
-    config, params, step = student.load_student(tmp_path / "model", None, Partitioner())
-    assert_same_tree(params, read_all(source))
-    assert (config.model, config.vocabulary, step) == (made.UNTIED, "bytes", 3)
+    loaded = student.find(tmp_path / "model")
+    assert_same_tree(loaded.params(Partitioner()), read_all(source))
+    assert (loaded.config, loaded.vocabulary.spec) == (made.UNTIED, "bytes")
+    assert (loaded.checkpoint.step, loaded.run) == (3, None)
+    assert not (tmp_path / "model" / "run.json").exists()
+    with pytest.raises(UserError, match=r"no run\.json; give the MODEL_DIR of sbs train"):
+        student.find_run(tmp_path / "model")
+
+
+def test_a_converted_folder_of_older_versions_is_no_run(tmp_path):
+    """They wrote a run.json with invented lengths and no task, where model.json is now."""
+    native.write(tmp_path / "model", made.checkpoint(vocabulary="bytes", step=3))
+    (tmp_path / "model" / "model.json").unlink()
+    invented = TrainConfig(
+        model_dir="x",
+        mixture_or_task_name="",
+        task_feature_lengths={"inputs": 1024, "targets": 256},
+        train_steps=3,
+        model=made.UNTIED,
+        vocabulary="bytes",
+    )
+    fields = {**dataclasses.asdict(invented), "fingerprints": {}}
+    (tmp_path / "model" / "run.json").write_text(json.dumps(fields))
+    loaded = student.find(tmp_path / "model")
+    assert (loaded.run, loaded.asking, loaded.vocabulary.spec) == (None, None, "bytes")
+    with pytest.raises(UserError, match="no way to ask them is known"):
+        student.find_run(tmp_path / "model")
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -24,9 +24,11 @@ from sbs_jax.datasets import demo as demo_data
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.export import stablehlo
 from sbs_jax.inference import student
+from sbs_jax.inference.student import Asking
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.models.decoding import greedy
 from sbs_jax.models.t5 import Transformer
+from sbs_jax.runs import run_dir
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 
@@ -94,9 +96,10 @@ def tokenised(run, texts, length=INPUTS) -> np.ndarray:
 
 def our_ids(run, texts, length) -> np.ndarray:
     one = Partitioner(devices=jax.devices()[:1])
-    config, params, _ = student.load_student(run, None, one)
+    found = student.find_run(run)
     tokens = one.put_rows(tokenised(run, texts))
-    ids = greedy(params, tokens, config=config.model, partitioner=one, max_decode_length=length)
+    params = found.params(one)
+    ids = greedy(params, tokens, config=found.config, partitioner=one, max_decode_length=length)
     return one.fetch(ids)
 
 
@@ -221,7 +224,13 @@ def test_the_card_holds_the_runs_results(run, hf_folder):
     assert card.data.library_name == "transformers"
     assert "`[label] `" in card.text and "demo_step_by_step" in card.text
     generation = json.loads((hf_folder / "generation_config.json").read_text())
-    assert generation["max_new_tokens"] == LABEL and generation["do_sample"] is False
+    assert generation["do_sample"] is False
+    asking = Asking.of(run_dir.load(run))
+    # As many as `sbs predict` gives a rationale; the page's code asks for fewer for a label.
+    assert generation["max_new_tokens"] == asking.longest == RATIONALE > LABEL
+    assert (
+        f'ask(["your question"], max_new_tokens={LABEL})' in (hf_folder / "README.md").read_text()
+    )
 
 
 def test_the_cards_command_resolves_to_the_same_run(run, hf_folder, tmp_path, capsys, monkeypatch):

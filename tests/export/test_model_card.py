@@ -1,5 +1,6 @@
 """What the page of an exported student says of each way to train."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,7 +9,9 @@ from helpers.sentencepiece_models import train
 
 from sbs_jax.checkpoints.formats import native
 from sbs_jax.cli import main
-from sbs_jax.export import model_card, student
+from sbs_jax.configs import TrainConfig
+from sbs_jax.export import model_card
+from sbs_jax.inference import student
 
 COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}
 
@@ -16,9 +19,16 @@ COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}
 def model_dir(folder, results=True, **changes):
     """A MODEL_DIR of three steps, without its training."""
     native.write(folder, made.checkpoint(step=3, vocabulary="demo"))
-    run = json.loads((folder / "run.json").read_text())
-    run["model"] |= changes.pop("model", {})
-    (folder / "run.json").write_text(json.dumps(run | changes))
+    run = TrainConfig(
+        model_dir=str(folder),
+        mixture_or_task_name=changes["mixture_or_task_name"],
+        task_feature_lengths={"inputs": 1024, "targets": 256},
+        train_steps=3,
+        model=dataclasses.replace(made.UNTIED, **changes.pop("model", {})),
+        vocabulary="demo",
+    )
+    fields = {**dataclasses.asdict(run), "fingerprints": {}}
+    (folder / "run.json").write_text(json.dumps(fields | changes))
     row = {"task": "x_label", "split": "test", **COUNTS, "teacher": None, "majority": COUNTS}
     if results:
         summary = {"mixture": changes["mixture_or_task_name"], "step": 3, "results": [row]}
@@ -36,7 +46,7 @@ def page(folder, **changes):
     [
         ("x_step_by_step", ['prefix="[label] "', 'prefix="[rationale] "'], ["line break"]),
         ("x_step_by_step_llm", ["teacher's label and teacher's rationale"], []),
-        ("x_finetune", ['prefix=""', "without a prefix"], ["rationales ="]),
+        ("x_finetune", ['prefix=""', "without prefix"], ["rationales ="]),
         ("x_distill", ['prefix=""', "teacher's label"], ["rationales ="]),
         ("x_single_task", ["what follows the last ` So the answer is `"], ["rationales ="]),
         ("x_pinto", ["follow a line break and the teacher's rationale"], ["rationales ="]),
@@ -61,7 +71,7 @@ def test_the_prefixes_and_lengths_are_the_runs(tmp_path):
     )
     assert 'prefix="say \\"it\\": "' in text
     assert 'prefix="explain: ", max_new_tokens=44' in text
-    assert "cut after 77 tokens; an answer has at most 9" in text
+    assert "truncated after 77 tokens; a label has at most 9, a rationale at most 44" in text
 
 
 def test_another_arithmetic_is_told(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.datasets import records, registry
 from sbs_jax.errors import UserError
 from sbs_jax.inference import predict, prediction_files
+from sbs_jax.inference.predictor import Predictor
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 
@@ -121,9 +123,9 @@ def test_a_stopped_file_goes_on_and_ends_the_same(student, rows, tmp_path, kept,
     begun = whole.splitlines(keepends=True)
     out.write_bytes(b"".join(begun[:kept]) + (begun[kept][:9] if kept < N else b""))
     asked = []
-    real = predict.Student.answer
+    real = Predictor.answer
     monkeypatch.setattr(
-        predict.Student,
+        Predictor,
         "answer",
         lambda self, records, explain: asked.extend(records) or real(self, records, explain),
     )
@@ -136,7 +138,7 @@ def test_what_was_answered_is_on_disk_when_a_later_batch_fails(
     student, rows, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(predict, "_BATCHES_AT_ONCE", 1)
-    real, calls = predict.Student.answer, []
+    real, calls = Predictor.answer, []
 
     def fails_third(self, records, explain):
         calls.append(records)
@@ -144,7 +146,7 @@ def test_what_was_answered_is_on_disk_when_a_later_batch_fails(
             raise KeyboardInterrupt
         return real(self, records, explain)
 
-    monkeypatch.setattr(predict.Student, "answer", fails_third)
+    monkeypatch.setattr(Predictor, "answer", fails_third)
     source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     assert run(student, source, out) == 130
     assert len(lines(out)) == 8
@@ -237,6 +239,46 @@ def test_what_cannot_work_is_said_in_one_line(student, rows, tmp_path, capsys, f
     assert message in refused(capsys, student, source, tmp_path / "out.jsonl", *flags)
 
 
+def test_stdin_is_answered_while_it_is_open(student, rows, tmp_path):
+    """A program asks one question, waits for its answer, and asks the next."""
+    arguments = ["predict", f"--model_dir={student}", "--input=-", "--batch_size=4"]
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "sbs_jax", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        for row in rows[:2]:
+            asked.stdin.write(json.dumps({"input": row["input"]}) + "\n")
+            asked.stdin.flush()
+            ready, _, _ = select.select([asked.stdout], [], [], 120)
+            assert ready, "no answer while stdin was open"
+            assert json.loads(asked.stdout.readline())["input"] == row["input"]
+        asked.stdin.close()
+        assert asked.wait(timeout=60) == 0
+    finally:
+        asked.kill()
+        asked.stdout.close()
+        asked.stdin.close()
+        asked.wait()
+
+
+def test_a_full_disk_behind_stdout_is_named(student, rows, tmp_path):
+    source = write(tmp_path / "in.jsonl", rows[:1])
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sbs_jax", "predict", f"--model_dir={student}",
+             f"--input={source}"],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        "sbs: error: stdout: cannot be written (No space"
+    )
+
+
 def test_a_moved_run_and_its_vocabulary_are_enough(student, rows, tmp_path):
     """Stdin to stdout, in a process that knows neither the dataset nor TensorFlow."""
     moved = tmp_path / "moved"
@@ -247,7 +289,7 @@ def test_a_moved_run_and_its_vocabulary_are_enough(student, rows, tmp_path):
     (moved / "run.json").write_text(json.dumps(settings))
     shutil.copy(paths.asset("demo.model"), tmp_path / "here.model")
     code = (
-        "import sys; from sbs_jax import cli; status = cli.main(sys.argv[1:]); "
+        "import sys; from sbs_jax.cli.main import main; status = main(sys.argv[1:]); "
         "assert not {'tensorflow', 'seqio', 'sbs_jax.tasks'} & set(sys.modules); sys.exit(status)"
     )
     arguments = ["predict", "--model_dir=moved", "--input=-", "--vocabulary=here.model"]

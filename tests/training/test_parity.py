@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sbs_jax.checkpoints.formats import hf
+from sbs_jax.checkpoints.formats.params import infer_config, read_all
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.models import decoding
 
@@ -50,8 +51,8 @@ def test_twenty_steps_equal_the_originals(shared, replay, name, packed, devices)
 @pytest.mark.parametrize("by_length", [False, True], ids=["unsorted", "sorted"])
 def test_greedy_ids_equal_the_originals_at_any_batch(shared, replay, batch_size, by_length):
     case = replay.Case(shared / "vectors", "pt_svamp")
-    params = hf.load_params(case.weights("final"))
-    config = hf.infer_config(params)
+    params = read_all(hf.read(str(case.weights("final"))))
+    config = infer_config(params)
     partitioner = Partitioner(devices=jax.devices()[:1])
     recorded = replay.recorded_decoding(case)
     order = np.arange(len(recorded.tokens))

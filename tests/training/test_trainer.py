@@ -16,9 +16,8 @@ import pytest
 from helpers.runs import MODEL, config_of, final_params, metrics_of
 
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig
-from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
-from sbs_jax.inference import student
+from sbs_jax.inference import evaluate, student
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.runs import run_dir
 from sbs_jax.training import trainer, updates
@@ -238,18 +237,18 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_parameter
 def test_evaluate_scores_the_best_checkpoint_again(whole, capsys):
     results = json.loads((whole / "results.json").read_text())
     test_row = next(row for row in results["results"] if row["split"] == "test")
-    result = student.evaluate_split(whole, "test", None, output_rationale=True)
+    result = evaluate.evaluate_split(whole, "test", None, output_rationale=True)
     assert result.accuracy.to_json()["correct"] == test_row["correct"]
     assert all(isinstance(row["rationale"], str) for row in result.predictions)
     assert "demo_label test: teacher" in capsys.readouterr().err
-    assert student.load_student(whole, None, Partitioner())[2] == results["step"]
+    assert student.find_run(whole).checkpoint.step == results["step"]
 
 
 def test_evaluate_names_what_is_missing(whole, tmp_path):
     with pytest.raises(UserError, match=r"no run\.json; give the MODEL_DIR"):
-        student.evaluate_split(tmp_path, "test", None, False)
+        evaluate.evaluate_split(tmp_path, "test", None, False)
     with pytest.raises(UserError, match="no usable checkpoint of step 7; has"):
-        student.evaluate_split(whole, "test", 7, False)
+        evaluate.evaluate_split(whole, "test", 7, False)
 
 
 def test_more_train_steps_continue_a_run(whole, tmp_path, capsys):

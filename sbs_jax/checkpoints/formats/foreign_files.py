@@ -73,7 +73,7 @@ def next_step(folder: Path, readable: Mapping[str, str] | None = None) -> str | 
         if _TRAINERS.fullmatch(entry.name) and any((entry / name).is_file() for name in readable)
     ]
     if inside:
-        newest = max(inside, key=lambda entry: int(_TRAINERS.fullmatch(entry.name)[1]))
+        newest = max(inside, key=lambda entry: int(re.split("[-_]", entry.name)[-1]))
         others = f" (the newest of {len(inside)})" if len(inside) > 1 else ""
         return f"it holds {newest.name}{others}: give that folder"
     for pattern, meaning in _FOREIGN:

@@ -20,13 +20,9 @@ from sbs_jax.checkpoints.formats.params import (
     LazyArray,
     as_float32,
     config_of,
-    infer_config,
-    read_all,
 )
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
-
-__all__ = ["infer_config", "load_params", "read", "tensor_names"]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
@@ -109,7 +105,7 @@ def parameter_path(name: str) -> tuple[str, ...] | None:
 
 def tensor_names(config: T5Config) -> dict[str, str]:
     """{our name: Hugging Face's} of every parameter of a model, in Hugging Face's order."""
-    names = {"/".join(parameter_path(name)): name for name in _names(config)}
+    names = {"/".join(parameter_path(name) or ()): name for name in _names(config)}
     if config.logits_via_embedding:
         del names["decoder/logits_dense/kernel"]
     return names
@@ -155,17 +151,12 @@ def read(path: str) -> Checkpoint:
     for name, tensor in tensors.items():
         parts = parameter_path(name)
         ours = "/".join(parts) if parts else name  # an unknown name is reported as it stands
-        transposed = bool(parts) and parts[-1] in _TRANSPOSED
+        transposed = parts is not None and parts[-1] in _TRANSPOSED
         params[ours] = _transposed(tensor) if transposed else tensor
     config = config_of(params, path, settings.get("dropout_rate"))
     _check_sizes(settings, config, path)
     vocabulary, added = hf_vocabulary.read(place, settings) if place.is_dir() else (None, {})
     return Checkpoint("hf", path, params, config, vocabulary=vocabulary, added_tokens=added)
-
-
-def load_params(path: Path) -> dict:
-    """The float32 parameter tree of a safetensors file or folder with Hugging Face's T5 names."""
-    return read_all(read(str(path)))
 
 
 def _settings(folder: Path) -> dict:

@@ -106,7 +106,7 @@ def _write_weights(folder: Path, checkpoint: Checkpoint, shard_bytes: int) -> No
     if len(shards) == 1:
         write_safetensors(folder / WEIGHTS, shards[0])
         return
-    files = {}
+    files: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         write_safetensors(folder / file, shard)
@@ -140,7 +140,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyArray]) -> None:
         for tensor in tensors.values():
             data = np.ascontiguousarray(tensor.read(), dtype="<f4")
             assert data.shape == tensor.shape
-            file.write(data)
+            file.write(data.data)
 
 
 def _write_json(path: Path, value: dict) -> None:

@@ -20,66 +20,74 @@ from sbs_jax.checkpoints import integrity, orbax_setup
 from sbs_jax.checkpoints.formats import orbax_arrays
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of, nested
 from sbs_jax.checkpoints.manager import Store
-from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
+from sbs_jax.runs import layout
+from sbs_jax.utils.files import write_lines
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = layout.CHECKPOINTS
 SPIECE = "spiece.model"
-_RUN = "run.json"
 _PARAMS = "params/"
 
 
-def read(path: str) -> Checkpoint:
+def read(path: str, step: int | None = None) -> Checkpoint:
     """The parameters of a MODEL_DIR (its best checkpoint on validation, else its newest) or of
     one step, ``MODEL_DIR/checkpoints/STEP``.
 
-    Raises UserError if there is no checkpoint, or a damaged one.
+    Args:
+        path: of either.
+        step: of a MODEL_DIR; None takes the best.
+
+    Raises UserError if there is no such checkpoint, or a damaged one.
     """
-    folder = _step_folder(Path(path))
+    folder = _step_folder(Path(path), step)
     model_dir = folder.parent.parent
     if integrity.recorded(folder):
-        found = integrity.damage(folder)
-        if found:
-            raise UserError(f"{folder}: damaged ({found}); copy it again")
+        damage = integrity.damage(folder)
+        if damage:
+            raise UserError(f"{folder}: damaged ({damage}); copy it again")
     state = folder / orbax_setup.STATE
     params = {
         name.removeprefix(_PARAMS): as_float32(array, name, str(folder))
         for name, array in orbax_arrays.read(state).items()
         if name.startswith(_PARAMS)
     }
-    model, vocabulary = _told(model_dir / _RUN)
+    model, vocabulary = _described(model_dir)
     config = config_of(params, str(folder), model.get("dropout_rate"))
     return Checkpoint("sbs", str(folder), params, config, int(folder.name), vocabulary)
 
 
-def _step_folder(path: Path) -> Path:
-    if path.name.isdigit() and (path / orbax_setup.STATE).is_dir():
+def _step_folder(path: Path, step: int | None) -> Path:
+    if step is None and path.name.isdigit() and (path / orbax_setup.STATE).is_dir():
         return path.absolute()
     checkpoints = path if path.name == CHECKPOINTS else path / CHECKPOINTS
     with Store(checkpoints, metric="accuracy", read_only=True) as store:
-        best = store.best_step()
+        if step is not None:
+            store.require(step)
+        best = store.best_step() if step is None else step
         step = best if best is not None else store.latest_step()
     if step is None:
         raise UserError(f"{checkpoints}: holds no checkpoint")
     return checkpoints.absolute() / str(step)
 
 
-def _told(run: Path) -> tuple[dict, str | None]:
-    """The model and the vocabulary that a run's run.json names, if there is one."""
-    try:
-        fields = json.loads(run.read_text(encoding="utf-8"))
-        return fields["model"], fields["vocabulary"] or None
-    except FileNotFoundError:
-        return {}, None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{run}: cannot be read; copy it again") from None
+def _described(model_dir: Path) -> tuple[dict, str | None]:
+    """The model and the vocabulary that the run, or else the conversion, wrote down."""
+    for path in (model_dir / layout.RUN, model_dir / layout.MODEL):
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            return fields["model"], fields["vocabulary"] or None
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: cannot be read; copy it again") from None
+    return {}, None
 
 
 def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -> None:
-    """Writes a MODEL_DIR: checksummed ``checkpoints/STEP``, run.json and the vocabulary's file.
+    """Writes a MODEL_DIR: checksummed ``checkpoints/STEP``, model.json and the vocabulary's file.
 
-    One array at a time is read. `restored.load_student` loads it, INITIAL_CHECKPOINT_PATH takes it.
+    One array at a time is read. `read` and INITIAL_CHECKPOINT_PATH take the folder.
 
     Args:
         folder: is created.
@@ -94,16 +102,8 @@ def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -
     if vocabulary and vocabulary not in vocabularies.NAMES:
         shutil.copyfile(vocabularies.model_path(vocabulary), folder / SPIECE)
         vocabulary = os.path.abspath(model_dir / SPIECE)
-    described = TrainConfig(
-        model_dir=os.fspath(model_dir),
-        mixture_or_task_name="",  # no task of ours: these are parameters from elsewhere
-        task_feature_lengths={"inputs": 1024, "targets": 256},
-        train_steps=max(checkpoint.step, 1),
-        model=checkpoint.config,
-        vocabulary=vocabulary,
-    )
-    fields = {**dataclasses.asdict(described), "fingerprints": {}}
-    (folder / _RUN).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    fields = {"model": dataclasses.asdict(checkpoint.config), "vocabulary": vocabulary}
+    write_lines(folder / layout.MODEL, [json.dumps(fields, indent=2) + "\n"])
 
 
 @functools.cache

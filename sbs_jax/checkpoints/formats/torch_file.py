@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -196,7 +196,7 @@ def _lazy(file: Path, tensor: _Tensor, locate: _Locate) -> LazyArray:
     return LazyArray(tensor.shape, storage.dtype, read_tensor)
 
 
-def _interpret(stream: io.BufferedIOBase) -> Any:
+def _interpret(stream: IO[bytes]) -> Any:
     """What a pickle describes, as far as tensors, dictionaries, tuples, numbers and texts go."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}

@@ -4,22 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-
-from sbs_jax.configs import T5Config
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import Selection
-from sbs_jax.distributed import multihost
-from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.input_pipeline import batches
+from sbs_jax.evaluation.decoder import Decoder
 from sbs_jax.input_pipeline.pipeline import Split
-from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.models.decoding import greedy
 from sbs_jax.utils.files import write_lines
-
-_WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,45 +33,6 @@ class Result:
             "teacher": self.teacher and self.teacher.to_json(),
             "majority": self.majority and self.majority.to_json(),
         }
-
-
-class Decoder:
-    """Turns rows of a token table into text, with one model on one mesh."""
-
-    def __init__(
-        self,
-        config: T5Config,
-        partitioner: Partitioner,
-        vocabulary: Vocabulary,
-        batch_size: int,
-    ) -> None:
-        self._config = config
-        self._partitioner = partitioner
-        self._vocabulary = vocabulary
-        shards = partitioner.batch_shards
-        self._batch_size = -(-batch_size // shards) * shards
-
-    def decode(
-        self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
-    ) -> list[str]:
-        """The greedy output of every row, in the order of `rows`."""
-        outputs: list[str | None] = [None] * len(rows)
-        for places, tokens in batches.eval_batches(
-            table, rows, self._batch_size, width_multiple=_WIDTH_MULTIPLE
-        ):
-            ids = greedy(
-                params,
-                self._partitioner.put_rows(tokens),
-                config=self._config,
-                partitioner=self._partitioner,
-                max_decode_length=max_decode_length,
-            )
-            for place, row in zip(places, self._partitioner.fetch(ids), strict=True):
-                if place >= 0:
-                    outputs[place] = self._vocabulary.decode(row.tolist())
-            multihost.sign_of_progress()
-        assert None not in outputs, "every example is decoded exactly once"
-        return outputs
 
 
 def score(

@@ -10,6 +10,7 @@ import jax
 from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation import evaluator
+from sbs_jax.evaluation.decoder import Decoder
 from sbs_jax.evaluation.evaluator import Result
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.pipeline import Split
@@ -29,7 +30,7 @@ class Scorer:
     ) -> None:
         self._config, self._source = config, source
         self._splits: dict[str, Split] = {}
-        self._decoder = evaluator.Decoder(
+        self._decoder = Decoder(
             config.model, partitioner, source.vocabulary, config.eval_batch_size
         )
 

@@ -9,7 +9,7 @@ from sbs_jax.datasets import methods
 from sbs_jax.datasets.methods import View
 from sbs_jax.datasets.records import Record
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.evaluation.evaluator import Decoder
+from sbs_jax.evaluation.decoder import Decoder
 from sbs_jax.inference.student import Asking, Student
 from sbs_jax.input_pipeline import token_cache
 from sbs_jax.input_pipeline.vocabularies import Vocabulary

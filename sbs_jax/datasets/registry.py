@@ -8,7 +8,7 @@ D_VIEW and D_METHOD for every name in `methods`. Whoever must know each dataset,
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sbs_jax.datasets.sources import Source
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
 from sbs_jax.errors import UserError, nearest
 from sbs_jax.metrics.accuracy import METRICS, Metric
+from sbs_jax.metrics.extra import MetricFn
 from sbs_jax.utils import paths
 
 Subsample = Callable[[int, float, int], np.ndarray]
@@ -35,7 +36,9 @@ class Dataset:
 
     Attributes:
         source: the train, validation and test files, or what stands for them.
-        metric: "text", "equation", or a function (prediction, gold) -> right or wrong.
+        metric: "text", "equation", or a function (prediction, gold) -> a bool, or a number from
+            0 to 1 that is averaged.
+        metric_fns: further metrics, SeqIO's functions (targets, predictions) -> {name: value}.
         carve_validation: share of the training rows that becomes the validation split; None
             where there is a validation file.
         subsample: (n, fraction, run) -> rows kept of the training file (see `splits`).
@@ -47,6 +50,7 @@ class Dataset:
     name: str
     source: Source
     metric: Metric = "text"
+    metric_fns: tuple[MetricFn, ...] = ()
     carve_validation: float | None = None
     subsample: Subsample = splits.subsample_rows
     description: str = ""
@@ -138,6 +142,7 @@ class Selection:
 
 _registry: dict[str, Dataset] = {}
 _listeners: list[Callable[[Dataset], None]] = []
+_metric_sources: list[Callable[[str], Iterable[MetricFn]]] = []
 
 
 def add_dataset(
@@ -148,7 +153,8 @@ def add_dataset(
     format: Callable[[Any], Record] | None = None,
     prepare_command: str | None = None,
     annotations: str | None = None,
-    metric: str | Callable[[str, str], bool] = "text",
+    metric: Metric = "text",
+    metric_fns: Iterable[MetricFn] = (),
     carve_validation: float | None = None,
     subsample: Subsample = splits.subsample_rows,
     augment_with: str | None = None,
@@ -165,7 +171,10 @@ def add_dataset(
             dict of numpy values).
         prepare_command: what writes the files of DATA_DIR/name, told to whom they are missing.
         annotations: name of a JSONL beside the files: teacher outputs (id, rationale, label).
-        metric: "text" (same string), "equation" (same value), or a function (prediction, gold).
+        metric: "text" (same string), "equation" (same value), or a function (prediction, gold)
+            that returns a bool, or a number from 0 to 1 that is averaged.
+        metric_fns: further metrics, reported beside accuracy: SeqIO's functions
+            (targets, predictions) -> {name: value}.
         carve_validation: e.g. 0.1: that share of the training rows is the validation split.
         subsample: which training rows a data fraction keeps.
         augment_with: name of a dataset whose annotated training records are added to this one's.
@@ -187,6 +196,7 @@ def add_dataset(
         name=name,
         source=_source(name, records, source, format, prepare_command, annotations),
         metric=metric,
+        metric_fns=tuple(metric_fns),
         carve_validation=carve_validation,
         subsample=subsample,
         description=description,
@@ -243,6 +253,24 @@ def _annotated(dataset: Dataset) -> Source:
             )
 
     return sources.Function(dataset.name, read)
+
+
+def add_metric_source(source: Callable[[str], Iterable[MetricFn]]) -> None:
+    """Adds a place where metrics of a task are kept: a function of the task's name."""
+    _metric_sources.append(source)
+
+
+def metric_fns(selection: Selection) -> tuple[MetricFn, ...]:
+    """The further metrics of a selection's answers: the dataset's, and those kept elsewhere."""
+    tasks = dict.fromkeys((selection.method.eval_view, *selection.method.views))
+    kept = [
+        function
+        for view in tasks
+        if view != "rationale"
+        for source in _metric_sources
+        for function in source(f"{selection.dataset.name}_{view}")
+    ]
+    return tuple(dict.fromkeys((*selection.dataset.metric_fns, *kept)))
 
 
 def names() -> list[str]:

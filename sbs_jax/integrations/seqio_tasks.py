@@ -109,14 +109,17 @@ def configure(
 def register(dataset: Dataset) -> None:
     """Adds a task for every view and a mixture for every method of two views, at equal rates.
 
-    Names already taken by this dataset are replaced.
+    Tasks that this function added before are replaced. Metrics that a user has since added to
+    one, by registering it again, are kept; so is a user's task with another source.
     """
     _registered[dataset.name] = dataset
     features = _features(_settings.vocabulary or dataset.vocabulary, _settings.task_ids)
     for view in VIEWS.values():
         name = f"{dataset.name}_{view.name}"
-        seqio.TaskRegistry.remove(name)
-        _add_task(name, dataset, view, features)
+        if not _is_users(name):
+            kept = user_metrics(name)
+            seqio.TaskRegistry.remove(name)
+            _add_task(name, dataset, view, features, kept)
     for method in METHODS.values():
         if len(method.views) > 1:
             name = f"{dataset.name}_{method.name}"
@@ -125,14 +128,39 @@ def register(dataset: Dataset) -> None:
             seqio.MixtureRegistry.add(name, parts, default_rate=1.0)
 
 
+def _is_users(name: str) -> bool:
+    """Whether a task of this name has a source that is not ours."""
+    known = seqio.TaskRegistry.names()
+    return name in known and not isinstance(seqio.TaskRegistry.get(name).source, _Source)
+
+
+def user_metrics(name: str) -> list[Callable]:
+    """The metric functions that a user gave the task called `name`, when registering it again."""
+    if name not in seqio.TaskRegistry.names():
+        return []
+    dataset = next((d for d in _registered.values() if name in d.task_names()), None)
+    ours = dataset.metric_fns if dataset else ()
+    functions = seqio.TaskRegistry.get(name).metric_fns
+    return [f for f in functions if f not in ours and not isinstance(f, _Accuracy)]
+
+
+class _Source(seqio.FunctionDataSource):
+    """Tells our tasks from those of a user under the same name."""
+
+
 def _add_task(
-    name: str, dataset: Dataset, view: View, features: Mapping[str, seqio.Feature]
+    name: str,
+    dataset: Dataset,
+    view: View,
+    features: Mapping[str, seqio.Feature],
+    user_metrics: Sequence[Callable],
 ) -> None:
     text_features = {key: features[key] for key in ("inputs", "targets")}
     has_answers = view.name != "rationale"
+    metric_fns = [_Accuracy(dataset.metric), *dataset.metric_fns] if has_answers else []
     seqio.TaskRegistry.add(
         name,
-        source=seqio.FunctionDataSource(
+        source=_Source(
             functools.partial(_examples, dataset=dataset, view=view, settings=_settings),
             splits=registry.SPLITS,
         ),
@@ -144,8 +172,10 @@ def _add_task(
             ),
             *([functools.partial(add_task_id, task_id=view.task_id)] if _settings.task_ids else []),
         ],
-        postprocess_fn=functools.partial(_postprocess, answer=_method(view).answer),
-        metric_fns=[_accuracy_fn(dataset.metric)] if has_answers else [],
+        postprocess_fn=functools.partial(
+            _postprocess, answer=_method(view).answer, vocabulary=features["targets"].vocabulary
+        ),
+        metric_fns=[*metric_fns, *user_metrics],
         output_features=features,
     )
 
@@ -266,20 +296,30 @@ def _postprocess(
     example: Mapping[str, Any],
     is_target: bool,
     answer: Callable[[str], str],
+    vocabulary: seqio.Vocabulary,
     **unused: Any,
 ) -> str:
-    """The gold label for a target, the student's label for an output."""
+    """The student's label for an output; for a target the gold label as a student can write it."""
     text = example["label"] if is_target else output
     text = text.decode() if isinstance(text, bytes) else str(text)
-    return text if is_target else answer(text)
+    return vocabulary.decode(vocabulary.encode(text)) if is_target else answer(text)
 
 
-def _accuracy_fn(metric: metrics.Metric) -> Callable:
-    def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-        scored = metrics.accuracy(metric, predictions, targets)
+@dataclasses.dataclass(frozen=True)
+class _Accuracy:
+    """A dataset's metric as SeqIO's metric function, known from a user's by its type."""
+
+    metric: metrics.Metric
+
+    @property
+    def __name__(self) -> str:
+        return "accuracy"
+
+    def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """``{"accuracy", "correct", "n"}``."""
+        scored = metrics.accuracy(self.metric, predictions, targets)
         return {"accuracy": scored.value, "correct": scored.correct, "n": scored.n}
-
-    return accuracy
 
 
 registry.subscribe(register)
+registry.add_metric_source(user_metrics)

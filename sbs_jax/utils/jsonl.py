@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from sbs_jax.errors import UserError
 
@@ -24,8 +24,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
         with Path(path).open("rb") as file:
             packed = file.peek(2)[:2] == _GZIP
-            with gzip.open(file) if packed else contextlib.nullcontext(file) as content:
-                yield content
+            yield cast(IO[bytes], gzip.open(file)) if packed else file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
     except OSError as error:

@@ -326,3 +326,84 @@ def test_one_import_registers_all_tasks_in_seqio(imports: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "cqa_step_by_step\nlater_step_by_step_llm\n"
+
+
+def exact(targets: list[str], predictions: list[str]) -> dict[str, float]:
+    """A user's SeqIO metric."""
+    return {"exact": sum(map(str.__eq__, targets, predictions)) / len(targets)}
+
+
+def longest(targets: list[str], predictions: list[str]) -> dict[str, object]:
+    """A user's SeqIO metric whose values are SeqIO's own types."""
+    return {
+        "longest": seqio.metrics.Scalar(max(map(len, predictions))),
+        "first": seqio.metrics.Text(predictions[0]),
+    }
+
+
+def _again(name: str, *functions: object, **changes: object) -> None:
+    """Registers a task again, as a user does who wants one more metric."""
+    task = seqio.TaskRegistry.get(name)
+    seqio.TaskRegistry.remove(name)
+    seqio.TaskRegistry.add(
+        name,
+        source=changes.get("source", task.source),
+        preprocessors=task.preprocessors,
+        output_features=task.output_features,
+        postprocess_fn=task._postprocess_fn,
+        metric_fns=[*task.metric_fns, *functions],
+    )
+
+
+def _names(task: str) -> list[str]:
+    return [function.__name__ for function in seqio.TaskRegistry.get(task).metric_fns]
+
+
+def test_metrics_of_a_user_outlive_configure_and_reach_our_engine(settings: None) -> None:
+    seqio_tasks.register(registry.get("cqa"))
+    _again("cqa_label", exact, longest)
+    for spec in ("bytes", "demo", "bytes"):
+        seqio_tasks.configure(vocabulary=spec)
+        assert _names("cqa_label") == ["accuracy", "exact", "longest"]
+        assert _names("cqa_finetune") == ["accuracy"]
+    assert registry.metric_fns(registry.resolve("cqa_step_by_step")) == (exact, longest)
+    assert registry.metric_fns(registry.resolve("cqa_finetune")) == ()
+
+
+def test_metrics_of_a_dataset_are_in_both_engines(
+    settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_registry", {})
+    dataset = registry.add_dataset(
+        "measured", records=lambda split: TINY, metric_fns=[exact, longest], vocabulary="bytes"
+    )
+    for _ in range(2):
+        seqio_tasks.register(dataset)
+        assert _names("measured_single_task") == ["accuracy", "exact", "longest"]
+        assert _names("measured_rationale") == []
+    assert registry.metric_fns(registry.resolve("measured_pinto")) == (exact, longest)
+
+
+def test_a_users_task_with_another_source_is_left_alone(settings: None) -> None:
+    seqio_tasks.register(registry.get("cqa"))
+    source = seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=("train",))
+    _again("cqa_pinto", exact, source=source)
+    seqio_tasks.configure(vocabulary="bytes")
+    assert seqio.TaskRegistry.get("cqa_pinto").source is source
+    seqio.TaskRegistry.remove("cqa_pinto")
+    seqio_tasks.register(registry.get("cqa"))
+    assert _names("cqa_pinto") == ["accuracy"]
+
+
+def test_gold_is_what_the_vocabulary_can_write(data_dir: pathlib.Path, settings: None) -> None:
+    """As in our engine: T5's vocabularies fold spaces, so a label with two is never written."""
+    rows = [Record("0", "q", " not  odd "), Record("1", "q", "even")]
+    write_jsonl(data_dir / "cqa" / "test.jsonl", rows)
+    seqio_tasks.configure(vocabulary=SPIECE)
+    seqio_tasks.register(registry.get("cqa"))
+    task = seqio.get_mixture_or_task("cqa_label")
+    golds = [
+        task.postprocess_fn("", example=example, is_target=True)
+        for example in task.source.get_dataset("test", shuffle=False).as_numpy_iterator()
+    ]
+    assert golds == ["not odd", "even"]

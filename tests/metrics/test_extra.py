@@ -1,0 +1,86 @@
+"""A user's metric functions in SeqIO's form, and what becomes of their values."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sbs_jax.errors import UserError
+from sbs_jax.metrics import extra
+
+
+class Held:
+    """As seqio.metrics.Scalar: a value in an attribute."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (1, 1),
+        (0.5, 0.5),
+        (-3.25, -3.25),
+        (1e300, 1e300),
+        (True, True),
+        ("text", "text"),
+        (None, None),
+        (float("nan"), None),
+        (float("-inf"), None),
+        (np.float32(0.5), 0.5),
+        (np.int64(7), 7),
+        (np.array([1.0, np.inf]), [1.0, None]),
+        ((1, [2.0]), [1, [2.0]]),
+        ({"a": {1: Held(0.25)}}, {"a": {"1": 0.25}}),
+        (Held(np.float64(2)), 2.0),
+        (1 + 2j, "(1+2j)"),
+    ],
+)
+def test_any_value_is_kept_as_json(value: object, kept: object) -> None:
+    def metric(targets: list[str], predictions: list[str]) -> dict[str, object]:
+        return {"any name/at all": value}
+
+    values = extra.evaluate([metric], ["a"], ["b"])
+    assert values == {"any name/at all": kept}
+    json.dumps(values, allow_nan=False)
+
+
+def test_functions_get_gold_labels_and_answers_in_order() -> None:
+    def pairs(targets: list[str], predictions: list[str]) -> dict[str, object]:
+        return {"pairs": list(zip(targets, predictions, strict=True))}
+
+    assert extra.evaluate([pairs], ["a", "b"], ["c", "d"]) == {"pairs": [["a", "c"], ["b", "d"]]}
+    assert extra.evaluate([], ["a"], ["b"]) == {}
+
+
+def test_functions_of_model_scores_are_skipped() -> None:
+    def likelihood(targets: list[str], scores: list[float]) -> dict[str, float]:
+        raise AssertionError("never called")
+
+    assert extra.evaluate([likelihood], ["a"], ["b"]) == {}
+
+
+def _raises(targets: list[str], predictions: list[str]) -> dict[str, float]:
+    raise ZeroDivisionError("two\nlines")
+
+
+def _number(targets: list[str], predictions: list[str]) -> float:
+    return 0.5
+
+
+def _named(targets: list[str], predictions: list[str]) -> dict[str, float]:
+    return {"f1": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("functions", "problem"),
+    [
+        ([_raises], r"^metric _raises raises ZeroDivisionError \(two lines\)"),
+        ([_number], r"^metric _number raises TypeError"),
+        ([_named, _named], r"^metric _named returns 'f1', as another metric does"),
+    ],
+)
+def test_a_function_that_fails_is_named(functions: list, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        extra.evaluate(functions, ["a"], ["b"])

@@ -24,7 +24,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
         with Path(path).open("rb") as file:
             packed = file.peek(2)[:2] == _GZIP
-            yield cast(IO[bytes], gzip.open(file)) if packed else file
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
     except OSError as error:

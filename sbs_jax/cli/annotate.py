@@ -224,7 +224,11 @@ def _recipe(prompt: Any) -> Any:
 def _connect() -> Any:
     from sbs_jax.teacher.client import Client
 
-    return Client(FLAGS.base_url, FLAGS.api, FLAGS.timeout, FLAGS.max_retries, FLAGS.api_key_env)
+    fixed = json.loads(FLAGS.request_json)
+    fixed |= {name: FLAGS[name].value for name in ("temperature",) if FLAGS[name].present}
+    return Client(
+        FLAGS.base_url, FLAGS.api, FLAGS.timeout, FLAGS.max_retries, FLAGS.api_key_env, fixed
+    )
 
 
 def _limits() -> Any:
@@ -295,7 +299,7 @@ def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
         print(again, file=sys.stderr)
         raise KeyboardInterrupt
     if outcome.stopped:
-        raise UserError(f"{outcome.stopped}; {again}")
+        raise UserError(f"{outcome.stopped}; what was answered is kept in {folder}")
     if outcome.failures:
         record, why = next(iter(outcome.failures.items()))
         print(

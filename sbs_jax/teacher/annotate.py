@@ -93,8 +93,9 @@ def check_inputs(folder: Path, inputs: dict[str, Path]) -> None:
 
 def plan(job: Job) -> Plan:
     """What `ask` would send; reads the folder and writes nothing."""
-    folder_settings.check(job.folder, job.recipe.settings())
     with Journal(job.folder) as existing:
+        if not _is_free(job, existing):
+            folder_settings.check(job.folder, job.recipe.settings())
         found = cost_estimate.plan(job.recipe, job.requests(), existing, job.n)
     found.records = sum(1 for _ in job.records())
     return found
@@ -109,14 +110,19 @@ def ask(
     full; everything answered by then is kept.
     """
     client = connect()
-    folder_settings.claim(job.folder, job.recipe.settings())
     with journal.writing(job.folder, job.journal_name) as written:
+        folder_settings.claim(job.folder, job.recipe.settings(), _is_free(job, written))
         wanted = sum(1 for request in job.requests() if missing(written, request, job.n))
         progress = Progress(wanted, prices)
         if not wanted:
             return Outcome(), progress
         pending = (request for request in job.requests() if missing(written, request, job.n))
         return asyncio.run(_ask(job, client, written, progress, pending, limits)), progress
+
+
+def _is_free(job: Job, written: Journal) -> bool:
+    """Whether the folder's settings may change: nothing was answered, or asked elsewhere."""
+    return job.shard is None and not len(written) and not batch_api.exported(job.folder)
 
 
 async def _ask(

@@ -6,13 +6,15 @@ The rungs, each counted in the parse report:
 * ``spelling``: the same, but the label had to be brought to the dataset's spelling ("Neutral",
   "(d)" alone);
 * ``json``: an object with an answer;
-* ``phrase``: another wording with "answer is" or "Answer:", as chat models write;
-* ``last_label``: no phrase; the label named last in a finished completion.
+* ``phrase``: another wording with "answer is" or "Answer:", a box, or a tag, as chat models write;
+* ``last_label``: no phrase; the one label that a finished completion states (see `mentions`).
 
-Where no rung holds, the reason is counted instead: ``empty``, ``cut_off`` (the token budget ended
-it), ``several`` ("either (a) pond or (b) lake"), ``outside`` (it names an answer that is no
-possible label) or ``no_answer``. Run-on text after a stop string is cut first, whether or not the
-server did so (the released completions all run on,
+The first complete answer sentence ends the reading: the rationale is before it, and what follows is
+ignored, unless it gives another answer. Where no rung holds, the reason is counted instead:
+``empty``, ``refused``, ``cut_off`` (the token budget ended it), ``several`` ("either (a) pond or
+(b) lake", or two answers), ``outside`` (it names an answer that is no possible label) or
+``no_answer``. Thoughts between marks are left out (see `thoughts`), and run-on text after a stop
+string is cut, whether or not the server did so (the released completions all run on,
 https://github.com/google-research/distilling-step-by-step/issues/8).
 """
 
@@ -23,35 +25,59 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import labels
+from sbs_jax.metrics import accuracy
+from sbs_jax.teacher import labels, thoughts
 from sbs_jax.teacher.prompts import Prompt
+from sbs_jax.teacher.replies import is_cut
 
 Strictness = Literal["tolerant", "exact"]
 
 READ = ("exact", "spelling", "json", "phrase", "last_label")
-UNREAD = ("empty", "cut_off", "several", "outside", "no_answer")
+UNREAD = ("empty", "refused", "cut_off", "several", "outside", "no_answer")
 
-_THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _LEAD = r"[*_#]*(?:\b(?:so|thus|hence|therefore|then)\b[, ]*)?(?:\b(?:the|my)\s+)?"
 _PHRASE = re.compile(
-    rf"{_LEAD}(?:\b(?:final|correct|best|right)\s+)?\banswer\b[*_\"]*\s*(?:is|:|=)+[*_\s:]*",
+    rf"{_LEAD}(?:\b(?:final|correct|best|right)\s+)?\banswer\b[*_\"]*\s*"
+    r"(?:(?:is|(?:would|will) be)\b|:|=)[*_\s:=]*"
+    r"|<answer>\s*|#{4,}\s*|(?=\\boxed\s*\{)",
     re.IGNORECASE,
 )
+_FRAME = " \t\n$*_:(["
 _ANSWER_KEYS = ("answer", "label", "final_answer")
 _RATIONALE_KEYS = ("rationale", "reasoning", "explanation", "reasonings", "reason")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """What a completion says; a label is "" exactly where `outcome` is in `UNREAD`."""
+    """What a completion says; a label is "" exactly where `outcome` is in `UNREAD`.
+
+    Attributes:
+        contradiction: the letter of one choice with the text of another; the text counts.
+    """
 
     rationale: str
     label: str
     outcome: str
+    contradiction: bool = False
 
     @property
     def found(self) -> bool:
+        """Whether there is a label."""
         return self.outcome in READ
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sentence:
+    """A wording with "answer is": what is before it, what follows on its line, its end."""
+
+    before: str
+    wording: str
+    end: int
+
+
+def refused() -> Reading:
+    """The reading of a refusal."""
+    return _unread("refused")
 
 
 def read(
@@ -68,31 +94,33 @@ def read(
     released completions.
     """
     if strictness == "exact":
-        rationale, label = prompt.parse(text)
-        if label.strip():
-            return Reading(rationale, label, "exact")
-        return Reading(rationale, "", "no_answer" if text.strip() else "empty")
+        return _exact(prompt, thoughts.split(text)[1] if _may_think(text) else text)
     block = _block(prompt, text)
+    cut = is_cut(finish_reason)
     if not block:
-        return _unread("cut_off" if finish_reason == "length" else "empty")
-    space = (prompt.answer, prompt.labels, record.input)
-    after_phrase = _after_phrase(block)
-    if after_phrase and labels.hedges(*space, after_phrase[1]):
-        return _unread("several")
-    outside = False
-    for rung, rationale, wording in _candidates(prompt, block, after_phrase):
-        label = labels.meant(*space, wording)
-        if label is not None:
-            if rung == "exact" and label != wording:
-                rung = "spelling"
-            return Reading(rationale.strip(), label, rung)
-        outside = True
-    if finish_reason == "length":
+        return _unread("cut_off" if cut else "empty")
+    reading = _sentence_reading(prompt, record, block, cut)
+    if reading is not None:
+        return reading
+    if cut:
         return _unread("cut_off")
-    if outside:
-        return _unread("outside")
-    label = labels.last_meant(*space, block)
-    return Reading(block, label, "last_label") if label else _unread("no_answer")
+    stated = labels.stated(prompt.answer, prompt.labels, record.input, block)
+    if len(stated) != 1:
+        return _unread("several" if stated else "no_answer")
+    two = labels.contradicts(prompt.answer, record.input, block)
+    return Reading(_explanation(prompt, record, block), stated[0], "last_label", two)
+
+
+def _exact(prompt: Prompt, text: str) -> Reading:
+    rationale, label = prompt.parse(text)
+    if label.strip():
+        return Reading(rationale, label, "exact")
+    return Reading(rationale, "", "no_answer" if text.strip() else "empty")
+
+
+def _may_think(text: str) -> bool:
+    # Only a text with marks is touched: the original keeps all outer white space.
+    return bool(thoughts.split(text)[0])
 
 
 def _unread(reason: str) -> Reading:
@@ -100,36 +128,93 @@ def _unread(reason: str) -> Reading:
 
 
 def _block(prompt: Prompt, text: str) -> str:
-    """The completion of this record alone: no hidden thoughts, no repeated cue, no run-on."""
-    text = _THOUGHT.sub("", text).strip().removeprefix(prompt.cue).strip()
+    """The completion of this record alone: no thoughts, no repeated cue, no run-on."""
+    text = thoughts.split(text)[1].removeprefix(prompt.cue).strip()
     for stop in prompt.stop:
         text = text.split(stop)[0]
         if text.startswith(stop.strip()):
-            return ""  # no answer at all: it went on with a question of its own
+            return ""  # no answer at all: it went on with another question
     return text.strip()
 
 
+def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> Reading | None:
+    """The reading of an answer sentence or object; None where the text has none."""
+    space = (prompt.answer, prompt.labels, record.input)
+    sentences = _sentences(block, cut)
+    if any(labels.hedges(*space, sentence.wording) for sentence in sentences):
+        return _unread("several")
+    meanings = [labels.meant(*space, sentence.wording) for sentence in sentences]
+    if _differ(prompt, [label for label in meanings if label is not None]):
+        return _unread("several")
+    meant = [s for s, label in zip(sentences, meanings, strict=True) if label is not None]
+    outside = bool(sentences)
+    for rung, rationale, wording in _candidates(prompt, block, meant, cut):
+        label = labels.meant(*space, wording)
+        if label is not None:
+            if rung == "exact" and label != wording:
+                rung = "spelling"
+            written = meant[0].wording if meant else wording  # the exact parser drops letters
+            two = labels.contradicts(prompt.answer, record.input, written)
+            return Reading(rationale.strip(), label, rung, two)
+        outside = True
+    return _unread("outside") if outside and not cut else None
+
+
+def _differ(prompt: Prompt, given: list[str]) -> bool:
+    return any(
+        label != given[0] and not accuracy.is_correct(prompt.metric, label, given[0])
+        for label in given
+    )
+
+
+def _sentences(block: str, cut: bool) -> list[_Sentence]:
+    """The wordings with "answer is", in order; of a text that was cut off the complete ones."""
+    matches = list(_starts(block))
+    found = []
+    for number, match in enumerate(matches):
+        behind = block[match.end() :]
+        lines = re.match(r"\s*[^\n]*", behind)
+        end = match.end() + (lines.end() if lines else 0)
+        complete = not cut or end < len(block) or _is_complete(behind)
+        if number + 1 < len(matches):
+            end = min(end, matches[number + 1].start())
+            complete = True
+        wording = block[match.end() : end]
+        if wording.strip() and complete:
+            found.append(_Sentence(block[: match.start()], wording, end))
+    return found
+
+
+def _starts(block: str) -> Iterator[re.Match[str]]:
+    """The openings of answer sentences; a box inside of one opens none."""
+    previous = None
+    for match in _PHRASE.finditer(block):
+        inside = previous is not None and not match[0].strip()
+        if not (inside and not block[previous : match.start()].strip(_FRAME)):
+            yield match
+        previous = match.end()
+
+
+def _is_complete(wording: str) -> bool:
+    """Whether a wording at the very end of a cut text is whole: a sentence or choice has ended."""
+    return bool(re.match(r"\s*\(\w\)|.*[.!\n}](?:\s|$)", wording, re.DOTALL))
+
+
 def _candidates(
-    prompt: Prompt, block: str, after_phrase: tuple[str, str] | None
+    prompt: Prompt, block: str, sentences: list[_Sentence], cut: bool
 ) -> Iterator[tuple[str, str, str]]:
     """(Rung, rationale, wording of the label), the most trustworthy first."""
-    rationale, label = prompt.parse(block)
-    if label.strip():
-        yield "exact", rationale, label
-    found = _first_object(block)
-    if found is not None:
-        yield "json", *found
-    if after_phrase is not None:
-        yield "phrase", *after_phrase
-
-
-def _after_phrase(block: str) -> tuple[str, str] | None:
-    """(What stands before, what follows) the last wording with "answer is"."""
-    phrases = list(_PHRASE.finditer(block))
-    if not phrases:
-        return None
-    wording = block[phrases[-1].end() :]
-    return (block[: phrases[-1].start()], wording) if wording.strip() else None
+    structured = _first_object(block)
+    if structured is not None:
+        yield "json", *structured
+    ends = [sentence.end for sentence in sentences] or ([] if cut else [len(block)])
+    for end in ends if structured is None else ():
+        rationale, label = prompt.parse(block[:end])
+        if label.strip():
+            yield "exact", rationale, label
+            break
+    if sentences:
+        yield "phrase", sentences[0].before, sentences[0].wording
 
 
 def _first_object(block: str) -> tuple[str, str] | None:
@@ -148,5 +233,16 @@ def _first_object(block: str) -> tuple[str, str] | None:
 
 def _field(value: dict[str, Any], names: tuple[str, ...]) -> str:
     folded = {name.casefold(): item for name, item in value.items()}
-    found = next((folded[name] for name in names if name in folded), "")
-    return str(found) if isinstance(found, str | int | float) else ""
+    item = next((folded[name] for name in names if name in folded), "")
+    return str(item) if isinstance(item, str | int | float) else ""
+
+
+def _explanation(prompt: Prompt, record: Record, block: str) -> str:
+    """The rationale of a text without answer sentence: none where it is the label alone."""
+    line = labels.first_line(block)
+    options = labels.allowed(prompt.answer, prompt.labels, record.input)
+    letters = labels.choices(record.input) if prompt.answer == "choices" else {}
+    alone = {option.casefold() for option in options}
+    alone |= {f"({letter})" for letter in letters}
+    bare = re.sub(r"^\(\w\)\s*", "", line.casefold()) or line.casefold()
+    return "" if block.count("\n") == 0 and {bare, line.casefold()} & alone else block

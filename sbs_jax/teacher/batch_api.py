@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.teacher.client import Reply, read_response
+from sbs_jax.teacher import replies, server_errors
 from sbs_jax.teacher.journal import Journal, Writer
+from sbs_jax.teacher.replies import Reply, Unreadable
 from sbs_jax.teacher.requests import Api, Request
 from sbs_jax.teacher.runner import journal_rows, missing
+from sbs_jax.utils.files import write_bytes
 
 FOLDER = "batch"
 MOST_REQUESTS = 50_000
@@ -38,7 +40,7 @@ def export(
     Raises UserError where an earlier export is there: it may be under way, and paid for.
     """
     target = folder / FOLDER
-    if any(target.glob("requests-*.jsonl")):
+    if exported(folder):
         raise UserError(
             f"{target}: holds an earlier export; import its results with --batch_import, "
             "then delete the folder"
@@ -47,11 +49,14 @@ def export(
     files = []
     for lines in _parts(_lines(journal, requests, api, n)):
         path = target / f"requests-{len(files) + 1:03d}.jsonl"
-        partial = path.with_suffix(".tmp")
-        partial.write_bytes(b"".join(lines))
-        partial.replace(path)
+        write_bytes(path, b"".join(lines))
         files.append(path)
     return files
+
+
+def exported(folder: Path) -> bool:
+    """Whether requests of this folder were exported: they may be under way."""
+    return any((folder / FOLDER).glob("requests-*.jsonl"))
 
 
 def _lines(journal: Journal, requests: Iterable[Request], api: Api, n: int) -> Iterator[bytes]:
@@ -99,12 +104,12 @@ def load(journal: Writer, requests: Iterable[Request], n: int, paths: Iterable[P
     Raises UserError (file and line) for a line that is no batch result.
     """
     loaded = Loaded()
-    replies: dict[str, list[Reply]] = {}
+    answers: dict[str, list[Reply]] = {}
     for path in paths:
         for sha, reply in _results(path, loaded):
-            replies.setdefault(sha, []).append(reply)
+            answers.setdefault(sha, []).append(reply)
     for request in requests:
-        for reply in replies.pop(request.sha, ()):
+        for reply in answers.pop(request.sha, ()):
             samples = missing(journal, request, n)
             if not samples or reply.response_id in _response_ids(journal, request, n):
                 loaded.known += 1
@@ -112,7 +117,7 @@ def load(journal: Writer, requests: Iterable[Request], n: int, paths: Iterable[P
             rows = journal_rows(request, samples, reply)
             journal.add(rows)
             loaded.added += len(rows)
-    loaded.strangers = len(replies)
+    loaded.strangers = len(answers)
     return loaded
 
 
@@ -122,33 +127,53 @@ def _response_ids(journal: Journal, request: Request, n: int) -> set[Any]:
 
 
 def _results(path: Path, loaded: Loaded) -> Iterator[tuple[str, Reply]]:
+    """(custom_id, reply) of every line with an answer; counts the others in `loaded`."""
     try:
-        lines = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    with lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                result = json.loads(line)
-                sha = result["custom_id"]
-                response = result.get("response") or {}
-                body = response.get("body") or {}
-                if response.get("status_code") != 200:
-                    loaded.errors[_why(result, body)] += 1
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
                     continue
-                reply = read_response(body)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{path}:{number}: not a result of the Batch API") from None
-            if not reply.choices:
-                loaded.errors["no completion in the answer"] += 1
-                continue
-            # Without an id of its own an answer is known by its bytes.
-            response_id = reply.response_id or hashlib.sha256(line).hexdigest()
-            yield sha, dataclasses.replace(reply, response_id=response_id)
+                result = _result(line, f"{path}:{number}")
+                if result is None:
+                    loaded.errors["the last line is torn off"] += 1
+                    continue
+                reply, why = _reply(result)
+                if reply is None:
+                    loaded.errors[why] += 1
+                    continue
+                # Without an id an answer is known by its bytes.
+                response_id = reply.response_id or hashlib.sha256(line).hexdigest()
+                yield result["custom_id"], dataclasses.replace(reply, response_id=response_id)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
-def _why(result: dict[str, Any], body: dict[str, Any]) -> str:
-    error = result.get("error") or body.get("error") or {}
-    return str(error.get("message") or error.get("code") or "unknown error")[:200]
+def _result(line: bytes, where: str) -> dict[str, Any] | None:
+    """The object of one line; None for a torn last line. Raises UserError for another thing."""
+    try:
+        result = json.loads(line)
+    except (ValueError, RecursionError):
+        if not line.endswith(b"\n"):
+            return None
+        result = None
+    if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
+        raise UserError(f"{where}: not a result of the Batch API; give the file it returned")
+    return result
+
+
+def _reply(result: dict[str, Any]) -> tuple[Reply | None, str]:
+    """The reply of one result, or why it has none."""
+    response = result.get("response")
+    response = response if isinstance(response, dict) else {}
+    body = response.get("body")
+    error = server_errors.words(result.get("error"))
+    if error or str(response.get("status_code")) != "200" or server_errors.status_in(body):
+        return None, error or server_errors.words(body) or "unknown error"
+    try:
+        reply = replies.read_response(body)
+    except Unreadable as problem:
+        return None, f"no completion in the answer ({problem})"
+    answers = tuple(choice for choice in reply.choices if not choice.problem)
+    if not answers:
+        return None, reply.choices[0].problem
+    return dataclasses.replace(reply, choices=answers), ""

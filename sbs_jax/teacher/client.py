@@ -2,34 +2,32 @@
 
 The openai SDK does the HTTP: it retries 408, 409, 429, 5xx, time-outs and dropped connections
 with backoff and obeys Retry-After. Added here: quirks of servers that only resemble OpenAI's (an
-ignored ``n``, bodies without choices), and the sorting of failures into
+ignored ``n``, refused fields, errors in place of an answer), and the sorting of failures into
 
-* `Stop`: no further call can succeed (wrong key, spent quota, unknown model);
+* `Stop`: no further call can succeed (wrong key, spent quota, unknown model, a refused field);
 * `TooLong`: this prompt does not fit the model;
 * `Failed`: this call did not succeed; a later run may.
+
+No request is sent twice without a reason: the SDK's retries, a refused field that was changed, or
+an answer that is none (`_TRIES` at most).
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.teacher import replies, server_errors
+from sbs_jax.teacher.replies import Reply, Unreadable
+from sbs_jax.teacher.request_fields import RequestFields
 from sbs_jax.teacher.requests import Api
+from sbs_jax.utils import console
 
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 
-_MALFORMED_TRIES = 3
-_TOO_LONG = (
-    "context_length",
-    "context length",
-    "context window",
-    "maximum context",
-    "too long",
-    "too many tokens",
-    "exceeds the model",
-    "string_above_max_length",
-)
+_TRIES = 3  # of a question whose answer is none: empty, filtered, or no completion at all
 
 
 class Stop(Exception):
@@ -41,24 +39,24 @@ class TooLong(Exception):
 
 
 class Failed(Exception):
-    """The call did not succeed, after all retries."""
+    """The call did not succeed, after all retries.
+
+    Attributes:
+        usage: the tokens of answers that were paid for and could not be used.
+    """
+
+    def __init__(self, text: str, usage: Mapping[str, int] | None = None) -> None:
+        super().__init__(text)
+        self.usage = usage or {}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
-    """The completions of one successful call.
+class _Refusal:
+    """An HTTP error: its status, its body, and its words in one line."""
 
-    Attributes:
-        choices: (text, finish reason) of each; at least one, perhaps fewer than asked.
-        usage: prompt_tokens and completion_tokens as the server counts them, or empty.
-        attempts: HTTP calls made, retries included.
-    """
-
-    choices: tuple[tuple[str, str | None], ...]
-    model: str
-    usage: Mapping[str, int]
-    response_id: str
-    attempts: int
+    status: int
+    body: Any
+    text: str
 
 
 class Client:
@@ -71,12 +69,20 @@ class Client:
         timeout: float = 120.0,
         max_retries: int = 6,
         key_variable: str = DEFAULT_KEY_VARIABLE,
+        fixed_fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises UserError where openai is not installed or the key is missing."""
+        """Raises UserError where openai is not installed or the key is missing.
+
+        Args:
+            fixed_fields: request fields that the user set; one that the server refuses ends the
+                run instead of being left out.
+        """
         openai = _openai()
         self._errors = openai
         self._api = api
         self._one_by_one = False
+        self._tries = min(_TRIES, 1 + max_retries)
+        self._fields = RequestFields(fixed_fields or {}, self._tell)
         self._key = os.environ.get(key_variable, "")
         local = base_url or os.environ.get("OPENAI_BASE_URL")
         if not self._key and not local:
@@ -85,7 +91,7 @@ class Client:
                 "variable, or give --base_url for a server that needs none"
             )
         http = openai.DefaultAsyncHttpxClient(
-            timeout=timeout, event_hooks={"response": [_no_retry_of_spent_quota]}
+            timeout=timeout, event_hooks={"response": [_show_errors_to_the_sdk]}
         )
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
@@ -102,32 +108,60 @@ class Client:
         await self._client.close()
 
     async def complete(self, body: Mapping[str, Any], n: int = 1) -> Reply:
-        """Sends one request for `n` samples.
+        """Sends one request for `n` samples; returns the answers among its choices.
 
         Raises Stop, TooLong or Failed; their text never holds the key.
         """
-        if self._one_by_one:
-            n = 1
-        request = dict(body) | ({"n": n} if n > 1 else {})
-        problem = ""
-        for attempt in range(1, _MALFORMED_TRIES + 1):
+        problem, usage, attempts = "", dict[str, int](), 0
+        for _ in range(self._tries):
             try:
-                raw = await self._send(request)
-                reply = read_response(raw.http_response.json(), attempt + raw.retries_taken)
-            except self._errors.OpenAIError as error:
-                if n > 1 and self._refuses_n(error):
-                    reply = await self.complete(body)
-                    self._one_by_one = True
-                    return reply
-                raise self._sorted(error) from None
-            except (ValueError, TypeError, AttributeError) as error:
-                # A whole answer that is no completion, or text that is not Unicode.
-                problem = f"the server's answer is not a completion ({error})"
+                reply = await self._reply(body, n)
+            except Unreadable as error:
+                problem, attempts = f"the server's answer is not a completion ({error})", 1
+                continue
+            usage = _sum(usage, reply.usage)
+            attempts += reply.attempts
+            answers = tuple(choice for choice in reply.choices if not choice.problem)
+            if answers:
+                return dataclasses.replace(reply, choices=answers, usage=usage, attempts=attempts)
+            problem = reply.choices[0].problem
+        raise Failed(self._clean(problem), usage)
+
+    async def _reply(self, body: Mapping[str, Any], n: int) -> Reply:
+        """One answered call, after the changes that the server asks for."""
+        while True:
+            asked = 1 if self._one_by_one else n
+            request = self._fields.applied(body)
+            try:
+                raw = await self._send(request | ({"n": asked} if asked > 1 else {}))
+            except self._errors.APIStatusError as error:
+                refusal = self._refusal(error)
+            except (self._errors.OpenAIError, ValueError, TypeError) as error:
+                # ValueError: text that is not Unicode.
+                raise Failed(self._clean(f"{type(error).__name__}: {error}")) from None
             else:
-                if reply.choices:
-                    return reply
-                problem = "the server's answer holds no completion"
-        raise Failed(self._clean(problem))
+                parsed = server_errors.parsed(raw.http_response.text)
+                reply = replies.read_response(parsed, 1 + raw.retries_taken)
+                changed = request != dict(body)
+                return dataclasses.replace(reply, sent=request if changed else None)
+            if refusal.status not in (400, 422) or _is_about_the_prompt(refusal):
+                raise self._sorted(refusal)
+            if asked > 1 and self._refuses_n(refusal, request):
+                return await self._alone(body)
+            if self._fields.applied(body) == request and not self._fields.learn(
+                refusal.body, request
+            ):
+                raise self._unchangeable(refusal, request)
+
+    async def _alone(self, body: Mapping[str, Any]) -> Reply:
+        """One sample, after a refusal of several; remembered where that helps."""
+        reply = await self._reply(body, 1)
+        self._one_by_one = True
+        return reply
+
+    def _refuses_n(self, refusal: _Refusal, request: Mapping[str, Any]) -> bool:
+        named = server_errors.named_fields(refusal.body, {**request, "n": 2})
+        return not named or "n" in named
 
     async def _send(self, request: dict[str, Any]) -> Any:
         # extra_body: fields that this version of the SDK does not know reach the server as well.
@@ -135,30 +169,39 @@ class Client:
         known = {name: request[name] for name in named & request.keys()}
         extra = {name: value for name, value in request.items() if name not in named}
         if self._api == "chat":
-            endpoint = self._client.chat.completions
+            endpoint: Any = self._client.chat.completions
         else:
             endpoint = self._client.completions
         return await endpoint.with_raw_response.create(**known, extra_body=extra)
 
-    def _refuses_n(self, error: Exception) -> bool:
-        return isinstance(error, self._errors.BadRequestError) and not _is_too_long(error)
+    def _refusal(self, error: Any) -> _Refusal:
+        body = server_errors.parsed(error.response.text)
+        text = server_errors.words(body) or "no reason given"
+        return _Refusal(error.status_code, body, self._clean(f"{error.status_code} {text}"))
 
-    def _sorted(self, error: Exception) -> Exception:
+    def _sorted(self, refusal: _Refusal) -> Exception:
         """The failure as one of ours."""
-        text = self._clean(_message(error))
-        errors = self._errors
-        if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
+        kind, text = server_errors.kind(refusal.status, refusal.body), refusal.text
+        if kind == "key":
             return Stop(f"the server refuses the key: {text}")
-        if isinstance(error, errors.RateLimitError) and _quota_is_spent(str(error.body)):
+        if kind == "spent":
             return Stop(f"the quota is spent: {text}")
-        if isinstance(error, errors.NotFoundError):
+        if kind == "model":
             return Stop(f"no such model or address: {text}")
-        if isinstance(error, errors.APIStatusError) and _is_too_long(error):
-            return TooLong(text)
-        return Failed(text)
+        return TooLong(text + _slots(refusal.body)) if kind == "too_long" else Failed(text)
+
+    def _unchangeable(self, refusal: _Refusal, request: Mapping[str, Any]) -> Exception:
+        """A refusal of the request that would meet every question, or of this one alone."""
+        advice = self._fields.advice(refusal.body, request)
+        if not advice:
+            return self._sorted(refusal)
+        return Stop(f"the server refuses the request: {refusal.text}; {advice}")
+
+    def _tell(self, line: str) -> None:
+        console.say(self._clean(line))
 
     def _clean(self, text: str) -> str:
-        text = " ".join(text.split())[:300]
+        text = " ".join(text.split())
         return text.replace(self._key, "[key]") if self._key else text
 
 
@@ -172,53 +215,34 @@ def _openai() -> Any:
     return openai
 
 
-async def _no_retry_of_spent_quota(response: Any) -> None:
-    # An exhausted quota arrives as 429, which the SDK would retry to no end; it obeys this header.
-    if response.status_code == 429:
-        await response.aread()
-        if _quota_is_spent(response.text):
-            response.headers["x-should-retry"] = "false"
+async def _show_errors_to_the_sdk(response: Any) -> None:
+    """Lets the SDK retry what deserves it, and only that.
 
-
-def _quota_is_spent(text: str) -> bool:
-    return "insufficient_quota" in text
-
-
-def _is_too_long(error: Any) -> bool:
-    if error.status_code not in (400, 413, 422):
-        return False
-    text = str(error).casefold()
-    return any(sign in text for sign in _TOO_LONG)
-
-
-def _message(error: Any) -> str:
-    body = getattr(error, "body", None)
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        return f"{getattr(error, 'status_code', '')} {body['message']}".strip()
-    return f"{type(error).__name__}: {error}"
-
-
-def read_response(body: Mapping[str, Any], attempts: int = 1) -> Reply:
-    """The reply in a response body of either API.
-
-    Raises TypeError or AttributeError for a body that is no completion.
+    An error inside a 200 gets the status it names; a spent quota, which arrives as 429, is not
+    retried; a pause that only the body asks for becomes the header that the SDK obeys.
     """
-    choices = []
-    for choice in body.get("choices") or ():
-        message = choice.get("message")
-        text = message.get("content") if message is not None else choice.get("text")
-        # A refusal has no content: an answer, though an empty one.
-        choices.append((text or "", choice.get("finish_reason")))
-    usage = body.get("usage") or {}
-    counts = {
-        name: usage[name]
-        for name in ("prompt_tokens", "completion_tokens")
-        if isinstance(usage.get(name), int)
-    }
-    return Reply(
-        choices=tuple(choices),
-        model=str(body.get("model") or ""),
-        usage=counts,
-        response_id=str(body.get("id") or ""),
-        attempts=attempts,
-    )
+    await response.aread()
+    body = server_errors.parsed(response.text)
+    if response.status_code == 200:
+        response.status_code = server_errors.status_in(body) or 200
+    if server_errors.kind(response.status_code, body) == "spent":
+        response.headers["x-should-retry"] = "false"
+    pause = server_errors.retry_seconds(body)
+    if pause and response.status_code != 200:
+        response.headers.setdefault("retry-after", pause)
+
+
+def _is_about_the_prompt(refusal: _Refusal) -> bool:
+    """Whether a 400 or 422 has a kind of its own: then no field of the request is to blame."""
+    return server_errors.kind(refusal.status, refusal.body) != "request"
+
+
+def _slots(body: Any) -> str:
+    """What llama.cpp's limit means: its context is divided among the slots."""
+    if "exceed_context_size" not in json.dumps(body):
+        return ""
+    return "; llama.cpp's server divides its context by --parallel"
+
+
+def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {name: counts.get(name, 0) + more.get(name, 0) for name in {*counts, *more}}

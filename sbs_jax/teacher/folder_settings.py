@@ -12,8 +12,11 @@ NAME = "settings.json"
 _SHOWN = 60
 
 
-def claim(folder: Path, settings: dict[str, Any]) -> None:
+def claim(folder: Path, settings: dict[str, Any], replace: bool = False) -> None:
     """Makes the folder belong to these settings, or checks that it already does.
+
+    Args:
+        replace: other settings give way, because nothing was answered under them.
 
     Raises UserError naming every setting that differs, with both values.
     """
@@ -23,6 +26,9 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     try:
         text = json.dumps(settings, indent=1, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8", errors="replace")
+        if replace:
+            partial.replace(path)
+            return
         # A link fails where the name is taken: of two shards that start together one wins.
         os.link(partial, path)
     except FileExistsError:

@@ -7,10 +7,13 @@ One line per completion::
      "finish_reason": "stop", "usage": {"prompt_tokens": 412, "completion_tokens": 48},
      "response_id": "...", "attempts": 1, "time": "2026-11-21T06:45:00+00:00"}
 
-A failed call leaves no line, so the next run asks again. Lines are added with one unbuffered write
-each: a killed process loses nothing it had received, and what a crash of the machine may lose is
-at most the last `SYNC_EVERY` lines. `usage` is that of the whole call and stands on the first of
-its completions only: the sum over lines is what was paid.
+A failed call leaves no line, so the next run asks again; a line that holds no answer (an empty
+text, a filtered one; earlier versions kept such) counts as none. Lines are added with one
+unbuffered write each: a killed process loses nothing it had received, and what a crash of the
+machine may lose is at most the last `SYNC_EVERY` lines. `usage` is that of the whole call, on the
+first of its completions only: the sum over lines is what was paid. ``usage_estimated`` marks a
+count that was completed from the texts; ``thoughts`` and ``refusal`` hold what the server gave
+apart from the text.
 
 Plain files, because a database over NFS or Lustre is where comparable tools lose their caches
 (https://github.com/stanfordnlp/dspy/pull/8843). A folder may hold several journals (one per shard,
@@ -18,7 +21,6 @@ or copied from other machines): all are read, the first answer to a key counts.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -26,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.teacher import replies
+from sbs_jax.utils.files import flock
 
 SYNC_EVERY = 50
 NAME = "journal.jsonl"
@@ -57,7 +61,7 @@ class Journal:
         row = parse_row(line)
         if row is None:
             self.unreadable += bool(line.strip())
-        else:
+        elif not replies.problem_of(row):
             self._places.setdefault(row["key"], (number, offset))
 
     def __len__(self) -> int:
@@ -151,31 +155,32 @@ def writing(folder: str | os.PathLike[str], name: str = NAME) -> Iterator[Writer
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    # The lock belongs to the open file: it goes with its process, however that ends.
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise UserError(
-                f"{path.parent}: another annotate run (process {owner}) writes here; "
-                "wait for it, or give each machine its own --shard"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        busy = (
+            f"{path.parent}: another annotate run (process {owner}) writes here; "
+            "wait for it, or give each machine a --shard"
+        )
+        with flock(file.fileno(), busy):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
 
 
 def parse_row(line: bytes) -> Row | None:
-    """The line's object, or None where it is not a whole answer."""
+    """The line's object, or None where it is no completion.
+
+    A text that is a list of parts, as earlier versions kept it, is read as `replies` reads it.
+    """
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError):
+        if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+            return None
+        return row if isinstance(row["text"], str) else row | replies.text_of(row["text"])
+    except (ValueError, KeyError, RecursionError, replies.Unreadable):
         return None
-    usable = isinstance(row, dict) and all(isinstance(row.get(n), str) for n in ("key", "text"))
-    return row if usable else None
 
 
 def _line(row: Row) -> bytes:

@@ -13,16 +13,29 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sbs_jax.metrics import accuracy
+from sbs_jax.teacher import mentions, plain_text
 
 Kind = Literal["labels", "choices", "expression", "text"]
 
 _CHOICE = re.compile(r"^\((\w)\) (.*\S)\s*$", re.MULTILINE)
-_LETTER = re.compile(r"\((\w)\)|(\w)(?:[).:]|$)")
+_LETTERS = re.compile(r"(?:\((\w)\)[\s:*_]*)+")
+_BARE_LETTER = re.compile(r"(\w)(?:[).:]\s*|$)")
 _DECORATION = " \t\r\n\"'`*_$.,;:!"
+_LEAD = re.compile(
+    r"(?:(?:clearly|definitely|obviously|simply|probably|most likely|thus|therefore|indeed|just"
+    r"|exactly|equal to|a total of|the (?:following|correct|right|best)|an?|the|my|option|choice"
+    r"|letter|label|answer|number)\b[\s:*_\"'`$]*)+",
+    re.IGNORECASE,
+)
 _ARITHMETIC = re.compile(r"[-.\d(][\d .+\-*/()]*(?!\w)")
+# Behind a number these make another number of it.
+_CONTINUES = re.compile(
+    r"[.,:'/]\d|[\^²³√{\\]"
+    r"|\s*(?:more|less|fewer|plus|minus|times|divided|multiplied|dozen|hundred|thousand|million"
+    r"|billion|half|halves|thirds?|quarters?|to|of|out|over|and|or|per)\b",
+    re.IGNORECASE,
+)
 _EITHER = re.compile(r"(?:either|both|one of|any of|none of)\b")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_TYPOGRAPHY = {"×": "*", "÷": "/", "−": "-", "–": "-", "\\times": "*", "\\div": "/", "\\cdot": "*"}
 
 
 def choices(text: str) -> dict[str, str]:
@@ -48,88 +61,124 @@ def allowed(kind: Kind, labels: Sequence[str], text: str) -> list[str]:
 def meant(kind: Kind, labels: Sequence[str], text: str, wording: str) -> str | None:
     """The label a wording stands for, in the dataset's own spelling, or None.
 
-    ``Neutral.`` is neutral, ``(d)`` and ``d) bank`` are the choice d, ``3+4`` is ``(3+4)``; what
-    follows the label on its line, or on later lines, does not matter.
+    ``Neutral.`` is neutral, ``option (d)`` and ``d) bank`` are the choice d, ``3+4`` is ``(3+4)``;
+    what follows the label on its line, or on later lines, does not matter. Where a letter and the
+    text behind it name two choices, the text counts (see `contradicts`).
     """
-    line = _first_line(wording)
-    if kind == "expression":
-        return _expression(line)
+    line = first_line(wording)
     if kind == "text":
         return line or None
-    options = allowed(kind, labels, text)
-    return _named(options, line) or (_lettered(choices(text), line) if kind == "choices" else None)
+    for attempt in (line, _LEAD.sub("", line, count=1) if _LEAD.match(line) else ""):
+        if kind == "expression":
+            label = _expression(attempt)
+        else:
+            label = _option(allowed(kind, labels, text), _letters(kind, text), attempt)
+        if label is not None:
+            return label
+    return None
+
+
+def contradicts(kind: Kind, text: str, wording: str) -> bool:
+    """Whether a wording names one choice by its letter and another by its text, or two letters."""
+    options = _letters(kind, text)
+    lead = _LEAD.match(first_line(wording))
+    line = first_line(wording)[lead.end() if lead else 0 :]
+    label = _option(list(options.values()), options, line)
+    if label is None:
+        return False
+    behind = re.match(rf".*?{re.escape(label)}\W*?\((\w)\)", line, re.IGNORECASE)
+    letters = _leading_letters(line) + ([behind[1]] if behind else [])
+    return bool({options.get(letter.casefold()) for letter in letters} - {label, None})
 
 
 def hedges(kind: Kind, labels: Sequence[str], text: str, wording: str) -> bool:
-    """Whether a wording offers one answer or another: ``either (a) pond or (b) lake``."""
-    line = _first_line(wording).casefold()
+    """Whether a wording offers several answers: ``either (a) pond or (b) lake``, ``(a), (b)``."""
+    line = first_line(wording).casefold()
     if kind == "expression":
         return bool(re.search(r"\b(?:and|or)\b", line))
     options = [option.casefold() for option in allowed(kind, labels, text)]
     if not options or _EITHER.match(line):
         return bool(options)
-    first = _named(options, line)
-    rest = line[line.find(first) + len(first) :] if first else line
+    letters = _LETTERS.match(line)
+    rest = line[letters.end() :] if letters else line
+    first = _named(options, rest)
+    if first is None and len(set(_leading_letters(line))) > 1:
+        return True
+    rest = rest[len(first) :] if first else rest
     other = "|".join([r"\(\w\)", *map(re.escape, options)])
-    return bool(re.match(rf"\W*(?:or|and)\W+(?:{other})", rest))
+    return bool(re.match(rf"(?:\W*(?:or|and|/)\W*|\s*,\s*)(?:{other})(?!\w)", rest))
 
 
-def last_meant(kind: Kind, labels: Sequence[str], text: str, completion: str) -> str | None:
-    """The label named last in free text, or None; free ``text`` labels cannot be found so."""
+def stated(kind: Kind, labels: Sequence[str], text: str, completion: str) -> list[str]:
+    """The different labels that a free text states as the answer; none of kind ``text``."""
     if kind == "text":
-        return None
+        return []
     if kind == "expression":
-        found = (_expression(match[0]) for match in _ARITHMETIC.finditer(_plain(completion)))
-        bracketed = [label for label in found if label and any(s in label for s in "+-*/")]
-        return bracketed[-1] if bracketed else None
-    options = {option.casefold(): option for option in allowed(kind, labels, text)}
-    if kind == "choices":
-        options |= {f"({letter})": choice for letter, choice in choices(text).items()}
-    folded = completion.casefold()
-    # Of two that end together the longer is meant: "river bank", not "bank".
-    ends = {(_last_end(folded, wording), len(wording)): wording for wording in options}
-    latest = max(ends, default=(-1, 0))
-    return options[ends[latest]] if latest[0] >= 0 else None
+        return _distinct(completion)
+    wordings = {option: option for option in allowed(kind, labels, text)}
+    wordings |= {f"({letter})": choice for letter, choice in _letters(kind, text).items()}
+    named = mentions.find(wordings, completion)
+    return list(dict.fromkeys(mention.label for mention in named if mention.stated))
 
 
-def _last_end(folded: str, wording: str) -> int:
-    """Where `wording` last ends as whole words, or -1."""
-    edges = rf"(?<!\w){re.escape(wording)}(?!\w)"
-    return max((match.end() for match in re.finditer(edges, folded)), default=-1)
+def _distinct(completion: str) -> list[str]:
+    """The expressions with an operator in a text, one of each value."""
+    plain = plain_text.arithmetic(completion)
+    found: list[str] = []
+    for match in _ARITHMETIC.finditer(plain):
+        label = _expression(plain[match.start() :])
+        if not label or not any(sign in label for sign in "+-*/"):
+            continue
+        if not any(accuracy.is_correct("equation", label, other) for other in found):
+            found.append(label)
+    return found
+
+
+def _letters(kind: Kind, text: str) -> dict[str, str]:
+    return choices(text) if kind == "choices" else {}
+
+
+def _option(options: Sequence[str], lettered: dict[str, str], line: str) -> str | None:
+    """The option that a line begins with: by its text, else by its letter."""
+    letters = _LETTERS.match(line) or _BARE_LETTER.match(line) if lettered else None
+    label = _named(options, line[letters.end() :].lstrip(_DECORATION)) if letters else None
+    label = label or _named(options, line)
+    if label is not None or letters is None:
+        return label
+    named = {lettered.get(letter.casefold()) for letter in _leading_letters(line)}
+    return named.pop() if len(named) == 1 else None
+
+
+def _leading_letters(line: str) -> list[str]:
+    """The letters of choices that a line begins with: ``(a) (b) pond`` -> a, b."""
+    letters = _LETTERS.match(line)
+    if letters:
+        return re.findall(r"\((\w)\)", letters[0])
+    bare = _BARE_LETTER.match(line)
+    return [bare[1]] if bare else []
 
 
 def _named(options: Sequence[str], line: str) -> str | None:
     """The longest option the line begins with, whatever the capitals."""
-    folded = re.sub(r"^\(?\w\) *", "", line).casefold() if line[:3].count(")") else line.casefold()
+    folded = line.casefold()
     fitting = [
         option for option in options if re.match(rf"{re.escape(option.casefold())}(?!\w)", folded)
     ]
     return max(fitting, key=len, default=None)
 
 
-def _lettered(lettered: dict[str, str], line: str) -> str | None:
-    match = _LETTER.match(line)
-    return lettered.get((match[1] or match[2]).casefold()) if match else None
-
-
 def _expression(wording: str) -> str | None:
     """``14 + 9 = 23`` -> ``(14 + 9)``; None unless it begins with arithmetic that has a value."""
-    match = _ARITHMETIC.match(_plain(wording).lstrip())
-    if match is None:
+    plain = plain_text.arithmetic(wording).lstrip()
+    match = _ARITHMETIC.match(plain)
+    if match is None or _CONTINUES.match(plain[match.end() :]):
         return None
-    found = match[0].strip().rstrip(".")
-    label = found if found.startswith("(") and found.endswith(")") else f"({found})"
+    value = match[0].strip().rstrip(".")
+    label = value if value.startswith("(") and value.endswith(")") else f"({value})"
     return label if accuracy.is_correct("equation", label, label) else None
 
 
-def _first_line(wording: str) -> str:
-    """Without quotes, emphasis and final punctuation."""
+def first_line(wording: str) -> str:
+    """Without LaTeX's wrappers, quotes, emphasis and final punctuation."""
     line = next((line for line in wording.splitlines() if line.strip()), "")
-    boxed = re.search(r"\\boxed\{(.*)\}", line)
-    return (boxed[1] if boxed else line).strip(_DECORATION)
-
-
-def _plain(text: str) -> str:
-    for sign, ascii_sign in _TYPOGRAPHY.items():
-        text = text.replace(sign, ascii_sign)
-    return _THOUSANDS.sub("", text)
+    return plain_text.unwrapped(line).strip(_DECORATION)

@@ -10,22 +10,22 @@ In the folder, beside the journal:
 """
 
 import collections
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from sbs_jax.datasets.records import Record, write_jsonl
-from sbs_jax.teacher import answer_parser
+from sbs_jax.teacher import answer_parser, thoughts
 from sbs_jax.teacher.answer_parser import Reading, Strictness
-from sbs_jax.teacher.journal import Journal
+from sbs_jax.teacher.journal import Journal, Row
 from sbs_jax.teacher.prompts import Prompt
+from sbs_jax.teacher.replies import finish_of
 from sbs_jax.teacher.report_card import ReportCard
 from sbs_jax.teacher.requests import answer_key
 from sbs_jax.teacher.voting import Answer, Filters, vote
+from sbs_jax.utils.files import atomic_writer
 
 RATIONALES = "rationales.jsonl"
 PARSE_REPORT = "parse_report.json"
@@ -38,6 +38,29 @@ Inputs = Mapping[str, Callable[[], Iterable[Record]]]
 ShaOf = Callable[[Record], str]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completion:
+    """One line of the journal, as far as it is read."""
+
+    text: str
+    finish_reason: str | None
+    thoughts: str
+    refused: bool
+
+    @classmethod
+    def of(cls, row: Row) -> "Completion":
+        # A model may emit half a surrogate pair, which no UTF-8 file can hold.
+        text = row["text"].encode("utf-8", "replace").decode()
+        apart = row.get("thoughts")
+        aloud, answer = thoughts.split(text)
+        return cls(
+            text=text,
+            finish_reason=finish_of(row.get("finish_reason")),
+            thoughts=apart if isinstance(apart, str) and apart else aloud,
+            refused=bool(row.get("refusal")) and not answer,
+        )
+
+
 @dataclasses.dataclass
 class ParseReport:
     """Counts over all completions read, and a few examples of each outcome but ``exact``.
@@ -45,6 +68,9 @@ class ParseReport:
     Attributes:
         unreadable_lines: lines of the journal that hold no answer (a damaged disk, a torn copy).
         sampled: records with several completions; `identical_samples` of them all the same.
+        thoughts: completions with thoughts, in the text or apart from it.
+        without_rationale: completions with a label and no rationale.
+        contradictions: answers with the letter of one choice and the text of another.
     """
 
     unreadable_lines: int = 0
@@ -53,6 +79,9 @@ class ParseReport:
     completions: int = 0
     sampled: int = 0
     identical_samples: int = 0
+    thoughts: int = 0
+    without_rationale: int = 0
+    contradictions: int = 0
     outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     finish_reasons: collections.Counter[str] = dataclasses.field(
         default_factory=collections.Counter
@@ -60,51 +89,74 @@ class ParseReport:
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     samples: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)
 
-    def count(self, record: Record, text: str, finish_reason: str | None, read: Reading) -> None:
+    def count(self, record: Record, completion: Completion, read: Reading) -> None:
         """Counts one completion."""
         self.completions += 1
         self.outcomes[read.outcome] += 1
-        self.finish_reasons[finish_reason or "unknown"] += 1
+        self.finish_reasons[completion.finish_reason or "unknown"] += 1
+        self.thoughts += bool(completion.thoughts)
+        self.without_rationale += read.found and not read.rationale.strip()
+        self.contradictions += read.contradiction
         if read.outcome != "exact":
             examples = self.samples.setdefault(read.outcome, [])
             if len(examples) < _SAMPLES:
-                examples.append({"id": record.id, "text": text[:_SAMPLE_CHARACTERS]})
+                text = completion.text[:_SAMPLE_CHARACTERS]
+                examples.append({"id": record.id, "text": text})
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "unreadable_lines": self.unreadable_lines,
-            "records": self.records,
-            "unanswered": self.unanswered,
-            "completions": self.completions,
-            "sampled": self.sampled,
-            "identical_samples": self.identical_samples,
-            "outcomes": dict(self.outcomes.most_common()),
-            "finish_reasons": dict(self.finish_reasons.most_common()),
-            "dropped": dict(self.dropped.most_common()),
-            "samples": self.samples,
+        return dataclasses.asdict(self) | {
+            name: dict(getattr(self, name).most_common())
+            for name in ("outcomes", "finish_reasons", "dropped")
         }
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common())
-        lines = [f"{self.completions} completions read: {counts or 'none'}"]
+        lines = [f"{self.completions} completions read: {_counts(self.outcomes) or 'none'}"]
+        if self.thoughts:
+            lines.append(f"{self.thoughts} completions hold thoughts, which are left out")
+        if self.without_rationale:
+            lines.append(f"{self.without_rationale} answers have a label and no rationale")
+        if self.contradictions:
+            lines.append(
+                f"{self.contradictions} answers name the letter of one choice and the text of "
+                "another; the text counts"
+            )
         if self.dropped:
-            counts = ", ".join(f"{name} {count}" for name, count in self.dropped.most_common())
-            lines.append(f"left out by filters: {counts}")
+            lines.append(f"left out by filters: {_counts(self.dropped)}")
         if self.unreadable_lines:
             lines.append(f"warning: {self.unreadable_lines} unreadable journal lines were skipped")
         if self.unanswered:
             lines.append(f"{self.unanswered} of {self.records} records have no answer yet")
+        return "\n".join(lines + self._warnings())
+
+    def _warnings(self) -> list[str]:
+        lines = []
         if self.identical_samples and self.identical_samples == self.sampled:
             lines.append(
                 "warning: the samples of every record are identical: the server seems to ignore "
                 "temperature, so their agreement means nothing"
             )
-        return "\n".join(lines)
+        lost = sum(self.outcomes[name] for name in answer_parser.UNREAD)
+        if lost * 2 > self.completions:
+            advice = "look at the samples in parse_report.json"
+            if self.outcomes["cut_off"] * 2 > lost:
+                advice = "most are cut off: raise --max_tokens"
+            lines.append(
+                f"warning: {lost} of {self.completions} completions hold no answer; {advice}"
+            )
+        return lines
+
+
+def _counts(counter: collections.Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common())
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Reads a journal's answers to records."""
+    """Reads a journal's answers to records.
+
+    Attributes:
+        sha_of: the key of a record's request, without the number of the sample.
+    """
 
     prompt: Prompt
     journal: Journal
@@ -117,11 +169,9 @@ class Reader:
         for record in records:
             completions = list(self._completions(record))
             readings = []
-            for text, finish_reason in completions:
-                reading = answer_parser.read(
-                    self.prompt, record, text, finish_reason, self.strictness
-                )
-                report.count(record, text, finish_reason, reading)
+            for completion in completions:
+                reading = self._read(record, completion)
+                report.count(record, completion, reading)
                 readings.append(reading)
             report.records += 1
             report.unanswered += not completions
@@ -129,15 +179,20 @@ class Reader:
             report.identical_samples += len(completions) > 1 and len(set(completions)) == 1
             yield vote(self.prompt.metric, record, readings)
 
-    def _completions(self, record: Record) -> Iterator[tuple[str, str | None]]:
-        """(Text, finish reason) of every sample in the journal."""
+    def _read(self, record: Record, completion: Completion) -> Reading:
+        if completion.refused:
+            return answer_parser.refused()
+        return answer_parser.read(
+            self.prompt, record, completion.text, completion.finish_reason, self.strictness
+        )
+
+    def _completions(self, record: Record) -> Iterator[Completion]:
+        """Every sample in the journal."""
         sha = self.sha_of(record)
         for sample in range(self.n):
             row = self.journal.get(answer_key(sha, sample))
             if row is not None:
-                # A model may emit half a surrogate pair, which no UTF-8 file can hold.
-                text = row["text"].encode("utf-8", "replace").decode()
-                yield text, row.get("finish_reason")
+                yield Completion.of(row)
 
 
 def write(
@@ -145,7 +200,7 @@ def write(
 ) -> tuple[ParseReport, dict[str, ReportCard]]:
     """Writes all output files, each whole or not at all; returns what they report, per split."""
     report, cards = ParseReport(reader.journal.unreadable), {}
-    with _replacing(folder / RATIONALES) as rationales:
+    with atomic_writer(folder / RATIONALES) as rationales:
         for split, records in inputs.items():
             cards[split] = card = ReportCard(reader.prompt)
             answered = filters.apply(reader.prompt, reader.answers(records(), report))
@@ -175,18 +230,6 @@ def _annotated(
 
 
 def _write_json(path: Path, value: Any) -> None:
-    with _replacing(path) as file:
+    with atomic_writer(path) as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes its name only when it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

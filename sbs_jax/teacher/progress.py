@@ -1,10 +1,10 @@
 """What a person who waits wants to know: done, failed, tokens, money, time left."""
 
 import dataclasses
-import math
-import sys
-import time
 from collections.abc import Mapping
+
+from sbs_jax.teacher.usage import Usage
+from sbs_jax.utils import console
 
 _MILLION = 1_000_000
 
@@ -29,50 +29,52 @@ def money(cost: float | None) -> str:
 
 
 class Progress:
-    """Counts of one run, and a line about them to stderr every `period` seconds."""
+    """Counts of one run, and a line about them to stderr every `period` seconds.
+
+    Attributes:
+        total: questions to ask; `done`, `failed` and `too_long` of them are settled.
+    """
 
     def __init__(self, total: int, prices: Prices, period: float = 10.0) -> None:
         self.total = total
         self.done = self.failed = self.too_long = 0
-        self.calls = self.prompt_tokens = self.completion_tokens = 0
+        self.prompt_tokens = self.completion_tokens = 0
+        self._estimated = False
         self._prices = prices
-        self._period = period
-        self._began = self._said = time.monotonic()
+        self._clock = console.Progress("annotate", total, period=period)
 
     @property
     def cost(self) -> float | None:
+        """What this run has cost so far."""
         return self._prices.cost(self.prompt_tokens, self.completion_tokens)
 
-    def called(self, usage: Mapping[str, int]) -> None:
+    def called(self, usage: Usage) -> None:
         """One call was answered."""
-        self.calls += 1
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        self._estimated = self._estimated or usage.estimated
+
+    def lost(self, usage: Mapping[str, int]) -> None:
+        """A call was paid for and its answer cannot be used."""
         self.prompt_tokens += usage.get("prompt_tokens", 0)
         self.completion_tokens += usage.get("completion_tokens", 0)
 
     def tick(self) -> None:
         """Prints the line when it is due."""
-        now = time.monotonic()
-        if now - self._said >= self._period:
-            self._said = now
-            print(self.line(), file=sys.stderr, flush=True)
+        if self._clock.due():
+            console.say(self.line())
 
     def line(self) -> str:
+        """Counts, tokens, cost, pace and the time left."""
         if not self.total:
             return "nothing to ask: the journal has every answer"
-        elapsed = time.monotonic() - self._began
         settled = self.done + self.failed + self.too_long
-        rate = settled / elapsed if elapsed > 0 else 0.0
-        left = (self.total - settled) / rate if rate else math.inf
-        tokens = f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens"
+        rate = settled / max(self._clock.elapsed(), 1e-9)
+        eta = self._clock.eta(float(settled))
+        about = "about " if self._estimated else ""
+        cost = money(self.cost) if self.cost is None else about + money(self.cost)
         return (
             f"{self.done}/{self.total} done  {self.failed} failed  {self.too_long} too long  "
-            f"{tokens}  {money(self.cost)}  {rate:.1f}/s  ETA {_clock(left)}"
+            f"{about}{self.prompt_tokens:,} + {self.completion_tokens:,} tokens  {cost}  "
+            f"{rate:.1f}/s  ETA {'?' if eta is None else console.duration(eta)}"
         )
-
-
-def _clock(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, seconds = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

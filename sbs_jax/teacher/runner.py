@@ -15,14 +15,16 @@ import contextlib
 import dataclasses
 import datetime
 import signal
-import sys
 from collections.abc import Iterable, Iterator
 
-from sbs_jax.teacher.client import Client, Failed, Reply, Stop, TooLong
+from sbs_jax.teacher import usage
+from sbs_jax.teacher.client import Client, Failed, Stop, TooLong
 from sbs_jax.teacher.journal import Journal, Row, Writer
 from sbs_jax.teacher.progress import Progress
 from sbs_jax.teacher.rate_limit import PerMinute
+from sbs_jax.teacher.replies import Choice, Reply
 from sbs_jax.teacher.requests import Request
+from sbs_jax.utils import console
 
 MOST_FAILURES = 10
 
@@ -70,7 +72,8 @@ class Asker:
         self._calls = PerMinute(requests_per_minute)
         self._tokens = PerMinute(tokens_per_minute)
         self._outcome = Outcome()
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self._ran_out_in_a_row = 0
+        self._told_of_bound = False
         self._stopping = False
 
     async def run(self, requests: Iterable[Request]) -> Outcome:
@@ -107,8 +110,10 @@ class Asker:
                     return
                 reply = await self._call(request, len(samples))
                 self._journal.add(journal_rows(request, samples, reply))
-                progress.called(reply.usage)
-                self._failures_in_a_row = 0
+                progress.called(usage.of(reply, request))
+                if missing(self._journal, request, self._n) == samples:
+                    raise Failed("its answer cannot be kept in the journal")
+                self._judge(request, reply)
             progress.done += 1
         except TooLong as error:
             outcome.too_long[request.id] = str(error)
@@ -118,9 +123,25 @@ class Asker:
         except Failed as error:
             outcome.failures[request.id] = str(error)
             progress.failed += 1
+            progress.lost(error.usage)
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= MOST_FAILURES:
                 self._stop(f"{MOST_FAILURES} calls failed in a row, the last with: {error}")
+
+    def _judge(self, request: Request, reply: Reply) -> None:
+        """Ends a run whose answers are all cut off before they begin; tells of broken bounds."""
+        beyond = "" if self._told_of_bound else usage.beyond_bound(reply, request)
+        if beyond:
+            self._told_of_bound = True
+            console.say(beyond)
+        ran_out = all(choice.ran_out for choice in reply.choices)
+        self._ran_out_in_a_row = self._ran_out_in_a_row + 1 if ran_out else 0
+        self._failures_in_a_row = 0
+        if self._ran_out_in_a_row >= MOST_FAILURES:
+            self._stop(
+                f"{MOST_FAILURES} answers in a row were cut off before they began: the tokens went "
+                "into the model's thoughts; raise --max_tokens"
+            )
 
     async def _call(self, request: Request, n: int) -> Reply:
         # The budget is an upper bound: what the completion did not use is given back.
@@ -147,11 +168,7 @@ class Asker:
                     task.cancel()
                 return
             self._stopping = self._outcome.interrupted = True
-            print(
-                "stopping: waiting for the calls in flight (interrupt again to drop them)",
-                file=sys.stderr,
-                flush=True,
-            )
+            console.say("stopping: waiting for the calls in flight (interrupt again to drop them)")
 
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
@@ -170,25 +187,28 @@ class Asker:
 def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row]:
     """The journal's lines for a reply; choices beyond those asked for are left out."""
     # The messages are rebuilt from settings.json and the input; their hash proves which they were.
-    params = {k: v for k, v in request.body.items() if k not in ("model", "messages", "prompt")}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return [
-        {
-            "key": request.key(sample),
-            "id": request.id,
-            "sample": sample,
-            "prompt_sha": request.prompt_sha,
-            "model": request.body["model"],
-            "model_answered": reply.model,
-            "params": params,
-            "text": text,
-            "finish_reason": finish_reason,
-            "usage": dict(reply.usage) if first else {},
-            "response_id": reply.response_id,
-            "attempts": reply.attempts,
-            "time": now,
-        }
-        for first, sample, (text, finish_reason) in zip(
-            [True] + [False] * len(samples), samples, reply.choices, strict=False
-        )
-    ]
+    sent = request.body if reply.sent is None else reply.sent
+    tokens = usage.of(reply, request)
+    common = {
+        "prompt_sha": request.prompt_sha,
+        "model": request.body["model"],
+        "model_answered": reply.model,
+        "params": {k: v for k, v in sent.items() if k not in ("model", "messages", "prompt")},
+        "response_id": reply.response_id,
+        "attempts": reply.attempts,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    if tokens.estimated:
+        common["usage_estimated"] = True
+    rows = []
+    for sample, choice in zip(samples, reply.choices, strict=False):
+        counts = {} if rows else tokens.to_json()
+        row = {"key": request.key(sample), "id": request.id, "sample": sample, **common}
+        rows.append(row | _completion(choice) | {"usage": counts})
+    return rows
+
+
+def _completion(choice: Choice) -> Row:
+    row = {"text": choice.text, "finish_reason": choice.finish_reason}
+    apart = {"thoughts": choice.thoughts, "refusal": choice.refusal}
+    return row | {name: text for name, text in apart.items() if text}

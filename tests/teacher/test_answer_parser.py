@@ -53,7 +53,7 @@ CASES = [
     ("cqa", CQA, '```json\n{"Explanation": "R.", "Label": "(d)"}\n```', "R.", "sea", "json"),
     ("svamp", SUM, '{"rationale": "R.", "answer": 7}', "R.", "(7)", "json"),
     # only a label
-    ("esnli", NLI, "neutral", "neutral", "neutral", "last_label"),
+    ("esnli", NLI, "neutral", "", "neutral", "last_label"),
     ("cqa", CQA, "Not a bank but the sea!", "Not a bank but the sea!", "sea", "last_label"),
     ("cqa", CQA, "A river bank.", "A river bank.", "river bank", "last_label"),
     ("svamp", SUM, "That makes 3 + 4.", "That makes 3 + 4.", "(3 + 4)", "last_label"),
@@ -73,6 +73,128 @@ CASES = [
 ]
 
 
+# More forms of an answer: (dataset, record, text) -> (label, outcome).
+FORMS = [
+    # LaTeX and numbers
+    *[
+        ("svamp", SUM, f"R. The answer is {wording}.", label, outcome)
+        for wording, label, outcome in [
+            ("$9{,}500$", "(9500)", "phrase"),
+            ("$9\\,500$", "(9500)", "phrase"),
+            ("9\u202f500", "(9500)", "phrase"),
+            ("9'500", "(9500)", "phrase"),
+            ("1,234,567.5", "(1234567.5)", "phrase"),
+            ("\\boxed{8,000}", "(8000)", "phrase"),
+            ("\\( 14 + 9 \\)", "(14 + 9)", "phrase"),
+            ("\\frac{14}{2}", "((14) / (2))", "phrase"),
+            ("\\text{23 apples}", "(23)", "phrase"),
+            ("14 plus 9", "(14 + 9)", "phrase"),
+            ("12 x 3", "(12 * 3)", "phrase"),
+            ("\\$18", "(18)", "phrase"),
+            ("**23** passengers in all", "(23)", "phrase"),
+            ("exactly 7", "(7)", "phrase"),
+            ("1.200,50", "", "outside"),
+            ("3,5", "", "outside"),
+            ("7:30", "", "outside"),
+            ("10^3", "", "outside"),
+            ("5 million", "", "outside"),
+            ("14 more than 9", "", "outside"),
+            ("half of 20", "", "outside"),
+        ]
+    ],
+    ("svamp", SUM, "R.\n#### 42", "(42)", "phrase"),
+    ("svamp", SUM, "We get $\\boxed{42}$.", "(42)", "phrase"),
+    ("svamp", SUM, "First 3 + 4 = 7, then 7 * 2 = 14.", "", "several"),
+    # choices
+    ("cqa", CQA, "X. The answer is option (d).", "sea", "phrase"),
+    ("cqa", CQA, "X. The answer is clearly the sea.", "sea", "phrase"),
+    ("cqa", CQA, "X. The answer is $\\boxed{\\text{(d)}}$.", "sea", "phrase"),
+    ("cqa", CQA, "X. \\boxed{D}", "sea", "phrase"),
+    ("cqa", CQA, "X. <answer>(d)</answer>", "sea", "phrase"),
+    ("cqa", CQA, "X. So the answer is (a) (b).", "", "several"),
+    ("cqa", CQA, "X. So the answer is (a) bank, (d) sea.", "", "several"),
+    ("cqa", CQA, "X. So the answer is not (a).", "", "outside"),
+    # stated, rejected, compared
+    ("cqa", CQA, "(d) sea is right, while (b) river bank is a distractor.", "sea", "last_label"),
+    ("cqa", CQA, "It is (d). The others, such as (c) mill, do not fit.", "sea", "last_label"),
+    ("cqa", CQA, "I choose (d) sea rather than (c) mill.", "sea", "last_label"),
+    ("cqa", CQA, "It cannot be (a), (b) or (c). Only (d) is left.", "sea", "last_label"),
+    ("cqa", CQA, "(d) wins over (b).", "sea", "last_label"),
+    ("cqa", CQA, "(a) is correct because (b) is dry.", "", "several"),
+    ("cqa", CQA, "(c) mill", "Mill", "last_label"),
+    ("cqa", CQA, "It is not (d) sea.", "", "no_answer"),
+    ("cqa", CQA, "Could it be (d)? No.", "", "no_answer"),
+    ("esnli", NLI, "Neutral, because we cannot call it a contradiction.", "neutral", "last_label"),
+    ("esnli", NLI, "This is not entailment.", "", "no_answer"),
+    ("esnli", NLI, "Entailment is ruled out.", "", "no_answer"),
+    ("esnli", NLI, "Neutral rather than entailment.", "neutral", "last_label"),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "text", "label", "outcome"), FORMS)
+def test_forms(name, record, text, label, outcome):
+    read = answer_parser.read(PROMPTS[name], record, text)
+    assert (read.label, read.outcome) == (label, outcome)
+
+
+# The first complete answer sentence ends the reading: (dataset, record, text, finish reason).
+REPEATED = [
+    ("svamp", SUM, "R. " + "The answer is (3 + 4). " * 3 + "The answer is (3 +", "length"),
+    ("svamp", SUM, "R. The answer is (3 + 4). The answer is (4 + 3).", "stop"),
+    ("svamp", SUM, "R. The answer is (3 + 4).\n\nA farmer has 3 cows and", "length"),
+    ("cqa", CQA, "R. " + "So the answer is (d) sea. " * 6, "stop"),
+    ("cqa", CQA, "R. So the answer is (d) sea. So the answer is (d) s", "length"),
+    ("esnli", NLI, "R.\nAnswer: neutral\nAnswer: neutral\nAnswer: neu", "length"),
+    ("anli1", NLI, "R. So the answer is neutral. So the answer is neutral.", "stop"),
+    ("demo", NLI, "R. So the answer is yes. So the answer is yes.", "stop"),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "text", "finish"), REPEATED)
+def test_repeats_are_ignored(name, record, text, finish):
+    read = answer_parser.read(PROMPTS[name], record, text, finish)
+    assert (read.rationale, read.outcome) == ("R.", "exact")
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_repeats_must_agree(finish):
+    text = "R. So the answer is (d) sea. So the answer is (a) bank. So"
+    assert answer_parser.read(PROMPTS["cqa"], CQA, text, finish).outcome == "several"
+
+
+CUT = [
+    ("svamp", SUM, "R. The answer is (3 + 4"),
+    ("svamp", SUM, "R. The answer is 12"),  # perhaps of 1200
+    ("cqa", CQA, "R. So the answer is (d"),
+    ("cqa", CQA, "R. It is the sea"),
+    ("anli1", NLI, "R. So the answer is contra"),
+    ("demo", NLI, "R. So the answer is no"),  # perhaps of "not sure"
+]
+
+
+@pytest.mark.parametrize(("name", "record", "text"), CUT)
+def test_an_incomplete_sentence_is_cut_off(name, record, text):
+    assert answer_parser.read(PROMPTS[name], record, text, "length").outcome == "cut_off"
+
+
+CONTRADICTIONS = [
+    ("R. So the answer is (a) sea.", "sea", True),
+    ("R. So the answer is (d) sea (a).", "sea", True),
+    ("(a) sea", "sea", True),
+    ("R. The answer is (a): sea", "sea", True),
+    ("R. So the answer is (d) sea.", "sea", False),
+    ("R. So the answer is (d).", "sea", False),
+    ("R. So the answer is sea.", "sea", False),
+    ("(d) sea", "sea", False),
+]
+
+
+@pytest.mark.parametrize(("text", "label", "contradiction"), CONTRADICTIONS)
+def test_the_text_counts_where_letter_and_text_contradict(text, label, contradiction):
+    read = answer_parser.read(PROMPTS["cqa"], CQA, text)
+    assert (read.label, read.contradiction) == (label, contradiction)
+
+
 @pytest.mark.parametrize(("name", "record", "text", "rationale", "label", "outcome"), CASES)
 def test_readings(name, record, text, rationale, label, outcome):
     read = answer_parser.read(PROMPTS[name], record, text)
@@ -80,7 +202,7 @@ def test_readings(name, record, text, rationale, label, outcome):
 
 
 def test_every_outcome_has_a_case():
-    outcomes = {case[-1] for case in CASES} | {"cut_off"}
+    outcomes = {case[-1] for case in CASES} | {"cut_off", "refused"}
     assert outcomes == {*answer_parser.READ, *answer_parser.UNREAD}
 
 
@@ -186,5 +308,5 @@ def test_tolerant_readings_of_the_release(release_dir):
         right += read.label == record.label
         if read.outcome == "exact":
             assert (read.rationale, read.label) == completions.PARSERS["cqa"](text)
-    assert outcomes == {"exact": 1175, "several": 24, "spelling": 16, "phrase": 6}
+    assert outcomes == {"exact": 1175, "several": 25, "spelling": 15, "phrase": 6}
     assert right == 959  # 943 with the original's parser

@@ -1,6 +1,7 @@
 """One call: what is sent, what comes back, and what its failures mean."""
 
 import asyncio
+import json
 import logging
 import time
 
@@ -10,6 +11,7 @@ from helpers.stub_server import Raw, StubServer, error, serving
 from sbs_jax.errors import UserError
 from sbs_jax.teacher import rate_limit
 from sbs_jax.teacher.client import Client, Failed, Stop, TooLong
+from sbs_jax.teacher.replies import Choice
 
 pytest.importorskip("openai")
 
@@ -44,7 +46,7 @@ def complete(stub, body=CHAT, n=1, calls=1, **options):
 )
 def test_both_apis(stub, body, path):
     (reply,) = complete(stub, body)
-    assert reply.choices == (("answer 0", "stop"),)
+    assert reply.choices == (Choice("answer 0"),)
     assert (reply.model, reply.response_id, reply.attempts) == ("m-answered", "stub-1", 1)
     assert reply.usage == {"prompt_tokens": 2, "completion_tokens": 10}
     assert (stub.calls[0].path, stub.calls[0].body) == (path, body)
@@ -52,7 +54,7 @@ def test_both_apis(stub, body, path):
 
 def test_n_samples(stub):
     (reply,) = complete(stub, n=3)
-    assert [text for text, _ in reply.choices] == ["answer 0", "answer 1", "answer 2"]
+    assert [choice.text for choice in reply.choices] == ["answer 0", "answer 1", "answer 2"]
     assert stub.calls[0].body["n"] == 3
 
 
@@ -97,17 +99,19 @@ def test_retries_end(stub):
 def test_a_body_that_is_no_completion_is_asked_again(stub, body):
     stub.script = scripted(Raw(200, body))
     (reply,) = complete(stub)
-    assert reply.choices == (("yes", "stop"),) and reply.attempts == 2
+    assert reply.choices == (Choice("yes"),) and reply.attempts == 2
     stub.script = lambda call, sample: Raw(200, body)
     with pytest.raises(Failed, match="the server's answer "):
         complete(stub)
 
 
 def test_a_refusal_is_an_empty_answer(stub):
-    body = b'{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}'
+    body = (
+        b'{"choices": [{"message": {"content": null, "refusal": "No."}, "finish_reason": "stop"}]}'
+    )
     stub.script = lambda call, sample: Raw(200, body)
     (reply,) = complete(stub)
-    assert reply.choices == (("", "content_filter"),)
+    assert reply.choices == (Choice("", "stop", refusal="No."),)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,8 @@ def test_a_prompt_that_is_too_long_is_told_apart(stub, response):
         (error(403, "not yours"), "the server refuses the key: 403 not yours"),
         (error(404, "no model m"), "no such model or address: 404 no model m"),
         (error(429, "pay", "insufficient_quota"), "the quota is spent: 429 pay"),
+        (error(402, "Insufficient Balance"), "the quota is spent: 402 Insufficient Balance"),
+        (error(400, "unknown model m"), "no such model or address: 400 unknown model m"),
     ],
 )
 def test_what_no_retry_can_heal_stops_at_once(stub, response, message):
@@ -163,6 +169,106 @@ def test_text_that_is_no_unicode_fails_alone(stub):
     with pytest.raises(Failed):
         complete(stub, CHAT | {"messages": [{"role": "user", "content": "half \ud800"}]})
     assert stub.calls == []
+
+
+def choice(text, finish="stop", **more):
+    message = {"role": "assistant", "content": text}
+    return {"index": 0, "finish_reason": finish, "message": message} | more
+
+
+def body(*choices, **more):
+    return Raw(200, json.dumps({"id": "r", "choices": list(choices), **more}).encode())
+
+
+NO_ANSWERS = [
+    body(choice(None)),
+    body(choice("It cannot be (c)", "error")),
+    body(choice("half", "content_filter")),
+    body(choice(7)),
+    body(choice("half", error={"code": 502, "message": "lost upstream"})),
+    Raw(200, b'{"choices": null, "error": {"message": "busy", "code": 503}}'),
+    Raw(200, b'data: {"error": {"message": "busy", "code": 503}}\n\n'),
+]
+
+
+@pytest.mark.parametrize("response", NO_ANSWERS)
+def test_what_is_no_answer_is_asked_again_and_then_fails(stub, response):
+    stub.script = scripted(response)
+    (reply,) = complete(stub)
+    assert reply.choices == (Choice("yes"),) and len(stub.calls) == 2
+    stub.script = lambda call, sample: response
+    with pytest.raises(Failed):
+        complete(stub)
+    assert len(stub.calls) == 4  # one retry was allowed
+
+
+def test_an_empty_choice_among_good_ones_is_left_out(stub):
+    stub.script = scripted(body(choice("a"), choice(None), choice("b", {"type": "stop"})))
+    (reply,) = complete(stub, n=3)
+    assert [answer.text for answer in reply.choices] == ["a", "b"]
+
+
+def test_a_failure_counts_the_tokens_that_were_paid(stub):
+    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    stub.script = lambda call, sample: body(choice(None), usage=usage)
+    with pytest.raises(Failed) as raised:
+        complete(stub)
+    assert raised.value.usage == {"prompt_tokens": 14, "completion_tokens": 6}
+
+
+REASONS = [
+    Raw(400, b'{"detail": "the reason"}'),
+    Raw(400, b'{"error": "the reason"}'),
+    Raw(400, b'[{"error": {"message": "the reason"}}]'),
+    Raw(400, b"the reason"),
+    Raw(418, b'{"message": "the reason"}'),
+    Raw(200, b'{"error": {"message": "Failure", "metadata": {"raw": "the reason"}}}'),
+    Raw(200, b'{"error": "the reason"}'),
+]
+
+
+@pytest.mark.parametrize("response", REASONS)
+def test_the_servers_own_words_reach_the_user(stub, response):
+    stub.script = lambda call, sample: response
+    with pytest.raises(Failed, match="the reason"):
+        complete(stub, max_retries=0)
+
+
+def test_a_pause_inside_a_200_is_kept(stub):
+    inside = b'{"error": {"code": 429, "message": "x", "details": [{"retryDelay": "0.3s"}]}}'
+    stub.script = scripted(Raw(200, inside))
+    began = time.monotonic()
+    complete(stub)
+    assert time.monotonic() - began >= 0.3
+
+
+def refusing(*names):
+    def script(call, sample):
+        for name in names:
+            if name in call.body:
+                refusal = {"message": f"Unsupported parameter: '{name}'", "param": name}
+                return Raw(400, json.dumps({"error": refusal}).encode())
+        return "yes"
+
+    return script
+
+
+def test_refused_defaults_are_learned_once(stub, capsys):
+    stub.script = refusing("max_tokens", "temperature", "stop")
+    asked = CHAT | {"temperature": 0.0, "stop": ["Q:"]}
+    first, second = complete(stub, asked, calls=2)
+    assert first.choices == second.choices == (Choice("yes"),)
+    assert len(stub.calls) == 3 + 2  # three refusals, two answers
+    assert stub.calls[-1].body.keys() == {"model", "messages", "max_completion_tokens", "top_k"}
+    assert first.sent == stub.calls[-1].body
+    assert capsys.readouterr().err.count("the model refuses") == 3
+
+
+def test_a_refused_field_of_the_user_stops_at_once(stub):
+    stub.script = refusing("top_k")
+    with pytest.raises(Stop, match=r"--request_json sends top_k.*\{\"top_k\": null\}"):
+        complete(stub, fixed_fields={"top_k": 3})
+    assert len(stub.calls) == 1
 
 
 SECRET = "sk-very-secret-0123456789"

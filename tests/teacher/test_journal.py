@@ -161,3 +161,30 @@ def test_settings_are_claimed_once(tmp_path):
     )
     assert json.loads((tmp_path / folder_settings.NAME).read_text()) == settings
     assert os.listdir(tmp_path) == [folder_settings.NAME]
+
+
+OLD_LINES = [
+    ({"text": [{"type": "text", "text": "a"}], "finish_reason": "stop"}, "a"),  # content as parts
+    ({"text": "a", "finish_reason": {"type": "stop"}}, "a"),
+    ({"text": "a", "finish_reason": None}, "a"),
+    ({"text": "", "finish_reason": "length"}, ""),
+    ({"text": "", "finish_reason": "stop"}, None),
+    ({"text": " \n", "finish_reason": None}, None),
+    ({"text": "half", "finish_reason": "error"}, None),
+    ({"text": "half", "finish_reason": "content_filter"}, None),
+    ({"text": 7, "finish_reason": "stop"}, None),
+]
+
+
+@pytest.mark.parametrize(("line", "text"), OLD_LINES)
+def test_lines_of_earlier_versions(tmp_path, line, text):
+    row = {"key": "k-0", "params": {}} | line
+    (tmp_path / "journal.jsonl").write_text(json.dumps(row) + "\n")
+    with journal.Journal(tmp_path) as lines:
+        assert ("k-0" in lines) == (text is not None)
+        assert text is None or lines.get("k-0")["text"] == text
+    imported = {name: value for name, value in row.items() if name != "params"}
+    if isinstance(line["text"], str):  # an imported completion stays what it is
+        (tmp_path / "journal.jsonl").write_text(json.dumps(imported) + "\n")
+        with journal.Journal(tmp_path) as lines:
+            assert "k-0" in lines

@@ -1,0 +1,115 @@
+"""Which fields of a request a server takes, learned from its refusals.
+
+Models differ: some refuse ``max_tokens``, some any temperature, some a stop string or a system
+line. A refusal of this kind would meet every question alike, so it is learned once per run: where
+the field is a default of ours the request is changed and the user is told, else the run stops and
+names the flag that sends the field.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sbs_jax.teacher import server_errors
+
+# Field -> what takes its place; None drops it.
+_SUBSTITUTES: dict[str, str | None] = {
+    "max_tokens": "max_completion_tokens",
+    "max_completion_tokens": "max_tokens",
+    "temperature": None,
+    "stop": None,
+    "logprobs": None,
+    "top_logprobs": None,
+}
+_FLAGS = {"model": "--model", "temperature": "--temperature", "n": "--n"}
+_FLAGS |= {"max_tokens": "--max_tokens", "messages": "--api", "prompt": "--api"}
+_NO_SYSTEM = re.compile(
+    r"system\W{0,3} ?(?:role|message|prompt|instruction)s?\b.{0,60}(?:not|un)\W?(?:support|allow)"
+    r"|(?:not|n't|un)\W?support\w*.{0,60}\bsystem\b|developer instruction is not enabled",
+    re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass
+class RequestFields:
+    """The fields that one server refuses.
+
+    Attributes:
+        fixed: fields that the user set, each with its value; they are never changed.
+        tell: receives one line for every change.
+    """
+
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tell: Callable[[str], None] = print
+    _changes: dict[str, str | None] = dataclasses.field(default_factory=dict)
+    _without_system: bool = False
+
+    def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The request as this server takes it."""
+        request = dict(body)
+        for name, substitute in self._changes.items():
+            if name in request:
+                value = request.pop(name)
+                if substitute:
+                    request.setdefault(substitute, value)
+        if self._without_system and isinstance(request.get("messages"), list):
+            request["messages"] = _in_one_message(request["messages"])
+        return request
+
+    def learn(self, body: Any, request: Mapping[str, Any]) -> bool:
+        """Takes in a refusal of `request`; whether the next request will differ from it."""
+        text = server_errors.words(body)
+        if _NO_SYSTEM.search(text) and _has_system(request.get("messages")):
+            self._without_system = True
+            self.tell(f"the model takes no system line, it goes into the question ({text})")
+            return True
+        for name in server_errors.named_fields(body, request):
+            if self._may_change(name):
+                self._change(name, request, text)
+                return True
+        return False
+
+    def _may_change(self, name: str) -> bool:
+        if name not in _SUBSTITUTES or name in self._changes:
+            return False
+        substitute = _SUBSTITUTES[name]
+        if substitute in self._changes:
+            return False  # refused already: nothing can bound the answer
+        return bool(substitute) or name not in self.fixed
+
+    def _change(self, name: str, request: Mapping[str, Any], text: str) -> None:
+        substitute = _SUBSTITUTES[name]
+        self._changes[name] = substitute
+        instead = f"it is sent as {substitute}" if substitute else "it is left out"
+        self.tell(f"the model refuses {name}={request[name]!r}, {instead} ({text})")
+
+    def advice(self, body: Any, request: Mapping[str, Any]) -> str:
+        """What to change where a refusal names fields that cannot be left out; "" for others."""
+        named = server_errors.named_fields(body, request)
+        named = [name for name in named if name not in ("messages", "prompt")]
+        if not named:
+            return ""
+        sources = {substitute: name for name, substitute in self._changes.items() if substitute}
+        named = [sources.get(name, name) for name in named]
+        flags = ", ".join(self._flag(name) for name in named)
+        without = dict(self.fixed) | dict.fromkeys(
+            name for name in named if name not in ("model", "n")
+        )
+        return f"{flags}; change it, or try --request_json='{json.dumps(without)}'"
+
+    def _flag(self, name: str) -> str:
+        flag = "--request_json" if name in self.fixed else _FLAGS.get(name, "--request_json")
+        return f"{flag} sends {name}"
+
+
+def _has_system(messages: Any) -> bool:
+    return isinstance(messages, list) and any(m.get("role") == "system" for m in messages)
+
+
+def _in_one_message(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The system line put before the user's text."""
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    rest = [m for m in messages if m["role"] != "system"]
+    return [rest[0] | {"content": f"{system}\n\n{rest[0]['content']}"}, *rest[1:]]

@@ -1,0 +1,218 @@
+"""The server's own words in an error of any shape, and what kind of failure they tell of.
+
+OpenAI writes ``{"error": {"message", "code", "param"}}``; others write the text itself under
+``error``, ``detail`` (FastAPI, also as a list of objects with ``loc`` and ``msg``) or ``message``,
+wrap all of it in a list (Gemini), or hide the cause in ``metadata.raw`` (OpenRouter).
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+Kind = Literal["key", "spent", "model", "too_long", "filtered", "request", "busy", "other"]
+
+_MOST_CHARACTERS = 300
+_KEYS = ("message", "msg", "error", "errors", "detail", "details", "error_description", "reason")
+_KEYS += ("title", "description", "metadata", "raw", "text")
+
+_SPENT = (
+    "insufficient_quota",
+    "insufficient quota",
+    "insufficient balance",
+    "insufficient_balance",
+    "insufficient credit",
+    "insufficient funds",
+    "not enough credit",
+    "credit balance is too low",
+    "credits exhausted",
+    "out of credit",
+    "exceeded your current quota",
+    "exceeded_current_quota",
+    "billing_hard_limit",
+    "billing hard limit",
+    "payment required",
+    "arrearage",
+)
+# A quota by the minute comes back by itself.
+_PASSING = ("retrydelay", "retry_delay", "perminute", "per minute", "per_minute", "persecond")
+_TOO_LONG = (
+    "context_length",
+    "context length",
+    "context window",
+    "context size",
+    "context_size",
+    "maximum context",
+    "max_model_len",
+    "too long",
+    "too large for",
+    "too many tokens",
+    "exceeds the model",
+    "string_above_max_length",
+    "input token count",
+    "reduce the length",
+    "longer than the",
+)
+_FILTERED = (
+    "content_filter",
+    "content filter",
+    "content_policy",
+    "content policy",
+    "content management policy",
+    "moderation",
+    "flagged",
+    "responsibleai",
+    "data_inspection_failed",
+    "safety",
+)
+_NO_MODEL = re.compile(
+    r"model_not_found|invalid_model|unknown model|no such model|pinned"
+    r"|model\b.{0,120}\b(?:does not exist|not found|is not available|is not loaded|is not served)"
+    r"|(?:invalid|unsupported) model\b",
+    re.IGNORECASE,
+)
+_REFUSES = re.compile(
+    r"unsupported|not support|not allowed|not permitted|unexpected|unknown|unrecogni[sz]ed|invalid"
+    r"|extra (?:inputs|fields)|not implemented|must be|should be|cannot be|deprecated|use '",
+    re.IGNORECASE,
+)
+# Words of English as well as fields: they count only where the server quotes or lists them.
+_COMMON = frozenset({"n", "model", "stop", "user", "messages", "prompt", "tools", "store", "echo"})
+
+
+def words(value: Any) -> str:
+    """The text of an error, in one line; "" where there is none."""
+    return _short("; ".join(dict.fromkeys(_texts(value))))
+
+
+def parsed(text: str) -> Any:
+    """The JSON value of a body, else the events of a stream, else the text without HTML tags."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    events = re.findall(r"^data:\s*(\{.*\})\s*$", text, re.MULTILINE)
+    if events:
+        return [parsed(event) for event in events]
+    return re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL).strip()
+
+
+def kind(status: int, body: Any) -> Kind:
+    """What a refusal of this status tells of."""
+    text = _flat(body)
+    if status in (402,) or (status in (400, 403, 429) and _any(_SPENT, text) and not _passes(text)):
+        return "spent"
+    if (status in (400, 413, 422) and _any(_TOO_LONG, text)) or status == 413:
+        return "too_long"
+    if status in (400, 403, 422, 451) and _any(_FILTERED, text):
+        return "filtered"
+    if status in (401, 403):
+        return "key"
+    if status == 404 or (status in (400, 422) and _NO_MODEL.search(text)):
+        return "model"
+    if status in (400, 422):
+        return "request"
+    return "busy" if status in (408, 409, 429) or status >= 500 else "other"
+
+
+def status_in(body: Any) -> int | None:
+    """The status of an error that came in place of an answer, with status 200; None for an answer.
+
+    The error's own code counts where it is one; any other error is a gateway's (502).
+    """
+    error = _error_in(body)
+    if error is None:
+        return None
+    for name in ("code", "status", "status_code", "type"):
+        code = error.get(name) if isinstance(error, dict) else None
+        if isinstance(code, str) and code.isdecimal():
+            code = int(code)
+        if isinstance(code, int) and 400 <= code < 600:
+            return code
+        if isinstance(code, str) and re.search("rate.?limit|too.?many", code, re.IGNORECASE):
+            return 429
+    return 402 if kind(400, body) == "spent" else 502
+
+
+def retry_seconds(body: Any) -> str | None:
+    """The pause that Google's RetryInfo asks for: ``{"retryDelay": "34s"}`` -> ``34``."""
+    match = re.search(r'"retryDelay": "([\d.]+)s"', _json(body))
+    return match[1] if match else None
+
+
+def named_fields(body: Any, fields: Iterable[str]) -> list[str]:
+    """The fields of a request that its refusal names, the most certain first."""
+    known = list(fields)
+    pointed = [str(name) for name in _pointed(body)]
+    certain = [name for name in known if name in pointed]
+    if certain:
+        return certain
+    text = words(body)
+    quoted = [f for f in known if re.search(rf"""['"`\[(]{re.escape(f)}['"`\])=:]""", text)]
+    if quoted:
+        return quoted
+    refuses = bool(_REFUSES.search(text))
+    bare = [f for f in known if refuses and re.search(rf"(?<!\w){re.escape(f)}(?!\w)", text)]
+    certain = [f for f in bare if f not in _COMMON]
+    return certain or [f for f in bare if f == "stop"]
+
+
+def _error_in(body: Any) -> Any:
+    """The error that a body holds instead of completions, or None."""
+    if isinstance(body, list):
+        return next(filter(None, map(_error_in, body)), None)
+    if not isinstance(body, dict):
+        return None
+    wrong = body.get("error") or body.get("errors")
+    choices = body.get("choices")
+    if wrong or not isinstance(choices, list) or not choices:
+        bare = body.get("object") == "error" or "detail" in body
+        return wrong or (body if bare else None)
+    errors = [choice.get("error") for choice in choices if isinstance(choice, dict)]
+    return errors[0] if len(errors) == len(choices) and all(errors) else None
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        inner = parsed(value) if value[:1] in ("{", "[") else value
+        return _texts(inner) if isinstance(inner, dict | list) else [value] * bool(value.strip())
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    if not isinstance(value, dict):
+        return []
+    texts = [text for key in _KEYS if key in value for text in _texts(value[key])]
+    place = ".".join(map(str, value["loc"])) if isinstance(value.get("loc"), list) else ""
+    return [f"{place}: {text}" if place else text for text in texts]
+
+
+def _pointed(value: Any) -> list[Any]:
+    """What ``param`` or the last of ``loc`` names, wherever they are."""
+    if isinstance(value, list):
+        return [name for item in value for name in _pointed(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["param"]] if isinstance(value.get("param"), str) else []
+    loc = value.get("loc")
+    own += loc if isinstance(loc, list) else []
+    return own + [name for item in value.values() for name in _pointed(item)]
+
+
+def _passes(text: str) -> bool:
+    return _any(_PASSING, text) and "perday" not in text
+
+
+def _any(signs: Iterable[str], text: str) -> bool:
+    return any(sign in text for sign in signs)
+
+
+def _flat(body: Any) -> str:
+    return _json(body).casefold()
+
+
+def _json(body: Any) -> str:
+    return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "..."

@@ -1,0 +1,82 @@
+"""Separates what a model thinks aloud from what it answers.
+
+Reasoning models write their thoughts into the text itself, between marks that differ from model to
+model. The opening mark is optional: chat templates often put it into the prompt, so that only the
+closing one is in the answer (https://github.com/vllm-project/vllm/issues/13125).
+"""
+
+import re
+
+# (Opening, closing), as regular expressions that ignore capitals; either one may be alone.
+MARKS: tuple[tuple[str, str], ...] = (
+    (r"<think(?:ing)?>", r"</think(?:ing)?>"),
+    (r"<thoughts?>", r"</thoughts?>"),
+    (r"<reason(?:ing)?>", r"</reason(?:ing)?>"),
+    (r"<reflection>", r"</reflection>"),
+    (r"<scratch_?pad>", r"</scratch_?pad>"),
+    (r"<inner_monologue>", r"</inner_monologue>"),
+    (r"<seed:think>", r"</seed:think>"),
+    (r"<\|thinking\|>", r"<\|/thinking\|>"),
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
+    (r"\[THINK(?:ING)?\]", r"\[/THINK(?:ING)?\]"),
+    ("◁think▷", "◁/think▷"),
+    ("<unused94>", "<unused95>"),
+    (r"<\|channel>thought", r"<channel\|>"),
+    # Harmony, the format of gpt-oss.
+    (r"<\|channel\|>(?:analysis|commentary)", r"<\|channel\|>final[^<]*<\|message\|>"),
+)
+# Ordinary words, which count only as a pair from the start of the text: harmony without its special
+# tokens, and Granite.
+WORDS: tuple[tuple[str, str], ...] = (
+    (r"\Aanalysis", r"assistant\s*final(?=\W|[A-Z0-9])"),
+    (r"\AHere(?:'s| is) my thought process:", r"Here(?:'s| is) my response:"),
+)
+
+_OPENING = re.compile("|".join(opening for opening, _ in MARKS), re.IGNORECASE)
+_CLOSING = re.compile("|".join(closing for _, closing in MARKS), re.IGNORECASE)
+_PAIR = re.compile(
+    "|".join(rf"{opening}.*?(?:{closing})" for opening, closing in (*MARKS, *WORDS)),
+    re.IGNORECASE | re.DOTALL,
+)
+_FRAME = re.compile(
+    r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution)\|>", re.IGNORECASE
+)
+_END = re.compile(
+    r"<\|(?:return|im_end|eot_id|eom_id|endoftext|end_of_text|end|END_OF_TURN_TOKEN)\|>"
+    r"|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>"
+)
+_HINT = re.compile(r"[<\[◁]|\Aanalysis|\AHere", re.IGNORECASE)
+
+
+def split(text: str) -> tuple[str, str]:
+    """A completion -> (thoughts, answer), both without marks and outer white space.
+
+    Everything up to the last closing mark is thought. Where nothing follows that mark, the answer
+    is the text outside the marks. Thoughts that never close have no answer behind them. A special
+    token that ends the model's turn ends the answer.
+    """
+    text = text.strip()
+    if not _HINT.search(text):
+        return "", text
+    end = max(
+        (match.end() for mark in (_CLOSING, _PAIR) for match in mark.finditer(text)), default=0
+    )
+    thoughts, answer = text[:end], text[end:]
+    if end and not _cleaned(answer):
+        answer = _PAIR.sub("", text)
+        closing = _CLOSING.search(answer)
+        answer = answer[closing.end() :] if closing else answer
+        thoughts = " ".join(match[0] for match in _PAIR.finditer(text)) or text
+    opening = _OPENING.search(answer)
+    if opening:
+        thoughts, answer = thoughts + answer[opening.start() :], answer[: opening.start()]
+    return _without_marks(thoughts), _cleaned(answer)
+
+
+def _without_marks(thoughts: str) -> str:
+    return _OPENING.sub("", _CLOSING.sub("", thoughts)).strip()
+
+
+def _cleaned(answer: str) -> str:
+    return _END.split(_FRAME.sub("", answer).strip())[0].strip()

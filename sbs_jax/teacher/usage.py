@@ -1,0 +1,79 @@
+"""Tokens of a call as far as they can be known, and whether the server kept to the bound.
+
+Servers count differently: llama.cpp's tells the tokens of one choice where it gives n, others tell
+nothing. A count that is too small for the texts is completed from their length and marked as an
+estimate, so that a cost is never stated too low as if it were exact.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sbs_jax.teacher.replies import Reply
+from sbs_jax.teacher.requests import CHARACTERS_PER_TOKEN, Request
+
+_MOST_BYTES_PER_TOKEN = 6  # on average, in English; less in all other languages
+_SURELY_BYTES_PER_TOKEN = 10
+_BOUNDS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call; `estimated` where the server's count is missing or too small."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+
+    def to_json(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+
+
+def of(reply: Reply, request: Request) -> Usage:
+    """The tokens of a call, completed from its texts where the server's count cannot be right."""
+    sizes = _sizes(reply)
+    counted = reply.usage.get("completion_tokens", 0)
+    prompt = reply.usage.get("prompt_tokens", 0)
+    if prompt and sum(sizes) <= _MOST_BYTES_PER_TOKEN * counted:
+        return Usage(prompt, counted)
+    texts = sum(math.ceil(size / CHARACTERS_PER_TOKEN) for size in sizes)
+    return Usage(prompt or request.prompt_tokens, max(counted, texts), estimated=True)
+
+
+def beyond_bound(reply: Reply, request: Request) -> str:
+    """One line where a completion is longer than was asked for, "" otherwise."""
+    sent = request.body if reply.sent is None else reply.sent
+    names = [name for name in _BOUNDS if isinstance(sent.get(name), int)]
+    if not names:
+        return ""
+    bound = min(sent[name] for name in names) * len(reply.choices)
+    sizes = _sizes(reply)
+    tokens = max(reply.usage.get("completion_tokens", 0), sum(sizes) // _SURELY_BYTES_PER_TOKEN)
+    if tokens <= bound:
+        return ""
+    other = " or ".join(name for name in _BOUNDS if name not in names)
+    return (
+        f"warning: the server ignores {' and '.join(names)}: {tokens} tokens came where at most "
+        f"{bound} were asked for" + (f"; try {other} in --request_json" if other else "")
+    )
+
+
+def _sizes(reply: Reply) -> list[int]:
+    return [_bytes(choice.text) + _bytes(choice.thoughts) for choice in reply.choices]
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def spent(row: Mapping[str, Any]) -> tuple[int, int]:
+    """(Prompt, completion) tokens on a line of the journal."""
+    counts = row.get("usage")
+    counts = counts if isinstance(counts, dict) else {}
+    found = (counts.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    prompt, completion = (count if isinstance(count, int) else 0 for count in found)
+    return prompt, completion

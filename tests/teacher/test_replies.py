@@ -1,0 +1,172 @@
+"""Bodies of any shape -> typed replies; what is an answer and what is none."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sbs_jax.teacher import replies
+from sbs_jax.teacher.replies import Choice, Unreadable
+
+
+def body(content, finish="stop", **more):
+    return {"choices": [{"message": {"content": content}, "finish_reason": finish} | more]}
+
+
+READ = [
+    ("plain", "plain", ""),
+    ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab", ""),
+    ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, "b"], "b", "hm"),
+    ([{"type": "reasoning", "summary": [{"text": "hm"}]}, {"text": "b"}], "b", "hm"),
+    ([{"text": "hm", "thought": True}, {"text": "b"}], "b", "hm"),
+    (["a", "b"], "ab", ""),
+    ({"type": "text", "text": "a"}, "a", ""),
+    ({"parts": 1, "type": "image"}, "", ""),
+    ({"answer": "no", "rationale": "r"}, '{"answer": "no", "rationale": "r"}', ""),
+    ([], "", ""),
+]
+
+
+@pytest.mark.parametrize(("content", "text", "thoughts"), READ)
+def test_contents(content, text, thoughts):
+    (choice,) = replies.read_response(body(content)).choices
+    assert (choice.text, choice.thoughts) == (text, thoughts)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_apart_from_the_content(name):
+    message = {"content": "b", name: "hm"}
+    (choice,) = replies.read_response({"choices": [{"message": message}]}).choices
+    assert (choice.text, choice.thoughts) == ("b", "hm")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [7, None, "text", [], {}, {"choices": {}}, {"choices": ["text"]}, body(7), body(True)],
+)
+def test_what_holds_no_completion_is_unreadable(wrong):
+    with pytest.raises(Unreadable):
+        replies.read_response(wrong)
+
+
+def test_the_text_of_the_completions_api_may_be_a_list():
+    (choice,) = replies.read_response({"choices": [{"text": ["a", "b"]}]}).choices
+    assert choice.text == "ab"
+
+
+def test_a_stream_that_nobody_asked_for():
+    chunks = [
+        {"id": "r", "choices": [{"index": 0, "delta": {"content": "a"}}]},
+        {"choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+    ]
+    reply = replies.read_response(chunks)
+    assert reply.choices == (Choice("ab", "stop"),)
+    assert reply.usage == {"prompt_tokens": 3, "completion_tokens": 2}
+
+
+FINISHES = [
+    ("stop", "stop", False),
+    (None, None, False),
+    ({"type": "stop", "matched": 2}, "stop", False),
+    ({"type": "length", "length": 5}, "length", True),
+    ({}, None, False),
+    ("eos_token", "eos_token", False),
+    ("MAX_TOKENS", "MAX_TOKENS", True),
+    (["length"], "length", True),
+    (3, "3", False),
+]
+
+
+@pytest.mark.parametrize(("value", "finish", "cut"), FINISHES)
+def test_finish_reasons(value, finish, cut):
+    (choice,) = replies.read_response(body("a", value)).choices
+    assert choice.finish_reason == finish
+    assert replies.is_cut(choice.finish_reason) == cut
+    assert not choice.problem
+
+
+PROBLEMS = [
+    (body("It cannot be (c)", "error"), "the server gave up"),
+    (body("It cannot be (c)", "stop", error={"message": "lost upstream"}), "lost upstream"),
+    (body("half", "abort"), "the server gave up"),
+    (body("half", "content_filter"), "filter"),
+    (body(None, "SAFETY"), "filter"),
+    (body(None), "an empty answer"),
+    (body(" \n"), "an empty answer"),
+    (body("<think>hm</think>\n"), "in the model's thoughts"),
+    (body("", {"type": "stop"}), "an empty answer"),
+    ({"choices": [{"message": {"content": None, "reasoning": "hm"}}]}, "in the model's thoughts"),
+]
+
+
+@pytest.mark.parametrize(("value", "problem"), PROBLEMS)
+def test_what_is_no_answer_says_why(value, problem):
+    (choice,) = replies.read_response(value).choices
+    assert problem in choice.problem
+    row = {"key": "k", "params": {}, "text": choice.text, "finish_reason": choice.finish_reason}
+    assert bool(replies.problem_of(row)) == (not choice.error)
+
+
+ANSWERS = [
+    body("", "length"),  # the budget ended it: asking again costs the same
+    body("half", "length"),
+    body("<think>hm", "length"),
+    {"choices": [{"message": {"content": None, "refusal": "I will not."}}]},
+    {"choices": [{"message": {"content": [{"type": "refusal", "refusal": "No."}]}}]},
+    body("no", None),
+]
+
+
+@pytest.mark.parametrize("value", ANSWERS)
+def test_what_is_an_answer(value):
+    assert not replies.read_response(value).choices[0].problem
+
+
+USAGES = [
+    ({"prompt_tokens": 3, "completion_tokens": 2}, {"prompt_tokens": 3, "completion_tokens": 2}),
+    ({"input_tokens": 3, "output_tokens": 2}, {"prompt_tokens": 3, "completion_tokens": 2}),
+    (
+        {"prompt_tokens": "3", "completion_tokens": 2.0},
+        {"prompt_tokens": 3, "completion_tokens": 2},
+    ),
+    ({"prompt_tokens": None, "completion_tokens": -2}, {}),
+    ({"prompt_tokens": True, "completion_tokens": float("inf")}, {}),
+    (None, {}),
+    ([], {}),
+]
+
+
+@pytest.mark.parametrize(("usage", "counts"), USAGES)
+def test_usage(usage, counts):
+    assert replies.read_response(body("a") | {"usage": usage}).usage == counts
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "message", "content", "text", "type", "error", "usage", "id"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(value=JSON)
+def test_no_body_gets_past_the_border_untyped(value):
+    try:
+        reply = replies.read_response({"choices": [value]})
+    except Unreadable:
+        return
+    for choice in reply.choices:
+        assert isinstance(choice.text, str) and isinstance(choice.problem, str)
+        assert isinstance(choice.finish_reason, str | None)
+        json.dumps(choice.finish_reason)

@@ -1,0 +1,56 @@
+"""What is thought aloud is no answer, whatever the marks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sbs_jax.teacher import thoughts
+
+PAIRS = [
+    ("<think>", "</think>"),
+    ("<THINKING>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<unused94>", "<unused95>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+]
+
+
+@pytest.mark.parametrize(("opening", "closing"), PAIRS)
+def test_every_mark_with_and_without_its_opening(opening, closing):
+    for text in (f"{opening}hm (a){closing}\n\nR. (b)", f"hm (a)\n{closing}R. (b)"):
+        aloud, answer = thoughts.split(text)
+        assert answer == "R. (b)" and aloud.startswith(("hm (a)", "<|message|>hm (a)"))
+    assert thoughts.split(f"{opening}hm (a)")[1] == ""  # it never closed
+    assert thoughts.split(f"hm {closing} ha {closing} R.")[1] == "R."
+
+
+OTHERS = [
+    ("analysisWe weigh it.assistantfinalR. (b)", "R. (b)"),
+    ("Analysis of the question: (b)", "Analysis of the question: (b)"),  # an ordinary word
+    ("Here is my thought process:\nhm\nHere is my response:\nR. (b)", "R. (b)"),
+    ("R. (b)\n<think>was that right?</think>", "R. (b)"),
+    ("<think>hm</think>", ""),
+    ("hm</think>", ""),
+    ("R. (b)<|im_end|>\n<|im_start|>user", "R. (b)"),
+    ("R. (b)<end_of_turn>", "R. (b)"),
+    ("<|channel|>final<|message|>R. (b)<|return|>", "R. (b)"),
+    ("3 < 4 and [1]", "3 < 4 and [1]"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), OTHERS)
+def test_answers(text, answer):
+    assert thoughts.split(text)[1] == answer
+
+
+@given(st.text(alphabet="ab c.\n", max_size=40))
+def test_a_text_without_marks_stays(text):
+    assert thoughts.split(text) == ("", text.strip())

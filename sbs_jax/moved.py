@@ -1,17 +1,21 @@
-"""Old names of modules, for gin files, config.gin of old runs and user code that import them.
+"""Names of modules that are not where their name says: old names, and `sbs_jax.tasks`.
 
-Importing an old name gives the module itself, so there is one registry and one of each class. The
-finder is asked only for names that do not exist.
+Importing an old name, as gin files, config.gin of old runs and user code do, gives the module
+itself: there is one registry, and one of each class. `sbs_jax.tasks` is the folder tasks/ of a
+checkout: ``python -m`` in its root finds the package there, even where a wheel is installed. The
+finder is asked only for names that nothing else finds.
 """
 
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import pathlib
 import sys
 from collections.abc import Iterable
 from types import ModuleType
 
 _PACKAGE = "sbs_jax."
+_TASKS = pathlib.Path(__file__).resolve().parent.parent / "tasks" / "__init__.py"
 
 # Old name -> new name, both without the package: what docs, gin files or config.gin have named.
 MOVED = {
@@ -56,6 +60,10 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        if fullname == f"{_PACKAGE}tasks" and _TASKS.is_file():
+            return importlib.util.spec_from_file_location(
+                fullname, _TASKS, submodule_search_locations=[str(_TASKS.parent)]
+            )
         new = MOVED.get(fullname.removeprefix(_PACKAGE)) if fullname.startswith(_PACKAGE) else None
         if new is None:
             return None

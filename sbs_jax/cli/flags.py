@@ -96,6 +96,12 @@ def cache_dir(values: flags.FlagValues) -> None:
     )
 
 
+def module_import(values: flags.FlagValues) -> None:
+    """--module_import, SeqIO's name; `gin_loader.import_named` imports them."""
+    text = "A Python module that registers datasets; may be given several times."
+    flags.DEFINE_multi_string("module_import", [], text, flag_values=values)
+
+
 def split(values: flags.FlagValues, default: str, text: str) -> None:
     """--split."""
     flags.DEFINE_enum("split", default, SPLITS, text, flag_values=values)

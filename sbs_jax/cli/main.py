@@ -7,6 +7,7 @@ A verb is one module of ``sbs_jax.cli`` that holds
   no two modules can collide and nothing depends on absl's global flags;
 * ``ARGUMENTS``, optional: its positional arguments, e.g. ``"SRC DST"``, ``"[NAME]"``, ``"X..."``;
   SRC, DST and FOLDER are paths, in which ``~`` and ``$NAME`` are replaced;
+* ``FLAGS_OF_T5X``, optional: flags it has not, and what to do instead;
 * ``main(argv) -> int | None``: gets the positional arguments; None means success.
 
 Only the module of the verb is imported, and such a module imports frameworks inside functions, so
@@ -139,6 +140,8 @@ def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
     try:
         positional = known([f"sbs {verb}", *args])[1:]
     except flags.UnrecognizedFlagError as error:
+        if advice := getattr(module, "FLAGS_OF_T5X", {}).get(error.flagname):
+            raise UserError(f"--{error.flagname}: {advice}") from None
         hint = nearest(f"--{error.flagname}", [f"--{name}" for name in known])
         raise UserError(f"--{error.flagname}: sbs {verb} has no such flag{hint}") from None
     except flags.Error as error:

@@ -3,6 +3,7 @@
 Examples:
   sbs tasks
   sbs tasks demo_step_by_step
+  sbs tasks mine_step_by_step --module_import=my_tasks
   sbs tasks cqa_rationale --split=test --n=3 --vocabulary=sentencepiece.model --data_dir=data
 """
 
@@ -28,6 +29,7 @@ flags.DEFINE_integer("n", 1, "How many examples.", lower_bound=1, flag_values=FL
 shared.vocabulary(FLAGS, "default: the dataset's.")
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)
+shared.module_import(FLAGS)
 flags.DEFINE_string("label_prefix", "[label] ", "Prefix of the label task.", flag_values=FLAGS)
 flags.DEFINE_string(
     "rationale_prefix", "[rationale] ", "Prefix of the rationale task.", flag_values=FLAGS
@@ -39,7 +41,9 @@ _MOST_TOKENS = 60  # of one sequence on the screen
 def main(argv: list[str]) -> int | None:
     """Without a name the list, else examples of that task or mixture."""
     import sbs_jax.tasks  # noqa: F401
+    from sbs_jax.configs import gin_loader
 
+    gin_loader.import_named(FLAGS.module_import, "module_import")
     print("\n".join(_examples(argv[0]) if argv else _list()))
 
 

@@ -12,14 +12,27 @@ the working directory, in --gin_search_paths and among the packaged ones.
 """
 
 import contextlib
+import os
+import re
 
 from absl import flags
 
 from sbs_jax.cli import flags as shared
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
+from sbs_jax.utils import paths
+from sbs_jax.utils.console import say
 
 FLAGS = flags.FlagValues()
+FLAGS_OF_T5X = {
+    **dict.fromkeys(
+        ("v", "verbosity", "stderrthreshold"), "there are no log levels; progress goes to stderr"
+    ),
+    "logtostderr": "progress always goes to stderr; leave the flag out",
+    "log_dir": "progress goes to stderr, metrics to MODEL_DIR/metrics.jsonl; leave the flag out",
+    "jax_backend_target": "set the variable JAX_PLATFORMS instead",
+    "jax_xla_backend": "set the variable JAX_PLATFORMS instead",
+}
 
 # T5X's flags under T5X's names; tests/cli/test_cli.py holds the list.
 shared.gin(FLAGS)
@@ -34,13 +47,15 @@ shared.place(
 flags.DEFINE_list(
     "seqio_additional_cache_dirs",
     [],
-    "For T5X command lines; without effect, as this engine prepares its own tokens.",
+    "For t5x.train, which reads SeqIO caches; refused here: tokens are prepared in --cache_dir.",
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean(
-    "alsologtostderr",
-    False,
-    "For T5X command lines; without effect, as progress always goes to stderr.",
+flags.DEFINE_boolean("alsologtostderr", True, "Progress always goes to stderr.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "run_mode",
+    "train",
+    ["train", "eval", "infer", "precompile"],
+    "T5X's flag: only train; use sbs evaluate, sbs predict or --dry_run --plan for the others.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -124,8 +139,15 @@ def main(argv: list[str]) -> int | None:
     if not FLAGS.gin_file:
         raise UserError("--gin_file is required (sbs train --help)")
     _check_plan()
+    _check_t5x()
     found = gin_loader.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_loader.build("configs.TrainConfig", found)
+    _notice(config)
+    if paths.is_remote(config.model_dir):
+        raise UserError(
+            f"MODEL_DIR {config.model_dir}: not a local folder; mount the bucket (gcsfuse, with a "
+            "hierarchical namespace: checkpoints are renamed) and give the folder, or use t5x.train"
+        )
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(found))
@@ -144,6 +166,31 @@ def _check_plan() -> None:
     for name in ("plan_devices", "plan_shape", "plan_compile"):
         if FLAGS[name].present and not FLAGS.plan:
             raise UserError(f"--{name}: needs --dry_run --plan")
+
+
+def _check_t5x() -> None:
+    """Refuses values of T5X's flags that mean something else than what happens here."""
+    modes = {"eval": "sbs evaluate", "infer": "sbs predict", "precompile": "--dry_run --plan"}
+    if FLAGS.run_mode in modes:
+        raise UserError(f"--run_mode={FLAGS.run_mode}: use {modes[FLAGS.run_mode]}")
+    if FLAGS.seqio_additional_cache_dirs:
+        raise UserError(
+            "--seqio_additional_cache_dirs: sbs train reads no SeqIO cache; leave the flag out, "
+            "tokens are prepared once in --cache_dir"
+        )
+    if not FLAGS.alsologtostderr:
+        raise UserError("--noalsologtostderr: progress always goes to stderr; redirect stderr")
+
+
+def _notice(config: TrainConfig) -> None:
+    """Says what a T5X user may have meant otherwise."""
+    step = re.search(r"checkpoint_(\d+)/?$", config.initial_checkpoint_path or "")
+    if step and config.train_steps > int(step[1]) > 0:
+        say(
+            f"TRAIN_STEPS = {config.train_steps:,} counts from the start of fine-tuning; T5X adds "
+            f"the checkpoint's {int(step[1]):,} steps to it: for the same run give "
+            f"TRAIN_STEPS = {config.train_steps - int(step[1])}"
+        )
 
 
 def _plan(config: TrainConfig) -> str:
@@ -170,6 +217,7 @@ def _joined() -> contextlib.AbstractContextManager[None]:
         if FLAGS.process_count is not None or FLAGS.process_index is not None:
             raise UserError("--process_count and --process_index need --coordinator_address")
         if not multihost.on_tpu_pod():
+            _warn_of_forgotten_flag()
             return contextlib.nullcontext()
     return multihost.joined(
         FLAGS.coordinator_address,
@@ -179,3 +227,14 @@ def _joined() -> contextlib.AbstractContextManager[None]:
         FLAGS.heartbeat_timeout,
         FLAGS.progress_timeout,
     )
+
+
+def _warn_of_forgotten_flag() -> None:
+    """Under `srun` or `mpirun` every task would train alone, in one MODEL_DIR."""
+    for launcher, variable in (("SLURM", "SLURM_STEP_NUM_TASKS"), ("MPI", "OMPI_COMM_WORLD_SIZE")):
+        count = os.environ.get(variable, "")
+        if count.isdigit() and int(count) > 1:
+            say(
+                f"{launcher} started {count} tasks, and each of them trains alone; "
+                "--multiprocess_gpu makes them one run"
+            )

@@ -7,6 +7,7 @@ imports a framework; what a gin file imports is up to the file.
 import contextlib
 import importlib
 import inspect
+import io
 import logging
 import os
 import re
@@ -14,12 +15,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from sbs_jax.configs import gin_scanner
+from sbs_jax.configs import gin_scanner, t5x_names
 from sbs_jax.configs.gin_scanner import REQUIRED, MacroUse, Scan, shown
 from sbs_jax.errors import UserError, nearest
 from sbs_jax.utils import paths
+from sbs_jax.utils.console import say
 
 import gin  # isort: skip  # after gin_scan, which mends an import that gin 0.5.0 forgets
 
@@ -31,6 +33,13 @@ _UNKNOWN_PARAMETER = re.compile(r"Configurable '(.+)' doesn't have a parameter n
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'@?([\w./]+)")
 _UNKNOWN_ATTRIBUTE = re.compile(r"<module '([\w.]+)'.* has no attribute (\w+)\.")
 _MACRO_BINDING = re.compile(r"^(\S+) = %(\S+)$")
+
+_OPERATIVE = re.compile(r"^([\w./]+)\.(\w+) = ", re.M)
+# Packages of which a run of ours calls what gin binds at once, or never.
+_NOT_CALLED_LATER = ("sbs_jax", "seqio", "t5x")
+
+_INCLUDE = re.compile(r"""^include\s+(['"])(.*?)\1""")
+_SCHEME = "sbs:"
 
 _INCLUDE_A_RUN = "an experiment includes a run file such as 'sbs_runs/finetune.gin'"
 
@@ -70,16 +79,21 @@ def load(
     """
     folders = [*search_paths, paths.gin_dir(), paths.gin_dir() / "engines" / ENGINE]
     _search_paths[:] = [os.fspath(folder) for folder in folders]
-    found = gin_scanner.scan(files, bindings, _search_paths)
+    bindings = [text for text in map(t5x_names.translate_binding, bindings) if text]
+    found = gin_scanner.scan(files, bindings, _search_paths, translate=True)
     _check_macros(found)
+    renamed = _idle_macros(found)
+    gin_scanner.add(found, renamed)
+    placed = [(text, f"--gin.{text.partition('=')[0].strip()}") for text in (*renamed, *bindings)]
+    gin.clear_config()  # before the imports: a module can register nothing after `build`
     import_modules(found.imports)
-    gin.clear_config()
     with _quiet_search():
         for file in files:
             with _one_line(found):
-                gin.parse_config_file(gin_scanner.find(file, _search_paths))
-        for binding in bindings:
-            with _one_line(found, f"--gin.{binding.partition('=')[0].strip()}"):
+                path = gin_scanner.find(file, _search_paths)
+                gin.parse_config_file(f"{_SCHEME}{path}")
+        for binding, place in (*found.deferred, *placed):
+            with _one_line(found, place):
                 gin.parse_config(binding)
     return found
 
@@ -88,7 +102,7 @@ def build(name: str, found: Scan) -> Any:
     """Calls the configurable ``name`` with what the parsed configuration binds to it.
 
     Raises:
-        UserError: naming everything that is required and missing.
+        UserError: naming everything that is required and missing, and a binding without effect.
     """
     missing = [name for name, macro in found.macros.items() if macro.value == MacroUse(REQUIRED)]
     if missing:
@@ -109,7 +123,9 @@ def build(name: str, found: Scan) -> Any:
     with _one_line(found):
         if not gin.config_is_locked():
             gin.finalize()
-        return make()
+        config = make()
+    _check_bindings(found)
+    return config
 
 
 def describe(found: Scan) -> str:
@@ -147,6 +163,18 @@ def import_modules(modules: Iterable[str]) -> None:
         sys.path.pop()
 
 
+def import_named(modules: Iterable[str], flag: str) -> None:
+    """`import_modules`, for modules that a flag names.
+
+    Raises:
+        UserError: a module that is not found.
+    """
+    for name in modules:
+        import_modules([name])
+        if name not in sys.modules:
+            raise UserError(f"--{flag}={name}: no such module (is its folder on PYTHONPATH?)")
+
+
 def _check_macros(found: Scan) -> None:
     for name, place in found.uses.items():
         if name not in found.macros and "." not in name:  # a dot: one of gin's constants
@@ -154,8 +182,61 @@ def _check_macros(found: Scan) -> None:
             raise UserError(f"{place}: the macro %{name} is set nowhere{hint}")
     for name, place in found.given.items():
         if name not in found.uses and name not in found.in_files:
-            known = found.in_files | (found.uses.keys() - {REQUIRED})
+            if name in t5x_names.MACROS:
+                continue  # `_idle_macros` answers
+            known = found.in_files.keys() | (found.uses.keys() - {REQUIRED})
             raise UserError(f"{place}: no gin file sets or uses this macro{nearest(name, known)}")
+
+
+def _idle_macros(found: Scan) -> list[str]:
+    """Bindings for the macros that nothing uses and that T5X knows under another name.
+
+    Raises:
+        UserError: for any other macro that a user's file or flag sets and nothing uses.
+    """
+    bindings = []
+    for name, macro in found.macros.items():
+        if name in found.uses or _is_packaged(found.in_files.get(name, set())):
+            continue
+        if name not in t5x_names.MACROS:
+            known = found.uses.keys() - {REQUIRED}
+            raise UserError(f"{macro.place}: nothing uses the macro {name}{nearest(name, known)}")
+        ours, problem = t5x_names.macro(name, repr(macro.value))
+        if problem:
+            raise UserError(f"{macro.place}: {name}: {problem}")
+        bindings += [f"{ours} = {macro.value!r}"] if ours else []
+    return bindings
+
+
+def _is_packaged(files: Iterable[str]) -> bool:
+    """Whether one of these files is ours: our run files set macros for other engines too."""
+    folder = os.fspath(paths.gin_dir()) + os.sep
+    return any(file.startswith(folder) for file in files)
+
+
+def _check_bindings(found: Scan) -> None:
+    """Refuses bindings of what this run never calls, after `build` has called all it needs.
+
+    What a user's module calls later, during training, cannot be known here: a line names it.
+    """
+    used = [match.groups() for match in _OPERATIVE.finditer(gin.operative_config_str())]
+    for name, place in found.bindings.items():
+        selector, _, parameter = name.rpartition(".")
+        if any(_applies(selector, other) and parameter == last for other, last in used):
+            continue
+        bare = selector.rpartition("/")[2]
+        package = gin.get_configurable(bare).__module__.partition(".")[0]
+        if package in _NOT_CALLED_LATER:
+            raise UserError(f"{place}: {name} has no effect in this run; remove it")
+        say(f"{place}: {name}: nothing has used it so far")
+
+
+def _applies(bound: str, called: str) -> bool:
+    """Whether a binding of SCOPE/NAME applies to the call of SCOPE/NAME, modules in full or not."""
+    (scope, _, name), (active, _, other) = bound.rpartition("/"), called.rpartition("/")
+    shorter, longer = sorted((name, other), key=len)
+    same = longer == shorter or longer.endswith(f".{shorter}")
+    return same and (not scope or set(scope.split("/")) <= set(active.split("/")))
 
 
 @contextlib.contextmanager
@@ -213,6 +294,8 @@ def _hint(text: str, found: Scan) -> str:
     if match := _UNKNOWN_PARAMETER.match(text):
         return nearest(match[2], [p.name for p in _parameters(gin.get_configurable(match[1]))])
     if match := _UNKNOWN_CONFIGURABLE.match(text):
+        if t5x_names.is_known(match[1]):
+            return f"; {t5x_names.advice('', match[1], '', '')[1]}"
         names = {part for name in found.selectors for part in (name, name.rsplit(".", 1)[-1])}
         return nearest(match[1], filter(_resolves, names))
     if match := _UNKNOWN_ATTRIBUTE.search(text):
@@ -229,13 +312,23 @@ def _resolves(name: str) -> bool:
     return True
 
 
-def _is_found(name: str) -> bool:
-    return gin_scanner.find(name, _search_paths) is not None
+class _GinText(io.StringIO):
+    """What gin reads of a file: T5X's names replaced, includes resolved by us."""
+
+    def __init__(self, path: str) -> None:
+        lines, _ = gin_scanner.read(path, translate=True)
+        super().__init__("".join(map(_resolved, lines)))
+        self.name = path  # gin's errors name it
 
 
-def _open(name: str) -> TextIO:
-    return open(gin_scanner.find(name, _search_paths), encoding="utf-8")
+def _resolved(line: str) -> str:
+    include = _INCLUDE.match(line)
+    path = gin_scanner.find(include[2], _search_paths) if include else None
+    return line if path is None else f"include {_SCHEME + path!r}\n"
 
 
-# gin's own list of search paths can only grow; a reader of ours lets every load() have its own.
-gin.config.register_file_reader(_open, _is_found)
+# gin opens a file that exists without asking further readers, and its list of search paths can only
+# grow; names that exist nowhere else reach the reader below.
+gin.config.register_file_reader(
+    lambda name: _GinText(name.removeprefix(_SCHEME)), lambda name: name.startswith(_SCHEME)
+)

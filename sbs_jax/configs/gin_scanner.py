@@ -18,6 +18,7 @@ from typing import Any
 
 from gin import config_parser
 
+from sbs_jax.configs import t5x_names
 from sbs_jax.errors import UserError, nearest
 from sbs_jax.utils import paths
 
@@ -78,8 +79,10 @@ class Scan:
         uses: name of a macro -> the first place that refers to it.
         selectors: every configurable that a file binds or refers to, as written.
         imports: modules that a file imports.
-        in_files: macros that a file sets.
+        in_files: macros that a file sets -> the files that do.
         given: macros set on the command line -> place.
+        bindings: ``SCOPE/NAME.PARAMETER`` -> the last place that binds it.
+        deferred: (binding, its place) of T5X's names, translated, to apply after all files.
     """
 
     files: list[str] = dataclasses.field(default_factory=list)
@@ -87,8 +90,10 @@ class Scan:
     uses: dict[str, Place] = dataclasses.field(default_factory=dict)
     selectors: set[str] = dataclasses.field(default_factory=set)
     imports: list[str] = dataclasses.field(default_factory=list)
-    in_files: set[str] = dataclasses.field(default_factory=set)
+    in_files: dict[str, set[str]] = dataclasses.field(default_factory=dict)
     given: dict[str, Place] = dataclasses.field(default_factory=dict)
+    bindings: dict[str, Place] = dataclasses.field(default_factory=dict)
+    deferred: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def value(self, name: str) -> Any:
         """The value of a macro, followed through macros that are set to another one."""
@@ -163,47 +168,113 @@ def scan(
     files: Sequence[str],
     bindings: Sequence[str],
     search_paths: Sequence[str | os.PathLike[str]],
+    translate: bool = False,
 ) -> Scan:
     """Reads ``files`` with what they include, then ``bindings``.
+
+    Args:
+        translate: read T5X's names of settings as ours (`t5x_names`).
 
     Raises:
         UserError: a file that is not found, that includes itself or does not parse.
     """
-    found = Scan()
+    scanner = _Scanner(search_paths, translate)
     for file in files:
-        _scan_file(file, "--gin_file", found, search_paths, ())
+        scanner.file(file, "--gin_file", ())
+    for binding in [*(text for text, _ in scanner.scan.deferred), *bindings]:
+        scanner.binding(binding)
+    return scanner.scan
+
+
+def add(scan: Scan, bindings: Sequence[str]) -> None:
+    """Reads further bindings into a scan."""
+    scanner = _Scanner((), translate=False, scan=scan)
     for binding in bindings:
-        name = binding.partition("=")[0].strip()
-        _scan_text(binding.splitlines(True), "", name, found, search_paths, ())
-    return found
+        scanner.binding(binding)
 
 
-def _scan_file(
-    name: str,
-    asked_by: str,
-    found: Scan,
-    search_paths: Sequence[str | os.PathLike[str]],
-    parents: tuple[str, ...],
-) -> None:
-    path = find(name, search_paths)
-    if path is None:
-        searched = ", ".join(["the working directory", *(shown(str(p)) for p in search_paths)])
-        hint = nearest(name, _gin_files(search_paths))
-        raise UserError(f"{asked_by}: no gin file {name!r} in {searched}{hint}")
-    if path in parents:
-        raise UserError(f"{asked_by}: {name!r} includes itself")
-    found.files.append(path)
-    _scan_text(_read(path), path, "", found, search_paths, (*parents, path))
+def read(path: str, translate: bool = False) -> tuple[list[str], list[tuple[str, str]]]:
+    """The lines of a gin file, and (binding, its place) of those to apply after all files.
 
-
-def _read(path: str) -> Iterable[str]:
-    """The lines of a file."""
+    Raises:
+        UserError: not UTF-8, or a setting of T5X without a counterpart.
+    """
     content = pathlib.Path(path).read_bytes()
     try:
-        return io.StringIO(content.decode("utf-8"), newline=None)
+        lines = list(io.StringIO(content.decode("utf-8"), newline=None))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{shown(path)}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    return t5x_names.translate(lines, shown(path)) if translate else (lines, [])
+
+
+class _Scanner:
+    """Fills a `Scan` statement by statement, in the order in which gin reads."""
+
+    def __init__(
+        self,
+        search_paths: Sequence[str | os.PathLike[str]],
+        translate: bool,
+        scan: Scan | None = None,
+    ) -> None:
+        self.scan = Scan() if scan is None else scan
+        self._search_paths = search_paths
+        self._translate = translate
+
+    def file(self, name: str, asked_by: str, parents: tuple[str, ...]) -> None:
+        path = find(name, self._search_paths)
+        if path is None:
+            places = ["the working directory", *(shown(str(p)) for p in self._search_paths)]
+            hint = nearest(name, _gin_files(self._search_paths))
+            raise UserError(f"{asked_by}: no gin file {name!r} in {', '.join(places)}{hint}")
+        if path in parents:
+            raise UserError(f"{asked_by}: {name!r} includes itself")
+        self.scan.files.append(path)
+        lines, deferred = read(path, self._translate)
+        self._text(lines, path, "", (*parents, path))
+        self.scan.deferred += deferred
+
+    def binding(self, text: str) -> None:
+        self._text(text.splitlines(True), "", text.partition("=")[0].strip(), ())
+
+    def _text(
+        self, lines: Iterable[str], file: str, binding: str, parents: tuple[str, ...]
+    ) -> None:
+        collector = _Collector()
+        try:
+            for statement in config_parser.ConfigParser(_Lines(lines), collector):
+                location = getattr(statement, "location", None)
+                place = Place(file, location.line_num if location else 0, binding)
+                self._statement(statement, place, parents)
+                _record_uses(collector, place, self.scan)
+        except SyntaxError as error:
+            place = Place(file, error.lineno or 0, binding)
+            raise UserError(f"{place}: {_syntax(error.msg, error.text, file)}") from None
+        except tokenize.TokenError as error:
+            message, (line, _) = error.args
+            place = Place(file, line, binding)
+            if "string" in message:  # Python 3.12 on; before, an open quote is a SyntaxError
+                text = None if file else "".join(lines)
+                open_quote = _syntax("a quote is not closed", text, file)
+                raise UserError(f"{place}: {open_quote}") from None
+            raise UserError(f"{place}: {message}; a bracket or a quote is not closed") from None
+
+    def _statement(self, statement: Any, place: Place, parents: tuple[str, ...]) -> None:
+        if isinstance(statement, config_parser.IncludeStatement):
+            _check_not_hidden(statement.filename, place)
+            self.file(statement.filename, str(place), parents)
+        elif isinstance(statement, config_parser.ImportStatement):
+            if not statement.module.startswith("__"):  # __gin__ and __main__ are no files
+                self.scan.imports.append(statement.module)
+        elif isinstance(statement, config_parser.BindingStatement) and not statement.arg_name:
+            _record_macro(statement, place, self.scan)
+        else:
+            if isinstance(statement, config_parser.BindingStatement):
+                scope = f"{statement.scope}/" if statement.scope else ""
+                name = f"{scope}{statement.selector}.{statement.arg_name}"
+                self.scan.bindings[name] = place
+            if place.file:
+                self.scan.selectors.add(statement.selector)
 
 
 def _gin_files(search_paths: Sequence[str | os.PathLike[str]]) -> set[str]:
@@ -213,43 +284,6 @@ def _gin_files(search_paths: Sequence[str | os.PathLike[str]]) -> set[str]:
     return {
         path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*.gin")
     }
-
-
-def _scan_text(
-    lines: Iterable[str],
-    file: str,
-    binding: str,
-    found: Scan,
-    search_paths: Sequence[str | os.PathLike[str]],
-    parents: tuple[str, ...],
-) -> None:
-    collector = _Collector()
-    try:
-        parser = config_parser.ConfigParser(_Lines(lines), collector)
-        for statement in parser:
-            location = getattr(statement, "location", None)
-            place = Place(file, location.line_num if location else 0, binding)
-            if isinstance(statement, config_parser.IncludeStatement):
-                _check_not_hidden(statement.filename, place)
-                _scan_file(statement.filename, str(place), found, search_paths, parents)
-            elif isinstance(statement, config_parser.BindingStatement) and not statement.arg_name:
-                _record_macro(statement, place, found)
-            elif isinstance(statement, config_parser.ImportStatement):
-                if not statement.module.startswith("__"):  # __gin__ and __main__ are no files
-                    found.imports.append(statement.module)
-            else:
-                collector.references.append(statement.selector)
-            _record_uses(collector, place, found)
-    except SyntaxError as error:
-        place = Place(file, error.lineno or 0, binding)
-        raise UserError(f"{place}: {_syntax(error.msg, error.text, file)}") from None
-    except tokenize.TokenError as error:
-        message, (line, _) = error.args
-        place = Place(file, line, binding)
-        if "string" in message:  # Python 3.12 on; before, an open quote is a SyntaxError of gin's
-            text = None if file else "".join(lines)
-            raise UserError(f"{place}: {_syntax('a quote is not closed', text, file)}") from None
-        raise UserError(f"{place}: {message}; a bracket or a quote is not closed") from None
 
 
 class _Lines:
@@ -267,7 +301,7 @@ def _record_macro(statement: config_parser.BindingStatement, place: Place, found
     name = scope + statement.selector
     found.macros[name] = Macro(statement.value, place)
     if place.file:
-        found.in_files.add(name)
+        found.in_files.setdefault(name, set()).add(place.file)
     else:
         found.given[name] = place
 

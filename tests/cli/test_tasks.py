@@ -119,7 +119,7 @@ def test_mistakes_get_one_line(
 
 def test_no_framework_is_loaded() -> None:
     code = (
-        "import sys; from sbs_jax.cli import main; assert main.main(['tasks', 'demo_label']) == 0;"
+        "import sys; from sbs_jax.cli import main; assert main(['tasks', 'demo_label']) == 0;"
         "assert not {'tensorflow', 'seqio', 'jax', 'flax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -8,6 +8,7 @@ import pytest
 
 from sbs_jax.configs import gin_loader
 from sbs_jax.moved import MOVED
+from sbs_jax.utils import paths
 
 # config.gin of a demonstration's run, as written by the code before the modules moved; the sizes
 # of the network, which are equal in every version, are left out.
@@ -86,6 +87,20 @@ def test_old_names_work_in_every_form_of_import():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.split() == ["True"] * 3, answer.stderr
+
+
+@pytest.mark.parametrize("statement", ["import sbs_jax.tasks", "from sbs_jax.tasks import svamp"])
+def test_a_checkout_that_hides_an_installed_wheel_has_its_tasks(statement):
+    """As `python -m t5x.train` in the checkout's root: no editable finder, its root on the path."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.meta_path = "
+        "[f for f in sys.meta_path if getattr(f, '__name__', '') != '_EditableFinder']; "
+        f"{statement}; from sbs_jax.datasets import registry; from sbs_jax.utils import paths; "
+        "print('svamp' in registry.names(), (paths.gin_dir() / 'experiments').is_dir())"
+    )
+    command = [sys.executable, "-c", code, str(paths.gin_dir().parent)]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.stdout.split() == ["True", "True"], answer.stderr
 
 
 def test_a_name_that_never_was_stays_unknown():

@@ -30,7 +30,7 @@ def test_a_run_is_evaluated_with_the_same_answers(folders: pathlib.Path) -> None
     path = folders / "run" / "predictions-demo_label-test-4.jsonl"
     before = [json.loads(line) for line in path.read_text().splitlines()]
     path.unlink()
-    assert main.main(["evaluate", f"--model_dir={folders / 'run'}"]) == 0
+    assert main(["evaluate", f"--model_dir={folders / 'run'}"]) == 0
     after = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(after) == 6
     assert [
@@ -41,7 +41,7 @@ def test_a_run_is_evaluated_with_the_same_answers(folders: pathlib.Path) -> None
 def test_a_run_continues_by_its_own_config(folders: pathlib.Path) -> None:
     run = folders / "run"
     flags = [f"--gin_file={run / 'config.gin'}", f"--gin.MODEL_DIR='{run}'", "--gin.TRAIN_STEPS=6"]
-    assert main.main(["train", *flags]) == 0
+    assert main(["train", *flags]) == 0
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps[-1] == 6
     assert (run / "checkpoints" / "6").is_dir()
@@ -53,7 +53,7 @@ def test_a_config_is_read_back(folders: pathlib.Path) -> None:
 
 
 def test_a_study_is_reported(folders: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert main.main(["report", f"--runs={folders / 'study'}", f"--out={tmp_path}"]) == 0
+    assert main(["report", f"--runs={folders / 'study'}", f"--out={tmp_path}"]) == 0
     page = (tmp_path / "report.html").read_text()
     assert "step-by-step" in page
 

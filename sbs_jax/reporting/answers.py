@@ -50,16 +50,31 @@ def read(run: Run) -> Answers | None:
         return None
     questions = [(str(row["id"]), row["input"], row["gold"]) for row in rows]
     order = sorted(range(len(rows)), key=questions.__getitem__)
-    teacher = [
-        math.nan if row.get("teacher_label") is None else float(row["teacher_correct"])
-        for row in rows
-    ]
+    teacher = _teacher(run, rows)
     return Answers(
         rows=rows,
         questions=tuple(questions[i] for i in order),
         student=np.array([float(row["correct"]) for row in rows])[order],
         teacher=np.array(teacher)[order],
     )
+
+
+def _teacher(run: Run, rows: Sequence[dict[str, Any]]) -> list[float]:
+    """The teacher's scores, nan where it has no label.
+
+    All are nan if their sum is not what results.json has: the run's metric is then a function of
+    the user's, which is not at hand here.
+    """
+    scores = [
+        math.nan if row.get("teacher_label") is None else float(row["teacher_correct"])
+        for row in rows
+    ]
+    results = (run.results or {}).get("results", ())
+    known = next((r["teacher"] for r in results if r["split"] == "test" and r["teacher"]), None)
+    total = sum(score for score in scores if not math.isnan(score))
+    if known and not math.isclose(known["correct"], total, abs_tol=1e-6):
+        return [math.nan] * len(rows)
+    return scores
 
 
 def check_same(answers: Sequence[tuple[str, Answers]]) -> None:

@@ -100,7 +100,7 @@ def parse_row(fields: Any, where: str) -> Row:
             arm="@".join([str(fields["arm"]), *_variant(fields)]),
             fraction=float(fields["fraction"]),
             seed=int(fields["seed"]),
-            accuracy=Accuracy(fields["correct"], fields["n"]),
+            accuracy=Accuracy(fields["correct"], fields["n"], fields.get("squares")),
             steps=int(fields["steps"]),
             train_examples=int(fields["train_examples"]),
             cpu_seconds=fields.get("cpu_seconds"),
@@ -118,4 +118,6 @@ def parse_row(fields: Any, where: str) -> Row:
 
 def parse_accuracy(fields: Mapping[str, Any] | None) -> Accuracy | None:
     """``{"correct", "n", ...}`` of a results file, or None."""
-    return Accuracy(fields["correct"], fields["n"]) if fields else None
+    if not fields:
+        return None
+    return Accuracy(fields["correct"], fields["n"], fields.get("squares"))

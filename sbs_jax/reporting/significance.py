@@ -9,7 +9,6 @@ rate of every reading, under equal true accuracies, is simulated in
 
 import dataclasses
 import functools
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -246,14 +245,14 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """p of the exact two-sided McNemar test; counts are of questions that one alone got right."""
     if not only_a + only_b:
         return 1.0
-    return float(_scipy("stats").binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    return float(_scipy()[0].binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
 def bootstrap(differences: Float[np.ndarray, " questions"]) -> tuple[float, float]:
     """The 95% percentile interval of a mean over questions drawn again and again."""
     if len(differences) < 2 or not differences.any():
         return float(differences.mean()), float(differences.mean())
-    result = _scipy("stats").bootstrap(
+    result = _scipy()[0].bootstrap(
         (differences,),
         np.mean,
         n_resamples=_RESAMPLES,
@@ -280,17 +279,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _t_quantile(level: float, degrees: int | float) -> float:
     """The |t| that is exceeded with probability `level`."""
-    return float(-_scipy("special").stdtrit(degrees, level / 2))
+    return float(-_scipy()[1].stdtrit(degrees, level / 2))
 
 
 def _normal_quantile(share: float) -> float:
-    return float(_scipy("special").ndtri(share))
+    return float(_scipy()[1].ndtri(share))
 
 
 @functools.cache
-def _scipy(module: str) -> Any:
-    """A part of scipy, imported when it is needed: it takes up to a second."""
+def _scipy() -> tuple[Any, Any]:
+    """scipy's stats and special, imported when they are needed: they take up to a second."""
     try:
-        return importlib.import_module(f"scipy.{module}")
+        from scipy import special, stats
     except ImportError:
         raise UserError("scipy is missing; pip install 'sbs_jax[report]'") from None
+    return stats, special

@@ -10,8 +10,8 @@ def sentences(summary: Summary) -> list[str]:
     against = summary.against(teacher=True)
     if not against:
         return [
-            "No verdict: the teacher has no labels for the test questions. Annotate the test split "
-            "too (sbs annotate), and evaluate again."
+            "No verdict: the runs do not tell which test questions the teacher answered rightly. "
+            "Annotate the test split too (sbs annotate), and evaluate again."
         ]
     main = _main_arm(summary)
     largest = max((d for d in against if d.arm == main), key=lambda d: d.fraction)

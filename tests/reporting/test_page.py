@@ -336,6 +336,18 @@ def test_the_teacher_is_compared_where_it_answered(tmp_path):
     assert (line["n"], line["accuracy"], line["teacher"]) == ("30", "1.000", "0.000")
 
 
+def test_a_teacher_that_only_the_users_metric_can_judge_is_not_compared(tmp_path):
+    for seed in range(3):
+        rows = [prediction(i, i % 3 > 0, i % 2 > 0) for i in range(40)]
+        row = add_row(tmp_path, "step_by_step", 1.0, seed, rows)
+        path = tmp_path / row["model_dir"] / "results.json"
+        results = json.loads(path.read_text())
+        results["metric"], results["results"][0]["teacher"]["correct"] = "my_metric", 35
+        path.write_text(json.dumps(results))
+    text = report.write([tmp_path], tmp_path / "out")
+    assert "No verdict: the runs do not tell which test questions the teacher answered" in text
+
+
 def test_without_predictions_nothing_is_read(tmp_path):
     for seed in range(3):
         rows = [prediction(i, i >= 5 + seed, i < 50) for i in range(100)]

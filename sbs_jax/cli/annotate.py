@@ -78,6 +78,13 @@ _define("string", "shard", None, "I/N: ask only part I (from 0) of N; then run o
 _define("boolean", "batch_export", False, "Write what is missing as Batch API files; send nothing.")
 shared.paths_flag(FLAGS, "batch_import", None, "Take answers from Batch API result files.")
 
+_define(
+    "enum",
+    "gold",
+    "checked",
+    "Gold labels that no answer can match: refuse them, read what they mean, or take any.",
+    enum_values=["checked", "meant", "any"],
+)
 _define("enum", "parser", None, "Reading of answers.", enum_values=["tolerant", "exact"])
 _define("boolean", "only_correct", False, "Drop rationales of wrong labels.")
 _define("float", "min_agreement", 0.0, "Drop answers with a smaller share of votes.")
@@ -101,24 +108,28 @@ def main(argv: list[str]) -> int | None:
     prompt = prompts.load(FLAGS.task)
     folder = pathlib.Path(FLAGS.out)
     if FLAGS.import_released or FLAGS.teacher == "embedded":
-        return _imported(prompt, folder)
+        _imported(prompt, folder)
+        return None
     return _asked(prompt, folder)
 
 
 def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
     from sbs_jax.teacher import annotate, cost_estimate
 
-    job = annotate.Job(folder, _inputs(folder), _recipe(prompt), FLAGS.n, _shard())
+    inputs = _gold(prompt, _inputs(folder))
+    job = annotate.Job(folder, inputs, _recipe(prompt), FLAGS.n, _shard())
     prices = _prices()
     if FLAGS.dry_run:
         print(cost_estimate.describe(annotate.plan(job), job.recipe, prices, job.n))
         return None
     if FLAGS.batch_export:
-        return _exported(annotate.export_batch(job))
+        _exported(annotate.export_batch(job))
+        return None
     if FLAGS.batch_import:
         paths_given = [pathlib.Path(path) for path in FLAGS.batch_import]
         print(annotate.load_batch(job, paths_given))
-        return _report(annotate.finish(job, _filters(), _strictness()), folder)
+        _report(annotate.finish(job, _filters(), _strictness()), folder)
+        return None
     outcome, progress = annotate.ask(job, _connect, _limits(), prices)
     print(progress.line(), file=sys.stderr)
     if job.shard:
@@ -128,7 +139,20 @@ def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
     return _ended(outcome, folder)
 
 
-def _imported(prompt: Any, folder: pathlib.Path) -> int | None:
+def _gold(prompt: Any, inputs: Any) -> Any:
+    """The inputs with gold labels that an answer can match, as --gold asks for."""
+    from sbs_jax.teacher import gold
+
+    if FLAGS.gold == "meant":
+        inputs = {
+            split: lambda read=read: gold.read(prompt, read()) for split, read in inputs.items()
+        }
+    if FLAGS.gold != "any":
+        gold.check(prompt, inputs)
+    return inputs
+
+
+def _imported(prompt: Any, folder: pathlib.Path) -> None:
     from sbs_jax.teacher import annotate
 
     for name in _ASKING:
@@ -138,7 +162,7 @@ def _imported(prompt: Any, folder: pathlib.Path) -> int | None:
     report = annotate.import_completions(
         folder, inputs, prompt, teacher, completions, _filters(), _strictness()
     )
-    return _report(report, folder)
+    _report(report, folder)
 
 
 def _embedded(folder: pathlib.Path) -> tuple[dict, str, Callable[[str], Iterable[str]]]:

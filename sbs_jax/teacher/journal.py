@@ -149,7 +149,10 @@ def writing(folder: str | os.PathLike[str], name: str = NAME) -> Iterator[Writer
     """Opens the journal for adding, alone: raises UserError where another process has it open."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f".{name}.lock"), Writer(folder, name) as journal:
+    with (
+        _locked(folder / f".{name}.lock"),
+        contextlib.closing(Writer(folder, name)) as journal,
+    ):
         yield journal
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.teacher import answer_parser, thoughts
@@ -215,7 +215,7 @@ def write(
 def _annotated(
     answered: Iterable[Answer],
     split: str,
-    rationales: TextIO,
+    rationales: IO[Any],
     card: ReportCard,
     report: ParseReport,
 ) -> Iterator[Record]:

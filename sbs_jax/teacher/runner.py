@@ -200,7 +200,7 @@ def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row
     }
     if tokens.estimated:
         common["usage_estimated"] = True
-    rows = []
+    rows: list[Row] = []
     for sample, choice in zip(samples, reply.choices, strict=False):
         counts = {} if rows else tokens.to_json()
         row = {"key": request.key(sample), "id": request.id, "sample": sample, **common}

@@ -25,7 +25,7 @@ import numpy as np
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.input_pipeline import packing
+from sbs_jax.input_pipeline import batch_plan, packing
 from sbs_jax.training import losses, optimizers
 from sbs_jax.training import train_step as step
 
@@ -59,9 +59,9 @@ def batch_of(
     sizes = packing.Lengths(np.array([*map(len, inputs)]), np.array([*map(len, targets)]))
     longest = packing.RowLengths(int(sizes.inputs.max()), int(sizes.targets.max()))
     if packed:
-        lengths = packing.choose_row_lengths([sizes], longest, 1, emb_dim)
-        rows = packing.rows_needed([sizes], lengths, 1)
-        return packing.pack(examples, lengths, rows), lengths.inputs // int(sizes.inputs.min())
+        shape = batch_plan.shape_for([sizes], emb_dim=emb_dim)
+        batch = packing.pack(examples, shape.row_lengths, shape.rows)
+        return batch, shape.inputs // int(sizes.inputs.min())
     place = packing.one_per_row(len(examples))
     return packing.fill(inputs, targets, np.array(tasks), place, longest, len(examples)), 1
 

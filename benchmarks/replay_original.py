@@ -65,7 +65,7 @@ class Case:
 
 def batches(case: Case, packed: bool, multiple_of: int) -> list[dict[str, np.ndarray]]:
     """One batch a step; the rows of its micro-batches stand one group after another."""
-    from sbs_jax.input_pipeline import packing
+    from sbs_jax.input_pipeline import batch_plan, packing
 
     groups = [case.examples(index) for index in range(case.microbatches())]
     sizes = [
@@ -79,9 +79,8 @@ def batches(case: Case, packed: bool, multiple_of: int) -> list[dict[str, np.nda
         max(int(s.inputs.max()) for s in sizes), max(int(s.targets.max()) for s in sizes)
     )
     if packed:
-        row_lengths = packing.choose_row_lengths(sizes, longest, multiple_of)
-        rows = packing.rows_needed(sizes, row_lengths, multiple_of)
-        laid = [packing.pack(group, row_lengths, rows) for group in groups]
+        shape = batch_plan.shape_for(sizes, multiple_of)
+        laid = [packing.pack(group, shape.row_lengths, shape.rows) for group in groups]
     else:
         rows = packing.round_up(max(map(len, groups)), multiple_of)
         laid = []

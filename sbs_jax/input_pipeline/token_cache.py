@@ -53,7 +53,7 @@ class TokenTable:
         self.meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         self._inputs = _Ragged(folder, "inputs")
         self._targets = _Ragged(folder, "targets")
-        self.ids = _Ids(_Ragged(folder, "ids"))
+        self.ids: Sequence[str] = _Ids(_Ragged(folder, "ids"))
         self.n = len(self.ids)
         self.input_lengths = self._inputs.lengths
         self.target_lengths = self._targets.lengths
@@ -291,7 +291,7 @@ class _Ids(Sequence[str]):
     def __len__(self) -> int:
         return len(self._utf8)
 
-    def __getitem__(self, row: int) -> str:
+    def __getitem__(self, row: int) -> str:  # type: ignore[override]  # no slices
         return self._utf8[row].tobytes().decode()
 
 

@@ -107,12 +107,12 @@ class SentencePieceVocabulary:
         self.spec = spec
         self.fingerprint = hashlib.sha256(model).hexdigest()
         try:
-            proto = pb.ModelProto.FromString(model)
+            proto = pb.ModelProto.FromString(model)  # type: ignore[attr-defined]
             for number in reversed(range(missing_extra_ids(model))):
                 proto.pieces.add(
                     piece=f"▁<extra_id_{number}>",
                     score=0.0,
-                    type=pb.ModelProto.SentencePiece.USER_DEFINED,
+                    type=pb.ModelProto.SentencePiece.USER_DEFINED,  # type: ignore[attr-defined]
                 )
             self._processor = sentencepiece.SentencePieceProcessor(
                 model_proto=proto.SerializeToString()
@@ -149,7 +149,7 @@ def missing_extra_ids(model: bytes) -> int:
     """How many extra ids a SentencePiece model needs on top: `EXTRA_IDS`, or 0 if it has them."""
     from sentencepiece import sentencepiece_model_pb2 as pb
 
-    pieces = pb.ModelProto.FromString(model).pieces
+    pieces = pb.ModelProto.FromString(model).pieces  # type: ignore[attr-defined]
     return 0 if any(_EXTRA_PIECE.fullmatch(piece.piece) for piece in pieces) else EXTRA_IDS
 
 

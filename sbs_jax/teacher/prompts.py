@@ -76,7 +76,7 @@ class Prompt:
     max_tokens: int
     exemplars: tuple[Exemplar, ...]
     labels: tuple[str, ...] = ()
-    metric: accuracy.Name = "text"
+    metric: str = "text"
     newline: str = "\n"
     separator: str = "\n\n"
     system: str = SYSTEM

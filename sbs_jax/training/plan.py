@@ -122,7 +122,7 @@ def batch_shape(config: TrainConfig, devices: int, given: Sequence[int] = ()) ->
         return Shape(*given, segments=1 + config.pack, origin="as given")
     try:
         plan = pipeline.training_batches(pipeline.Source.of(config), config, multiple).plan
-        return Shape(plan.rows, *plan.row_lengths, plan.segments, "from the run's data")
+        return Shape(*plan.largest, plan.segments, "from the run's data")
     except UserError as error:
         views = len(registry.resolve(config.mixture_or_task_name).views)
         lengths = config.task_feature_lengths

@@ -103,7 +103,9 @@ def _refuse_fewer_steps(config: TrainConfig) -> None:
 def _batches(config: TrainConfig, source: pipeline.Source, partitioner: Partitioner) -> Batches:
     """This host's share of the run's batches."""
     multiple = partitioner.batch_shards * config.partitioner.num_microbatches
-    return pipeline.training_batches(source, config, multiple).shard(*partitioner.host_block)
+    accelerator = partitioner.mesh.devices.flat[0].platform != "cpu"
+    batches = pipeline.training_batches(source, config, multiple, accelerator)
+    return batches.shard(*partitioner.host_block)
 
 
 def _compiled_by_need(

@@ -113,8 +113,8 @@ def run(
     """
     updates = 0
     clock = _Clock()
-    for index, batch in iterate(batches, first, config.train_steps):
-        state, metrics = train_step(state, partitioner.put_batch(batch))
+    for index, batch in iterate(batches, first, config.train_steps, 2, partitioner.put_batch):
+        state, metrics = train_step(state, batch)
         meter.add(index, metrics)
         multihost.sign_of_progress()
         done, updates = index + 1, updates + 1

@@ -1,11 +1,6 @@
 """Trains small SentencePiece models."""
 
-import io
 import pathlib
-
-import sentencepiece
-
-from sbs_jax.datasets import demo
 
 
 def train(path: pathlib.Path, **settings: object) -> str:

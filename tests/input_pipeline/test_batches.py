@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 import logging
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbs_jax.errors import UserError
-from sbs_jax.input_pipeline.batches import Batches, eval_batches, iterate, stream
+from sbs_jax.input_pipeline.batch_plan import PlanSpec, stream
+from sbs_jax.input_pipeline.batches import Batches, eval_batches, iterate
 from sbs_jax.input_pipeline.packing import RowLengths
+from sbs_jax.input_pipeline.shape_ladder import MAX_SHAPES
 
 LABEL, RATIONALE = 1, 2
 
@@ -49,7 +53,7 @@ def two_tables(n, seed=0, missing=0.0):
 def make(n=50, *, rows=None, missing=0.2, tables=None, **options):
     options = {"batch_size": 8, "steps": 30, "seed": 3} | options
     rows = np.arange(n) if rows is None else rows
-    return Batches(tables or two_tables(n, missing=missing), rows, **options)
+    return Batches(tables or two_tables(n, missing=missing), rows, PlanSpec(**options))
 
 
 def equal(a, b):
@@ -147,23 +151,31 @@ def test_packing_changes_the_layout_only(step, multiple_of):
 
 def test_unpacked_rows_hold_one_sequence_each():
     made = make(pack=False, missing=0.0)
-    assert made.plan.rows == 16
-    assert made.plan.row_lengths == RowLengths(40, 32)  # longest 40 and 29
+    assert made.plan.shapes == ((16, 40, 32),)  # longest 40 and 29
     for array in (made[0]["encoder_segment_ids"], made[0]["decoder_segment_ids"]):
         assert set(array.max(axis=1).tolist()) == {1}
 
 
-def test_every_batch_of_a_run_has_the_planned_shape():
-    made = make(n=300, batch_size=16, steps=200, multiple_of=4)
-    shapes = {made[step]["encoder_positions"].shape for step in range(len(made))}
-    assert shapes == {(made.plan.rows, made.plan.row_lengths.inputs)}
-    assert made.plan.rows % 4 == 0
+@pytest.mark.parametrize("multiple_of", [1, 4])
+def test_every_batch_of_a_run_has_a_planned_shape(multiple_of):
+    made = make(n=300, batch_size=16, steps=200, multiple_of=multiple_of, compile_updates=0)
+    shapes = set()
+    for step in range(len(made)):
+        (rows, inputs), (_, targets) = (
+            made[step][f"{side}_positions"].shape for side in ("encoder", "decoder")
+        )
+        assert made.shape(step) == (rows, inputs, targets)
+        shapes.add((rows, inputs, targets))
+    assert shapes <= set(made.plan.shapes)
+    assert 1 < len(shapes) <= len(made.plan.shapes) <= MAX_SHAPES
+    assert all(rows % multiple_of == 0 for rows, _, _ in shapes)
 
 
 def test_a_batch_heavier_than_the_plan_grows_and_is_logged(caplog):
     made = make(multiple_of=2, row_lengths=(40, 32))
-    enough = made.plan.rows
-    made.plan = dataclasses.replace(made.plan, rows=2)
+    enough = made.plan.largest.rows
+    few = (made.plan.largest._replace(rows=2),)
+    made.plan = dataclasses.replace(made.plan, shapes=few)
     with caplog.at_level(logging.WARNING):
         batch = made[4]
     assert read_back(batch) == read_back(make()[4])
@@ -212,6 +224,41 @@ def test_iterate_gives_the_batches_in_order(prefetch):
     assert all(equal(batch, made[step]) for step, batch in got.items())
     assert [step for step, _ in iterate(made, 28)] == [28, 29]
     assert list(iterate(made, 30)) == []
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_what_is_put_is_put_by_the_thread_that_makes_batches(prefetch):
+    threads = []
+
+    def put(batch):
+        threads.append(threading.current_thread())
+        return {name: array.shape for name, array in batch.items()}
+
+    made = make()
+    with iterate(made, 0, 4, prefetch, put) as batches:
+        assert [batch["encoder_positions"] for _, batch in batches] == [
+            made.shape(step)[:2] for step in range(4)
+        ]
+    main = threading.main_thread()
+    assert all((thread is main) == (prefetch == 0) for thread in threads)
+
+
+def test_the_thread_ends_with_an_iteration_that_is_left_early():
+    before = threading.active_count()
+    with iterate(make(), 0, 20, prefetch=3) as batches:
+        next(batches)
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+
+
+def test_waiting_for_batches_is_counted():
+    with iterate(make(), 0, 3, put=lambda batch: time.sleep(0.1)) as slow:
+        list(slow)
+    assert 0.2 < slow.waited < 10
+    with iterate(make(), 0, 1) as ready:
+        time.sleep(0.5)
+        next(ready)
+    assert ready.waited < 0.1
 
 
 def test_a_mistake_in_a_batch_reaches_the_loop_that_reads_it():

@@ -3,13 +3,12 @@
 import collections
 
 import numpy as np
-import pytest
 from helpers.packed import read_back
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbs_jax.input_pipeline import packing
-from sbs_jax.input_pipeline.packing import Lengths, RowLengths
+from sbs_jax.input_pipeline.packing import BatchShape, Group, Lengths, RowLengths, Shapes
 
 ROW = RowLengths(12, 8)
 FEATURES = {
@@ -120,30 +119,28 @@ def test_placement_uses_both_dimensions():
     assert packing.place(lengths, ROW).rows == 2
 
 
-def test_packing_is_tight_on_lengths_like_commonsenseqa():
-    """64 questions of about 46 input, 3 label and 29 rationale tokens: over 85% in both."""
-    rng = np.random.default_rng(0)
-    inputs = rng.normal(46, 9, 64).clip(20, 99).astype(np.int64)
-    lengths = Lengths(
-        np.concatenate([inputs, inputs]),
-        np.concatenate([np.full(64, 3), rng.normal(29, 6, 64).clip(8, 67).astype(np.int64)]),
-    )
-    row = packing.choose_row_lengths([lengths], RowLengths(99, 67), multiple_of=1)
-    rows = packing.rows_needed([lengths], row, multiple_of=1)
-    assert lengths.inputs.sum() / (rows * row.inputs) > 0.85
-    assert lengths.targets.sum() / (rows * row.targets) > 0.85
+@settings(deadline=None, max_examples=60)
+@given(drawn=st.lists(batches_of_sizes, min_size=1, max_size=5), rows=st.integers(1, 20))
+def test_batches_are_placed_together_as_they_are_alone(drawn, rows):
+    """Whatever fits lies in its rows without overlap; company changes no batch's placement."""
+    shape = BatchShape(rows, *ROW)
+    batches = [Lengths(*np.array(sizes)[:, :2].T) for sizes in drawn]
+    together = packing.place_all(Group.of(batches), shape)
+    for line, lengths in enumerate(batches):
+        size = len(lengths.inputs)
+        alone = packing.place_all(Group.of([lengths]), shape)
+        assert alone.fits[0] == together.fits[line]
+        assert alone.row[0].tolist() == together.row[line, :size].tolist()
+        assert alone.segment[0].tolist() == together.segment[line, :size].tolist()
+        if together.fits[line]:
+            row, segment = together.row[line, :size], together.segment[line, :size]
+            assert row.max() < rows
+            assert np.bincount(row, lengths.inputs).max() <= ROW.inputs
+            assert np.bincount(row, lengths.targets).max() <= ROW.targets
+            assert len(set(zip(row.tolist(), segment.tolist(), strict=True))) == size
 
 
-@pytest.mark.parametrize("multiple_of", [1, 8])
-def test_chosen_rows_hold_the_longest_sequence(multiple_of):
-    lengths = Lengths(np.full(16, 10), np.full(16, 4))
-    row = packing.choose_row_lengths([lengths], RowLengths(300, 130), multiple_of)
-    assert row.inputs >= 300 and row.targets >= 130
-    assert row.inputs % 32 == 0 and row.targets % 8 == 0
-
-
-def test_rows_needed_is_a_multiple_and_holds_the_heaviest():
-    light = Lengths(np.full(2, 6), np.full(2, 4))
-    heavy = Lengths(np.full(9, 6), np.full(9, 4))
-    assert packing.rows_needed([light, heavy], ROW, multiple_of=1) == 5
-    assert packing.rows_needed([light, heavy], ROW, multiple_of=4) == 8
+def test_a_group_may_have_a_shape_per_batch():
+    group = Group.of([Lengths(np.array([4, 4]), np.array([2, 2]))] * 3)
+    shapes = Shapes(np.array([1, 1, 2]), np.array([8, 7, 4]), np.array([4, 4, 2]))
+    assert packing.place_all(group, shapes).fits.tolist() == [True, False, True]

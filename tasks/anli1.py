@@ -21,5 +21,6 @@ add_dataset(
     prepare_command="sbs data --release PATH_OR_URL",
     metric=RELEASED["anli1"].metric,
     carve_validation=RELEASED["anli1"].carve_validation,
+    split_by="row",  # the original's rule
     description=RELEASED["anli1"].description,
 )

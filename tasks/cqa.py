@@ -21,5 +21,6 @@ add_dataset(
     prepare_command="sbs data --release PATH_OR_URL",
     metric=RELEASED["cqa"].metric,
     carve_validation=RELEASED["cqa"].carve_validation,
+    split_by="row",  # the original's rule
     description=RELEASED["cqa"].description,
 )

@@ -20,5 +20,6 @@ add_dataset(
     prepare_command="sbs data --release PATH_OR_URL",
     metric=RELEASED["esnli"].metric,
     carve_validation=RELEASED["esnli"].carve_validation,
+    split_by="row",  # the original's rule
     description=RELEASED["esnli"].description,
 )

@@ -22,5 +22,6 @@ add_dataset(
     prepare_command="sbs data --release PATH_OR_URL",
     metric=RELEASED["svamp"].metric,
     carve_validation=RELEASED["svamp"].carve_validation,
+    split_by="row",  # the original's rule
     description=RELEASED["svamp"].description,
 )

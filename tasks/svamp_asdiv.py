@@ -16,5 +16,6 @@ add_dataset(
     augment_with="asdiv",
     metric=_SVAMP.metric,
     carve_validation=_SVAMP.carve_validation,
+    split_by=_SVAMP.split_by,
     description="SVAMP with annotated ASDiv problems added to its training problems",
 )

@@ -65,6 +65,13 @@ _define("boolean", "label_given", False, "Tell the gold label and ask only why i
 _define("integer", "n", 1, "Samples per record; their majority is the label.", lower_bound=1)
 _define("float", "temperature", None, "Default: 0 for one sample, 0.7 for several.", lower_bound=0)
 _define("integer", "max_tokens", None, "Of a completion; default: the prompt's.", lower_bound=1)
+_define(
+    "enum",
+    "effort",
+    None,
+    "How long a reasoning model thinks: the field reasoning_effort.",
+    enum_values=["none", "minimal", "low", "medium", "high"],
+)
 _define("string", "request_json", "{}", "More request fields as JSON; null removes a field.")
 
 _define("integer", "concurrency", 8, "Calls in flight.", lower_bound=1)
@@ -74,11 +81,40 @@ _define("float", "timeout", 120.0, "Seconds before a silent call is given up.", 
 _define("integer", "max_retries", 6, "Retries of a failed call.", lower_bound=0)
 _define("float", "price_in", None, "Price per million prompt tokens.", lower_bound=0)
 _define("float", "price_out", None, "Price per million completion tokens.", lower_bound=0)
+_define(
+    "integer",
+    "max_tokens_total",
+    None,
+    "Stop before the answers in OUT, all runs together, take more tokens.",
+    lower_bound=1,
+)
+_define("float", "max_cost", None, "Stop before they cost more; needs both prices.", lower_bound=0)
 _define("string", "shard", None, "I/N: ask only part I (from 0) of N; then run once without.")
 _define("boolean", "batch_export", False, "Write what is missing as Batch API files; send nothing.")
 shared.paths_flag(FLAGS, "batch_import", None, "Take answers from Batch API result files.")
 
+_define(
+    "enum",
+    "gold",
+    "checked",
+    "Gold labels that no answer can match: refuse them, read what they mean, or take any.",
+    enum_values=["checked", "meant", "any"],
+)
 _define("enum", "parser", None, "Reading of answers.", enum_values=["tolerant", "exact"])
+_define(
+    "enum",
+    "thoughts",
+    "drop",
+    "A model's thoughts: leave them out, or make them the rationale of answers without one.",
+    enum_values=["drop", "rationale"],
+)
+_define(
+    "integer",
+    "max_rationale_tokens",
+    None,
+    "Shorten rationales to whole sentences of about this many tokens.",
+    lower_bound=1,
+)
 _define("boolean", "only_correct", False, "Drop rationales of wrong labels.")
 _define("float", "min_agreement", 0.0, "Drop answers with a smaller share of votes.")
 _define("integer", "min_words", 0, "Drop shorter rationales.")
@@ -90,7 +126,8 @@ _define("boolean", "drop_repeats", False, "Drop rationales given for another que
 # What is about asking a server, and nothing else.
 _ASKING = (
     *("dry_run", "base_url", "model", "api", "mode", "label_given", "n", "temperature"),
-    *("max_tokens", "request_json", "shard", "batch_export", "batch_import"),
+    *("max_tokens", "request_json", "shard", "batch_export", "batch_import", "effort"),
+    *("max_tokens_total", "max_cost"),
 )
 
 
@@ -101,34 +138,51 @@ def main(argv: list[str]) -> int | None:
     prompt = prompts.load(FLAGS.task)
     folder = pathlib.Path(FLAGS.out)
     if FLAGS.import_released or FLAGS.teacher == "embedded":
-        return _imported(prompt, folder)
+        _imported(prompt, folder)
+        return None
     return _asked(prompt, folder)
 
 
 def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
     from sbs_jax.teacher import annotate, cost_estimate
 
-    job = annotate.Job(folder, _inputs(folder), _recipe(prompt), FLAGS.n, _shard())
+    inputs = _gold(prompt, _inputs(folder))
+    job = annotate.Job(folder, inputs, _recipe(prompt), FLAGS.n, _shard())
     prices = _prices()
     if FLAGS.dry_run:
         print(cost_estimate.describe(annotate.plan(job), job.recipe, prices, job.n))
         return None
     if FLAGS.batch_export:
-        return _exported(annotate.export_batch(job))
+        _exported(annotate.export_batch(job))
+        return None
     if FLAGS.batch_import:
         paths_given = [pathlib.Path(path) for path in FLAGS.batch_import]
         print(annotate.load_batch(job, paths_given))
-        return _report(annotate.finish(job, _filters(), _strictness()), folder)
+        _report(annotate.finish(job, _filters(), _rules()), folder)
+        return None
     outcome, progress = annotate.ask(job, _connect, _limits(), prices)
     print(progress.line(), file=sys.stderr)
     if job.shard:
         print(f"{folder / job.journal_name}: run once without --shard when all shards are done")
     elif any(folder.glob("journal*.jsonl")):
-        _report(annotate.finish(job, _filters(), _strictness()), folder)
+        _report(annotate.finish(job, _filters(), _rules()), folder)
     return _ended(outcome, folder)
 
 
-def _imported(prompt: Any, folder: pathlib.Path) -> int | None:
+def _gold(prompt: Any, inputs: Any) -> Any:
+    """The inputs with gold labels that an answer can match, as --gold asks for."""
+    from sbs_jax.teacher import gold
+
+    if FLAGS.gold == "meant":
+        inputs = {
+            split: lambda read=read: gold.read(prompt, read()) for split, read in inputs.items()
+        }
+    if FLAGS.gold != "any":
+        gold.check(prompt, inputs)
+    return inputs
+
+
+def _imported(prompt: Any, folder: pathlib.Path) -> None:
     from sbs_jax.teacher import annotate
 
     for name in _ASKING:
@@ -136,9 +190,9 @@ def _imported(prompt: Any, folder: pathlib.Path) -> int | None:
             raise UserError(f"--{name}: has no effect on completions that exist; leave it out")
     inputs, teacher, completions = _released() if FLAGS.import_released else _embedded(folder)
     report = annotate.import_completions(
-        folder, inputs, prompt, teacher, completions, _filters(), _strictness()
+        folder, inputs, prompt, teacher, completions, _filters(), _rules()
     )
-    return _report(report, folder)
+    _report(report, folder)
 
 
 def _embedded(folder: pathlib.Path) -> tuple[dict, str, Callable[[str], Iterable[str]]]:
@@ -203,12 +257,7 @@ def _recipe(prompt: Any) -> Any:
     temperature = FLAGS.temperature
     if temperature is None:
         temperature = 0.7 if FLAGS.n > 1 else 0.0
-    try:
-        extra = json.loads(FLAGS.request_json)
-    except ValueError as error:
-        raise UserError(f"--request_json: not valid JSON ({error})") from None
-    if not isinstance(extra, dict) or extra.keys() & {"model", "messages", "prompt", "n", "stream"}:
-        raise UserError("--request_json: expected an object without model, messages, prompt, n")
+    extra = _request_fields()
     return Recipe(
         prompt=prompt,
         model=FLAGS.model,
@@ -221,10 +270,22 @@ def _recipe(prompt: Any) -> Any:
     )
 
 
+def _request_fields() -> dict[str, Any]:
+    """The fields that the user adds to every request."""
+    try:
+        extra = json.loads(FLAGS.request_json)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--request_json: not valid JSON ({error})") from None
+    if not isinstance(extra, dict) or extra.keys() & {"model", "messages", "prompt", "n", "stream"}:
+        raise UserError("--request_json: expected an object without model, messages, prompt, n")
+    effort = {"reasoning_effort": FLAGS.effort} if FLAGS.effort else {}
+    return effort | extra
+
+
 def _connect() -> Any:
     from sbs_jax.teacher.client import Client
 
-    fixed = json.loads(FLAGS.request_json)
+    fixed = _request_fields()
     fixed |= {name: FLAGS[name].value for name in ("temperature",) if FLAGS[name].present}
     return Client(
         FLAGS.base_url, FLAGS.api, FLAGS.timeout, FLAGS.max_retries, FLAGS.api_key_env, fixed
@@ -234,7 +295,9 @@ def _connect() -> Any:
 def _limits() -> Any:
     from sbs_jax.teacher.annotate import Limits
 
-    return Limits(FLAGS.concurrency, FLAGS.rpm, FLAGS.tpm)
+    if FLAGS.max_cost is not None and None in (FLAGS.price_in, FLAGS.price_out):
+        raise UserError("--max_cost: give --price_in and --price_out as well")
+    return Limits(FLAGS.concurrency, FLAGS.rpm, FLAGS.tpm, FLAGS.max_tokens_total, FLAGS.max_cost)
 
 
 def _prices() -> Any:
@@ -256,10 +319,16 @@ def _filters() -> Any:
     )
 
 
-def _strictness() -> Any:
+def _rules() -> Any:
+    from sbs_jax.teacher.reader import Rules
+
     # Existing completions are known through their exact parsers; the default repeats those labels.
     imported = FLAGS.import_released or FLAGS.teacher == "embedded"
-    return FLAGS.parser or ("exact" if imported else "tolerant")
+    return Rules(
+        FLAGS.parser or ("exact" if imported else "tolerant"),
+        FLAGS.thoughts == "rationale",
+        FLAGS.max_rationale_tokens,
+    )
 
 
 def _shard() -> tuple[int, int] | None:
@@ -300,11 +369,12 @@ def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
         raise KeyboardInterrupt
     if outcome.stopped:
         raise UserError(f"{outcome.stopped}; what was answered is kept in {folder}")
+    if outcome.budget:
+        print(f"{outcome.budget}; raise it and run again: {again}", file=sys.stderr)
     if outcome.failures:
         record, why = next(iter(outcome.failures.items()))
         print(
             f"{len(outcome.failures)} records failed, first {record}: {why}; {again}",
             file=sys.stderr,
         )
-        return 1
-    return None
+    return 1 if outcome.failures or outcome.budget else None

@@ -7,6 +7,7 @@ Examples:
   sbs tasks cqa_rationale --split=test --n=3 --vocabulary=sentencepiece.model --data_dir=data
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,11 @@ def main(argv: list[str]) -> int | None:
 
 def _list() -> Iterator[str]:
     from sbs_jax.datasets import methods, registry
+    from sbs_jax.metrics.accuracy import metric_name
 
     for name in registry.names():
         dataset = registry.get(name)
-        metric = dataset.metric if isinstance(dataset.metric, str) else "its own"
-        yield f"{name}: {dataset.description} (metric: {metric})"
+        yield f"{name}: {dataset.description} (metric: {metric_name(dataset.metric)})"
         yield "  to train on  " + " ".join(dataset.mixture_names())
         parts = [task for task in dataset.task_names() if task not in dataset.mixture_names()]
         yield "  their tasks  " + " ".join(parts)
@@ -76,16 +77,33 @@ def _examples(name: str) -> Iterator[str]:
     yield f"{FLAGS.split}: {len(rows):,} of the {total:,} records in the {file_split} file"
     vocabulary, note = _vocabulary(selection)
     yield note
-    wanted = rows[: FLAGS.n].tolist()
-    found = {}
+    first = rows[: FLAGS.n].tolist()
+    members, examples = set(rows.tolist()), {}
+    labels: Counter[str] = Counter()
     for row, record in enumerate(selection.dataset.read(file_split)):
-        if row in wanted:
-            found[row] = record
-        if len(found) == len(wanted):
-            break
-    for row in wanted:
+        if row in members:
+            labels[record.label] += 1
+        if row in first:
+            examples[row] = record
+    if vocabulary:
+        yield from _label_warnings(selection, labels, vocabulary)
+    for row in first:
         yield ""
-        yield from _example(found[row], selection, prefixes, vocabulary)
+        yield from _example(examples[row], selection, prefixes, vocabulary)
+
+
+def _label_warnings(
+    selection: "Selection", labels: Counter[str], vocabulary: "Vocabulary"
+) -> Iterator[str]:
+    from sbs_jax.input_pipeline import label_check
+
+    dataset = selection.dataset
+    try:
+        report = label_check.check({FLAGS.split: labels}, dataset.metric, vocabulary, dataset.name)
+    except UserError as error:
+        yield f"warning: {error}"
+    else:
+        yield from report.lines()
 
 
 def _vocabulary(selection: "Selection") -> tuple["Vocabulary | None", str]:

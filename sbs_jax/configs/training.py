@@ -163,6 +163,8 @@ class TrainConfig:
         output_rationale: OUTPUT_RATIONALE: the final predictions file holds the student's
             rationales too.
         label_prefix, rationale_prefix: LABEL_PREFIX, RATIONALE_PREFIX.
+        max_unknown: maximum fraction of unknown ids in questions, labels or rationales of the
+            training data.
         pack: PACK several sequences into a row; changes the speed, never the result.
         row_lengths: (encoder, decoder) tokens of a packed row; None chooses them.
         log_period: steps between two lines of metrics.jsonl.
@@ -199,6 +201,7 @@ class TrainConfig:
     output_rationale: bool = setting(False, macro="OUTPUT_RATIONALE")
     label_prefix: str = setting("[label] ", macro="LABEL_PREFIX")
     rationale_prefix: str = setting("[rationale] ", macro="RATIONALE_PREFIX")
+    max_unknown: float = setting(0.1, rule=FRACTION)
     pack: bool = setting(True, macro="PACK")
     row_lengths: tuple[int, int] | None = setting(None, rule=_ROW_LENGTHS)
     log_period: int = setting(50, rule=COUNT)

@@ -136,14 +136,14 @@ class _Counts:
 
     def __init__(self, metric: accuracy.Metric) -> None:
         self._metric = metric
-        self.n = self.answered = self.correct = self.unparsed = 0
+        self.n = self.unparsed = 0
+        self.scores: list[accuracy.Score] = []
 
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
         for record in records:
             self.n += 1
             if record.llm_label is not None:
-                self.answered += 1
-                self.correct += accuracy.is_correct(self._metric, record.llm_label, record.label)
+                self.scores.append(accuracy.score(self._metric, record.llm_label, record.label))
                 self.unparsed += not record.llm_label.strip()
             yield record
 
@@ -151,7 +151,7 @@ class _Counts:
 def _write_file(path: Path, records: Iterable[Record], metric: accuracy.Metric) -> FileSummary:
     counts = _Counts(metric)
     write_jsonl(path, counts.watch(records))
-    teacher = accuracy.Accuracy(counts.correct, counts.answered) if counts.answered else None
+    teacher = accuracy.Accuracy.of(counts.scores) if counts.scores else None
     return FileSummary(counts.n, teacher, counts.unparsed, path.stat().st_size)
 
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.sources import Source
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
 from sbs_jax.errors import UserError, nearest
-from sbs_jax.metrics.accuracy import METRICS, Metric
+from sbs_jax.metrics.accuracy import METRICS, Metric, Score
 from sbs_jax.metrics.extra import MetricFn
 from sbs_jax.utils import paths
 
 Subsample = Callable[[int, float, int], np.ndarray]
+SplitBy = Literal["question", "row"]
 
 # The original carves its validation rows with this seed, whatever the run.
 _CARVE_SEED = 0
@@ -41,7 +42,10 @@ class Dataset:
         metric_fns: further metrics, SeqIO's functions (targets, predictions) -> {name: value}.
         carve_validation: share of the training rows that becomes the validation split; None
             where there is a validation file.
-        subsample: (n, fraction, run) -> rows kept of the training file (see `splits`).
+        subsample: (n, fraction, run) -> which of n questions, or rows, of the training file are
+            kept (see `splits`).
+        split_by: "question": rows with equal inputs are subsampled and carved together; "row":
+            each alone, the original's rule.
         vocabulary: default spec for `vocabularies.load`.
         augmentation: training records that follow this dataset's own; they are neither
             subsampled nor in the validation split.
@@ -53,6 +57,7 @@ class Dataset:
     metric_fns: tuple[MetricFn, ...] = ()
     carve_validation: float | None = None
     subsample: Subsample = splits.subsample_rows
+    split_by: SplitBy = "question"
     description: str = ""
     vocabulary: str = "t5"
     augmentation: Source | None = None
@@ -84,7 +89,9 @@ class Dataset:
 
         As the original: a fraction of the training file is drawn first (seed: run), then the
         validation rows are carved from what was drawn. Fraction and run of a validation split
-        must therefore be those of the training split it goes with.
+        must therefore be those of the training split it goes with. Rows with equal inputs are
+        drawn and carved together, unless the dataset splits by row; without repeats both rules
+        give the same rows.
 
         Returns:
             (name of the file's split, int64 row numbers)
@@ -95,15 +102,28 @@ class Dataset:
             return split, np.arange(self.count(split))
         total = self.count(TRAIN)
         own = self.source.count(TRAIN)
-        rows = self.subsample(own, fraction, run)
+        drawn = fraction != 1 or self.carve_validation is not None
+        together = drawn and self.split_by == "question"
+        question_of = self._question_of() if together else np.arange(own)
+        questions = self.subsample(int(question_of.max()) + 1, fraction, run)
         if self.carve_validation is not None:
             train, validation = splits.train_test_rows(
-                len(rows), self.carve_validation, _CARVE_SEED
+                len(questions), self.carve_validation, _CARVE_SEED
             )
             if split == VALIDATION:
-                return TRAIN, rows[validation]
-            rows = rows[train]
+                return TRAIN, splits.rows_of(question_of, questions[validation])
+            questions = questions[train]
+        rows = splits.rows_of(question_of, questions)
         return TRAIN, np.concatenate([rows, np.arange(own, total)])
+
+    def _question_of(self) -> np.ndarray:
+        """The number of each row's question in the training file: int64 [rows]."""
+        key = (self.name, self.source.fingerprint(TRAIN))
+        if key not in _questions:
+            _questions[key] = splits.question_numbers(
+                record.input for record in self.source.read(TRAIN)
+            )
+        return _questions[key]
 
     def teacher_hint(self) -> str:
         """Where teacher outputs come from, for errors."""
@@ -140,6 +160,8 @@ class Selection:
         return VIEWS[self.method.eval_view]
 
 
+_questions: dict[tuple[str, str], np.ndarray] = {}  # (dataset, fingerprint) -> `_question_of`
+
 _registry: dict[str, Dataset] = {}
 _listeners: list[Callable[[Dataset], None]] = []
 _metric_sources: list[Callable[[str], Iterable[MetricFn]]] = []
@@ -153,10 +175,11 @@ def add_dataset(
     format: Callable[[Any], Record] | None = None,
     prepare_command: str | None = None,
     annotations: str | None = None,
-    metric: Metric = "text",
+    metric: str | Callable[[str, str], Score] = "text",
     metric_fns: Iterable[MetricFn] = (),
     carve_validation: float | None = None,
     subsample: Subsample = splits.subsample_rows,
+    split_by: str = "question",
     augment_with: str | None = None,
     description: str = "",
     vocabulary: str = "t5",
@@ -176,7 +199,9 @@ def add_dataset(
         metric_fns: further metrics, reported beside accuracy: SeqIO's functions
             (targets, predictions) -> {name: value}.
         carve_validation: e.g. 0.1: that share of the training rows is the validation split.
-        subsample: which training rows a data fraction keeps.
+        subsample: which training questions (or rows) a data fraction keeps.
+        split_by: "question" keeps rows with equal inputs together when a data fraction is drawn
+            or validation is carved; "row" draws each alone, as the original does.
         augment_with: name of a dataset whose annotated training records are added to this one's.
         vocabulary: default for `sbs tasks` and for SeqIO.
 
@@ -195,10 +220,11 @@ def add_dataset(
     dataset = Dataset(
         name=name,
         source=_source(name, records, source, format, prepare_command, annotations),
-        metric=metric,
+        metric=cast(Metric, metric),
         metric_fns=tuple(metric_fns),
         carve_validation=carve_validation,
         subsample=subsample,
+        split_by=_checked_split_by(name, split_by),
         description=description,
         vocabulary=vocabulary,
         augmentation=_annotated(get(augment_with)) if augment_with else None,
@@ -207,6 +233,12 @@ def add_dataset(
     for listener in _listeners:
         listener(dataset)
     return dataset
+
+
+def _checked_split_by(name: str, split_by: str) -> SplitBy:
+    if split_by not in get_args(SplitBy):
+        raise UserError(f"add_dataset({name!r}): split_by is {split_by!r}; use question or row")
+    return cast(SplitBy, split_by)
 
 
 def subscribe(listener: Callable[[Dataset], None]) -> None:

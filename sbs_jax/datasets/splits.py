@@ -1,6 +1,7 @@
 """The splits, and which rows of a file make one up: plain numpy, the same on every machine."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -56,6 +57,30 @@ def first_rows(n: int, fraction: float, run: int) -> np.ndarray:
     if kept < 1:
         raise UserError(f"fraction={fraction} of {n} rows keeps none; use more")
     return np.arange(kept)
+
+
+def question_numbers(inputs: Iterable[str]) -> np.ndarray:
+    """Numbers the different inputs in the order of their first row: int64 [rows]."""
+    numbers: dict[int, int] = {}  # by hash: the texts of a long file need not fit into memory
+    return np.fromiter((numbers.setdefault(hash(t), len(numbers)) for t in inputs), np.int64)
+
+
+def rows_of(question_of: np.ndarray, questions: np.ndarray) -> np.ndarray:
+    """The rows of some questions, in the order of the questions and then of the file.
+
+    Args:
+        question_of: int64 [rows], the number of each row's question.
+        questions: int64 [kept], the questions to keep.
+
+    Returns:
+        int64 row numbers. Where every row has its own question these are `questions` themselves.
+    """
+    counts = np.bincount(question_of)
+    if len(counts) == len(question_of):
+        return questions
+    order = np.argsort(question_of, kind="stable")
+    starts = np.cumsum(counts) - counts
+    return np.concatenate([order[starts[q] : starts[q] + counts[q]] for q in questions])
 
 
 def _test_count(n: int, test_size: float) -> int:

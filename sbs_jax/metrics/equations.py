@@ -1,15 +1,13 @@
 """The value of an arithmetic answer such as ``( 84.0 / 2.0 )``, computed without running any code.
 
-Grammar (lowest precedence first; ``and`` and tuples only with ``python_compat``)::
+Grammar, lowest precedence first::
 
-    tuple    = and {"," and} [","]
-    and      = sum {"and" sum}
     sum      = product {("+" | "-") product}
     product  = signed {("*" | "/") signed}
-    signed   = {"+" | "-"} (number | "(" tuple ")")
+    signed   = {"+" | "-"} (number | "(" sum ")")
 
-A small parser of our own instead of ``ast.parse``: model output must neither reach Python's
-compiler (which warns, and accepts more in every release) nor its recursion limit.
+A parser of our own instead of ``ast.parse``: model output must neither reach Python's compiler
+(which warns, and accepts more in every release) nor its recursion limit.
 """
 
 import dataclasses
@@ -20,28 +18,25 @@ import re
 MAX_LENGTH = 1000  # characters; longer text is nan
 MAX_DEPTH = 50  # nested brackets; deeper text is nan
 
-Value = int | float | tuple
+Value = int | float
 
 _TOKEN = re.compile(
     r"[ \t]*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
-    r"|(?P<symbol>and\b|[-+*/(),]))"
+    r"|(?P<symbol>[-+*/()]))"
 )
 _INTEGER = re.compile(r"0+|[1-9][0-9]*")
 _SPACE = " \t\r\n\f"
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
-def evaluate(text: str, python_compat: bool = False) -> Value:
-    """Computes the value of `text` as Python would, or nan where there is none.
+def evaluate(text: str) -> Value:
+    """Computes the value of `text` as Python would; nan for a text without one.
 
     Ints and decimals (``.5``, ``5.``, ``1e3``), ``+ - * /``, unary signs and brackets, with exact
     ints and doubles and no rounding. Everything else is nan: names, calls, ``**``, ``050``,
     ``5 .0``, thousands commas, unbalanced brackets, division by zero, overflow, a text too long or
-    too deep.
-
-    `python_compat` adds the two other forms that the released teacher's answers contain and that
-    the original's ``eval`` (its metrics.py) accepted: ``a and b`` (b, unless a is zero) and tuples
-    such as ``(14, 21)``, returned as a tuple, which `equal` never accepts.
+    too deep. So are ``a and b`` and tuples, which the original's ``eval`` (its metrics.py)
+    accepted: docs/fidelity.md counts them.
 
     Never raises and never executes anything.
     """
@@ -49,17 +44,14 @@ def evaluate(text: str, python_compat: bool = False) -> Value:
     if tokens is None:
         return math.nan
     try:
-        return _Parser(tokens, python_compat).whole()
+        return _Parser(tokens).whole()
     except _NotAnEquation:
         return math.nan
 
 
-def equal(prediction: str, gold: str, python_compat: bool = False) -> bool:
+def equal(prediction: str, gold: str) -> bool:
     """Whether both texts have a value and it is the same: ``5`` equals ``5.0``, nan nothing."""
-    values = [evaluate(text, python_compat) for text in (prediction, gold)]
-    if any(isinstance(value, tuple) for value in values):
-        return False
-    return values[0] == values[1]
+    return evaluate(prediction) == evaluate(gold)
 
 
 class _NotAnEquation(Exception):
@@ -72,7 +64,7 @@ class _Number:
 
 
 def _tokenize(text: str) -> list[_Number | str] | None:
-    """Splits `text`; None where it is too long or holds a character of no token."""
+    """Splits `text`; None for one that is too long or holds a character of no token."""
     text = text.strip(_SPACE)
     if len(text) > MAX_LENGTH:
         return None
@@ -88,7 +80,7 @@ def _tokenize(text: str) -> list[_Number | str] | None:
     return tokens
 
 
-def _number(text: str) -> int | float:
+def _number(text: str) -> Value:
     if not text.isdigit():
         return _finite(float(text))
     if _INTEGER.fullmatch(text) is None:  # 050: no number to Python, so none to the original
@@ -96,14 +88,12 @@ def _number(text: str) -> int | float:
     return int(text)
 
 
-def _finite(value: int | float) -> int | float:
+def _finite(value: Value) -> Value:
     return math.nan if isinstance(value, float) and math.isinf(value) else value
 
 
-def _apply(symbol: str, left: Value, right: Value) -> int | float:
+def _apply(symbol: str, left: Value, right: Value) -> Value:
     """One operation; what has no value is nan, which every further operation keeps."""
-    if isinstance(left, tuple) or isinstance(right, tuple):
-        return math.nan
     try:
         return _finite(_OPERATORS[symbol](left, right))
     except ArithmeticError:
@@ -113,81 +103,57 @@ def _apply(symbol: str, left: Value, right: Value) -> int | float:
 class _Parser:
     """Recursive descent over the grammar above, computing as it reads."""
 
-    def __init__(self, tokens: list[_Number | str], python_compat: bool) -> None:
+    def __init__(self, tokens: list[_Number | str]) -> None:
         self._tokens = tokens
         self._next = 0
-        self._compat = python_compat
         self._depth = 0
 
     def whole(self) -> Value:
-        value = self._tuple(closing=None)
+        value = self._sum()
         if self._peek() is not None:
             raise _NotAnEquation
         return value
 
-    def _tuple(self, closing: str | None) -> Value:
-        """One value, or with `python_compat` several between commas; stops at `closing`."""
-        items, comma = [], False
-        while not items or comma:
-            if self._compat and self._peek() == closing and (items or closing):
-                break  # "()", or a comma after the last item
-            items.append(self._conjunction())
-            comma = self._compat and self._accept(",")
-        return items[0] if len(items) == 1 and not comma else tuple(items)
-
-    def _conjunction(self) -> Value:
-        value = self._sum()
-        while self._compat and self._accept("and"):
-            operand = self._sum()
-            # Python keeps the first operand that is zero; one without a value has failed already.
-            if value and value == value:
-                value = operand
-        return value
-
     def _sum(self) -> Value:
         value = self._product()
-        while self._peek() in ("+", "-"):
-            value = _apply(self._take(), value, self._product())
+        while symbol := self._take_one_of("+-"):
+            value = _apply(symbol, value, self._product())
         return value
 
     def _product(self) -> Value:
         value = self._signed()
-        while self._peek() in ("*", "/"):
-            value = _apply(self._take(), value, self._signed())
+        while symbol := self._take_one_of("*/"):
+            value = _apply(symbol, value, self._signed())
         return value
 
     def _signed(self) -> Value:
-        negations, signed = 0, False
-        while self._peek() in ("+", "-"):
-            negations += self._take() == "-"
-            signed = True
+        negative = False
+        while symbol := self._take_one_of("+-"):
+            negative ^= symbol == "-"
         value = self._primary()
-        if signed and isinstance(value, tuple):
-            return math.nan
-        return -value if negations % 2 else value
+        return -value if negative else value
 
     def _primary(self) -> Value:
-        token = self._take()
+        token = self._peek()
+        self._next += 1
         if isinstance(token, _Number):
             return _number(token.text)
         if token != "(" or self._depth == MAX_DEPTH:
             raise _NotAnEquation
         self._depth += 1
-        value = self._tuple(closing=")")
+        value = self._sum()
         self._depth -= 1
-        if self._take() != ")":
+        if not self._take_one_of(")"):
             raise _NotAnEquation
         return value
 
     def _peek(self) -> _Number | str | None:
         return self._tokens[self._next] if self._next < len(self._tokens) else None
 
-    def _take(self) -> _Number | str | None:
+    def _take_one_of(self, symbols: str) -> str | None:
+        """The next token, if it is one of these."""
         token = self._peek()
+        if not isinstance(token, str) or token not in symbols:
+            return None
         self._next += 1
         return token
-
-    def _accept(self, symbol: str) -> bool:
-        found = self._peek() == symbol
-        self._next += found
-        return found

@@ -1,10 +1,11 @@
-"""Pictures as PNG bytes: accuracy against labels, and learning curves.
+"""Pictures as PNG and SVG: accuracy against labels, size and alpha, and learning curves.
 
 One colour and one marker per arm in every picture, from the palette of Okabe and Ito (2008), which
 readers with any common form of colour blindness can tell apart.
 """
 
 import dataclasses
+import importlib.util
 import io
 import itertools
 import math
@@ -12,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.reporting.statistics import ARM_NAMES, Summary, arm_name, labels_name
+from sbs_jax.reporting.rows import ARM_NAMES, arm_name, labels_name
+from sbs_jax.reporting.statistics import Cell, Summary
 
 _COLOURS = dict(
     zip(
@@ -37,6 +39,19 @@ CURVES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Picture:
+    """One drawing in two formats."""
+
+    png: bytes
+    svg: bytes
+
+
+def available() -> bool:
+    """Whether matplotlib is installed; everything but the pictures works without."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+@dataclasses.dataclass(frozen=True)
 class Curves:
     """What one run logged: metric name -> [(step, value), ...].
 
@@ -53,7 +68,7 @@ class Curves:
     points: dict[str, list[tuple[int, float]]]
 
 
-def accuracy_png(summary: Summary, title: str, baseline: str) -> bytes:
+def accuracy(summary: Summary, title: str, baseline: str) -> Picture:
     """Accuracy against the number of labels: seeds as dots, means with their 95% intervals.
 
     Args:
@@ -89,7 +104,7 @@ def accuracy_png(summary: Summary, title: str, baseline: str) -> bytes:
         frameon=False,
         fontsize=9,
     )
-    return _png(figure)
+    return _picture(figure)
 
 
 def _draw_references(
@@ -116,11 +131,7 @@ def _draw_arm(
     colour, marker = _style(arm, summary.arms)
     cells = [cell for cell in summary.cells if cell.arm == arm]
     xs = [places[cell.fraction] for cell in cells]
-    means = [cell.accuracy.mean for cell in cells]
-    errors = [
-        [0.0 if c.accuracy.low is None else c.accuracy.mean - c.accuracy.low for c in cells],
-        [0.0 if c.accuracy.high is None else c.accuracy.high - c.accuracy.mean for c in cells],
-    ]
+    means, errors = _means_and_errors(cells)
     seeds = sorted({cell.accuracy.seeds for cell in cells})
     axes.errorbar(
         xs,
@@ -148,7 +159,7 @@ def _floor(summary: Summary) -> float:
     return max(0.0, math.floor((min(lowest) - 0.02) * 20) / 20)
 
 
-def curves_png(runs: Sequence[Curves], title: str) -> bytes:
+def learning_curves(runs: Sequence[Curves], title: str) -> Picture:
     """Losses per task and validation accuracy against the step: a column per metric.
 
     Raises:
@@ -185,7 +196,7 @@ def curves_png(runs: Sequence[Curves], title: str) -> bytes:
         grid[0][0].plot([], [], label=label, **style)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return _png(figure)
+    return _picture(figure)
 
 
 def _curve_styles(runs: Sequence[Curves]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -207,10 +218,54 @@ def _curve_styles(runs: Sequence[Curves]) -> dict[tuple[str, str], dict[str, Any
     return styles
 
 
+def accuracy_along(
+    summary: Summary, places: dict[str, float], axis: str, logarithmic: bool, title: str
+) -> Picture:
+    """Accuracy with the largest fraction of the labels along another axis of the grid.
+
+    Args:
+        places: of the arms that are drawn, on this axis; one line per method.
+        axis: its name.
+        title: of the picture.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    fraction = max(summary.labels)
+    methods: dict[str, list[str]] = {}
+    for arm in sorted(places, key=places.__getitem__):
+        methods.setdefault(arm.split("@")[0], []).append(arm)
+    for method, arms in methods.items():
+        cells = [cell for arm in arms if (cell := summary.cell(arm, fraction))]
+        colour, marker = _style(method, list(methods))
+        xs, means, errors = [places[cell.arm] for cell in cells], *_means_and_errors(cells)
+        look = {"color": colour, "marker": marker, "capsize": 3, "label": arm_name(method)}
+        axes.errorbar(xs, means, yerr=errors, **look)
+    if teacher := summary.teacher:
+        label = f"teacher {teacher.value:.3f} (n = {teacher.n})"
+        axes.axhline(teacher.value, color="black", linestyle="--", linewidth=1.2, label=label)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set_xlabel(axis)
+    axes.set_ylabel("test accuracy")
+    axes.set_title(title, loc="left", fontsize=11, wrap=True)
+    axes.grid(color="#DDDDDD", linewidth=0.7)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _picture(figure)
+
+
+def _means_and_errors(cells: Sequence[Cell]) -> tuple[list[float], list[list[float]]]:
+    """Means, and how far their intervals reach below and above."""
+    means = [cell.accuracy.mean for cell in cells]
+    below = [0.0 if c.accuracy.low is None else c.accuracy.mean - c.accuracy.low for c in cells]
+    above = [0.0 if c.accuracy.high is None else c.accuracy.high - c.accuracy.mean for c in cells]
+    return means, [below, above]
+
+
 def _style(arm: str, arms: Sequence[str]) -> tuple[str, str]:
-    if arm in _COLOURS:
-        return _COLOURS[arm], _MARKERS[arm]
-    others = [other for other in arms if other not in _COLOURS]
+    method = arm.split("@")[0]
+    if method in _COLOURS:
+        return _COLOURS[method], _MARKERS[method]
+    others = [other for other in arms if other.split("@")[0] not in _COLOURS]
     return _OTHER[others.index(arm) % len(_OTHER)], "."
 
 
@@ -220,13 +275,15 @@ def _pyplot() -> Any:
     except ImportError:
         raise UserError("matplotlib is missing; pip install 'sbs_jax[report]'") from None
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "sbs_jax"  # ids without a random part
     from matplotlib import pyplot
 
     return pyplot
 
 
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+def _picture(figure: Any) -> Picture:
+    png, svg = io.BytesIO(), io.StringIO()
+    figure.savefig(png, format="png", dpi=150)
+    figure.savefig(svg, format="svg", metadata={"Date": None})  # the same numbers: the same file
     _pyplot().close(figure)
-    return buffer.getvalue()
+    return Picture(png.getvalue(), svg.getvalue().encode())

@@ -1,74 +1,33 @@
-"""A study's rows -> means with intervals and paired differences.
+"""A study's rows and answers -> means with intervals, and differences on the same questions.
 
-A row is one finished run: an arm, a fraction of the labels and a seed. Seeds are the unit of
-repetition: a mean's interval is Student's t over seeds, and two arms are compared within each seed.
+A row is one finished run: an arm, a fraction of the labels and a seed. `significance` says how sure
+a mean is; this module decides what is averaged and what is compared with what.
 """
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
-
-# Arms of a study, in the order of tables and legends.
-ARM_NAMES = {
-    "standard": "standard",
-    "standard_2x": "standard (2x steps)",
-    "distill": "standard (teacher labels)",
-    "step_by_step": "step-by-step",
-    "step_by_step_llm": "step-by-step (teacher labels)",
-    "single_task": "rationale and label in one sequence",
-    "pinto": "rationale in the input",
-}
-TEACHER = "teacher"
-_STEP_BY_STEP = ("step_by_step", "step_by_step_llm")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One run of a study.
-
-    Attributes:
-        fraction: of the labels trained on, above 0 to 1.
-        accuracy: on the test questions.
-        cpu_seconds: of the run, or None where it was not taken.
-        teacher, majority: accuracies on the same questions, or None.
-        model_dir: relative to the study's folder, or None.
-    """
-
-    arm: str
-    fraction: float
-    seed: int
-    accuracy: Accuracy
-    steps: int
-    train_examples: int
-    cpu_seconds: float | None = None
-    teacher: Accuracy | None = None
-    majority: Accuracy | None = None
-    model_dir: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """A mean over seeds with its 95% t-interval; low and high are None for a single seed."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    seeds: int
+from sbs_jax.reporting import answers as answers_module
+from sbs_jax.reporting import significance
+from sbs_jax.reporting.answers import Answers
+from sbs_jax.reporting.rows import ARM_NAMES, STEP_BY_STEP, TEACHER, Row
+from sbs_jax.reporting.significance import Estimate, PairTable
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """An arm at a fraction: its accuracies by seed and their mean; the interval is cut to 0..1."""
+    """An arm at a fraction: its accuracies by seed and their mean."""
 
     arm: str
     fraction: float
     by_seed: dict[int, float]
-    accuracy: Spread
+    accuracy: Estimate
     test_questions: int
     steps: int
     train_examples: int
@@ -77,39 +36,64 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """`arm` minus `base` (an arm, or `TEACHER`) at a fraction, paired by seed."""
+    """`arm` minus `base` (an arm, or `TEACHER`) at a fraction, on the same questions.
+
+    Attributes:
+        arm_accuracy, base_accuracy: means on the questions of the comparison.
+        holm: p, corrected for all comparisons with the teacher, or for all between arms; None
+            without a p.
+    """
 
     arm: str
     base: str
     fraction: float
-    accuracy: Spread
+    accuracy: Estimate
+    arm_accuracy: float
+    base_accuracy: float
+    holm: float | None = None
 
     @property
     def reading(self) -> str:
         """What may be said of it."""
-        low, high = self.accuracy.low, self.accuracy.high
-        if low is None or high is None:
-            return "one seed: no interval, nothing shown"
-        if low > 0:
-            return "higher"
-        return "lower" if high < 0 else "no difference shown: the interval includes 0"
+        return self.accuracy.reading
+
+    @property
+    def wins(self) -> bool:
+        """Whether the arm is shown to be better, all comparisons of its kind considered."""
+        return self.reading == "higher" and self.holm is not None and self.holm < significance.LEVEL
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers and the reading."""
+        names = ("arm", "base", "fraction", "arm_accuracy", "base_accuracy", "holm", "reading")
+        return {name: getattr(self, name) for name in names} | {"accuracy": self.accuracy.to_json()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One run and the teacher on the same questions."""
+
+    row: Row
+    table: PairTable
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """All that a report says about a study in numbers.
+    """All that a report says about one dataset of a study in numbers.
 
     Attributes:
         labels: training questions at each fraction, fractions rising.
-        teacher: over all seeds' test questions, each counted once.
+        shared: whether all seeds answered the same questions; None where nobody knows.
+        teacher: over all different test questions, each counted once.
         majority: the untrained guesser at each fraction, over seeds.
     """
 
     labels: dict[float, int]
+    shared: bool | None
     cells: list[Cell]
     differences: list[Difference]
+    pairs: list[Pair]
     teacher: Accuracy | None
-    majority: dict[float, Spread]
+    majority: dict[float, Estimate]
 
     @property
     def arms(self) -> list[str]:
@@ -119,82 +103,62 @@ class Summary:
         """None where the study has no such run."""
         return next((c for c in self.cells if (c.arm, c.fraction) == (arm, fraction)), None)
 
+    def against(self, teacher: bool) -> list[Difference]:
+        """The differences to the teacher, or those between arms."""
+        return [d for d in self.differences if (d.base == TEACHER) == teacher]
+
     def to_json(self) -> dict[str, Any]:
         """Everything the figure and the tables show."""
         return {
-            "cells": [dataclasses.asdict(cell) for cell in self.cells],
-            "differences": [
-                {**dataclasses.asdict(difference), "reading": difference.reading}
-                for difference in self.differences
+            "shared_questions": self.shared,
+            "cells": [vars(cell) | {"accuracy": cell.accuracy.to_json()} for cell in self.cells],
+            "differences": [difference.to_json() for difference in self.differences],
+            "pairs": [
+                {"arm": pair.row.arm, "fraction": pair.row.fraction, "seed": pair.row.seed}
+                | dataclasses.asdict(pair.table)
+                for pair in self.pairs
             ],
             "teacher": self.teacher and self.teacher.to_json(),
             "majority": [
-                {"fraction": fraction, **dataclasses.asdict(spread)}
-                for fraction, spread in self.majority.items()
+                {"fraction": fraction, **guess.to_json()}
+                for fraction, guess in self.majority.items()
             ],
         }
 
 
-def arm_name(arm: str) -> str:
-    """How an arm is called in tables and legends."""
-    return ARM_NAMES.get(arm, arm)
+# (fraction, arm) -> seed -> row
+_Grid = Mapping[tuple[float, str], Mapping[int, Row]]
 
 
-def labels_name(fraction: float, labels: int) -> str:
-    """400 (50%)"""
-    return f"{labels} ({100 * fraction:.4g}%)"
+def summarise(rows: Sequence[Row], answers: Mapping[Row, Answers] | None = None) -> Summary:
+    """Means per arm and fraction, and differences between arms and to the teacher.
 
-
-def parse_row(fields: Any, where: str) -> Row:
-    """One object of study.jsonl; `where` (file:line) opens every error.
+    Args:
+        rows: finished runs of one dataset, or of one dataset per seed.
+        answers: of each run; without those of all runs no difference can be read.
 
     Raises:
-        UserError: a field is missing or of the wrong kind.
-    """
-    if not isinstance(fields, Mapping):
-        raise UserError(f"{where}: expected a JSON object, one per run of the study")
-    try:
-        return Row(
-            arm=str(fields["arm"]),
-            fraction=float(fields["fraction"]),
-            seed=int(fields["seed"]),
-            accuracy=Accuracy(fields["correct"], fields["n"]),
-            steps=int(fields["steps"]),
-            train_examples=int(fields["train_examples"]),
-            cpu_seconds=fields.get("cpu_seconds"),
-            teacher=parse_accuracy(fields.get("teacher")),
-            majority=parse_accuracy(fields.get("majority")),
-            model_dir=fields.get("model_dir"),
-        )
-    except KeyError as error:
-        raise UserError(f"{where}: field {error} is missing") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def parse_accuracy(fields: Mapping[str, Any] | None) -> Accuracy | None:
-    """``{"correct", "n", ...}`` of a results file, or None."""
-    return Accuracy(fields["correct"], fields["n"]) if fields else None
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """The mean and its 95% interval by Student's t with n - 1 degrees of freedom."""
-    mean, n = statistics.fmean(values), len(values)
-    if n < 2:
-        return Spread(mean, None, None, n)
-    half = _t_quantile(n - 1) * statistics.stdev(values) / math.sqrt(n)
-    return Spread(mean, mean - half, mean + half, n)
-
-
-def summarise(rows: Sequence[Row]) -> Summary:
-    """Means per arm and fraction, and step-by-step against every other arm and the teacher.
-
-    Raises:
-        UserError: no rows, two rows of one arm, fraction and seed, or a fraction that stands for
-            different numbers of questions.
+        UserError: no rows, two rows of one arm, fraction and seed, a fraction that stands for
+            different numbers of questions, or runs that answered different questions.
     """
     if not rows:
         raise UserError("the study has no finished run yet; nothing to report")
+    grid, labels = _grid(rows)
+    compared = _Compared(rows, dict(answers or {}))
+    order = [*ARM_NAMES, *dict.fromkeys(row.arm for row in rows)]
+    keys = sorted(grid, key=lambda key: (key[0], order.index(key[1].split("@")[0]), key[1]))
+    return Summary(
+        labels=dict(sorted(labels.items())),
+        shared=compared.shared,
+        cells=[_cell(arm, fraction, grid[fraction, arm], compared) for fraction, arm in keys],
+        differences=_differences(grid, keys, compared),
+        pairs=[pair for key in keys for pair in _pairs(grid[key], compared)],
+        teacher=_teacher(rows),
+        majority=_majority(rows),
+    )
+
+
+def _grid(rows: Sequence[Row]) -> tuple[dict[tuple[float, str], dict[int, Row]], dict[float, int]]:
     grid: dict[tuple[float, str], dict[int, Row]] = {}
     labels: dict[float, int] = {}
     for row in rows:
@@ -208,30 +172,68 @@ def summarise(rows: Sequence[Row]) -> Summary:
                 f"the study's runs at fraction {row.fraction} have {labels[row.fraction]} and "
                 f"{row.train_examples} training questions ({run}); report them separately"
             )
-    order = [*ARM_NAMES, *dict.fromkeys(row.arm for row in rows if row.arm not in ARM_NAMES)]
-    keys = sorted(grid, key=lambda key: (key[0], order.index(key[1])))
-    return Summary(
-        labels=dict(sorted(labels.items())),
-        cells=[_cell(arm, fraction, grid[fraction, arm]) for fraction, arm in keys],
-        differences=_differences(grid, keys),
-        teacher=_teacher(rows),
-        majority=_majority(rows),
-    )
+    return grid, labels
 
 
-def _cell(arm: str, fraction: float, by_seed: Mapping[int, Row]) -> Cell:
-    rows = [by_seed[seed] for seed in sorted(by_seed)]
-    accuracy = spread([row.accuracy.value for row in rows])
-    if accuracy.low is not None and accuracy.high is not None:
-        accuracy = dataclasses.replace(
-            accuracy, low=max(0.0, accuracy.low), high=min(1.0, accuracy.high)
+class _Compared:
+    """The answers of a study's runs, which seed by seed, or all together, are to one test.
+
+    Attributes:
+        shared: whether all seeds answered the same questions; None without all answers.
+    """
+
+    def __init__(self, rows: Sequence[Row], answers: Mapping[Row, Answers]) -> None:
+        self._answers = answers
+        self._check_counts(rows)
+        self.shared: bool | None = None
+        if len(answers) < len(rows):
+            return
+        self.shared = not _own_questions(rows)
+        groups: dict[int | None, list[tuple[str, Answers]]] = {}
+        for row in rows:
+            name = f"{row.arm} at fraction {row.fraction:g}, seed {row.seed}"
+            groups.setdefault(None if self.shared else row.seed, []).append((name, answers[row]))
+        for group in groups.values():
+            answers_module.check_same(group)
+
+    def _check_counts(self, rows: Sequence[Row]) -> None:
+        by_seed: dict[int | None, Row] = {}
+        for row in rows:
+            first = by_seed.setdefault(row.seed if _own_questions(rows) else None, row)
+            if row.accuracy.n != first.accuracy.n:
+                raise UserError(
+                    f"the study's runs have {first.accuracy.n} test questions ({first.arm}, seed "
+                    f"{first.seed}) and {row.accuracy.n} ({row.arm}, seed {row.seed}); their "
+                    "data differ, report them separately"
+                )
+
+    def of(self, rows: Iterable[Row]) -> list[Answers] | None:
+        """The answers of runs; None where one is missing."""
+        found = [self._answers[row] for row in rows if row in self._answers]
+        return found if self.shared is not None else None
+
+    def estimate(self, scores: Sequence[np.ndarray]) -> Estimate:
+        """The mean over seeds of scores, one array per seed."""
+        return (
+            significance.crossed(np.stack(scores)) if self.shared else significance.nested(scores)
         )
+
+
+def _own_questions(rows: Sequence[Row]) -> bool:
+    """Whether each seed has a dataset of its own (so told by the rows), as in the demonstration."""
+    pairs = {(row.seed, row.dataset) for row in rows if row.dataset}
+    seeds, datasets = ({pair[i] for pair in pairs} for i in (0, 1))
+    return len(datasets) > 1 and len(pairs) == len(seeds) == len(datasets)
+
+
+def _cell(arm: str, fraction: float, by_seed: Mapping[int, Row], compared: _Compared) -> Cell:
+    rows = [by_seed[seed] for seed in sorted(by_seed)]
     seconds = [row.cpu_seconds for row in rows if row.cpu_seconds is not None]
     return Cell(
         arm=arm,
         fraction=fraction,
         by_seed={row.seed: row.accuracy.value for row in rows},
-        accuracy=accuracy,
+        accuracy=_accuracy(rows, compared),
         test_questions=rows[0].accuracy.n,
         steps=rows[0].steps,
         train_examples=rows[0].train_examples,
@@ -239,51 +241,122 @@ def _cell(arm: str, fraction: float, by_seed: Mapping[int, Row]) -> Cell:
     )
 
 
+def _accuracy(rows: Sequence[Row], compared: _Compared) -> Estimate:
+    if len(rows) == 1:
+        accuracy = rows[0].accuracy
+        return Estimate(accuracy.value, *accuracy.ci95, None, 1, accuracy.n, 0)
+    answers = compared.of(rows)
+    if answers is None:
+        means = np.array([row.accuracy.value for row in rows])
+        return significance.over_seeds(means, rows[0].accuracy.n).clipped()
+    return compared.estimate([answer.student for answer in answers]).clipped()
+
+
 def _differences(
-    grid: Mapping[tuple[float, str], Mapping[int, Row]], keys: Iterable[tuple[float, str]]
+    grid: _Grid, keys: Sequence[tuple[float, str]], compared: _Compared
 ) -> list[Difference]:
-    found = []
-    keys = list(keys)
+    between, to_teacher = [], []
     for fraction, arm in keys:
-        if arm not in _STEP_BY_STEP:
-            continue
         rows = grid[fraction, arm]
-        others = [a for f, a in keys if f == fraction and a not in _STEP_BY_STEP]
-        for base in others:
-            pairs = [
-                row.accuracy.value - grid[fraction, base][seed].accuracy.value
-                for seed, row in sorted(rows.items())
-                if seed in grid[fraction, base]
-            ]
-            if pairs:
-                found.append(Difference(arm, base, fraction, spread(pairs)))
-        to_teacher = [r.accuracy.value - r.teacher.value for r in rows.values() if r.teacher]
-        if to_teacher:
-            found.append(Difference(arm, TEACHER, fraction, spread(to_teacher)))
-    return found
+        if arm.split("@")[0] in STEP_BY_STEP:
+            for other_fraction, base in keys:
+                if other_fraction == fraction and _comparable(arm, base):
+                    between.append(_between(fraction, arm, base, rows, grid, compared))
+        to_teacher.append(_to_teacher(fraction, arm, rows, compared))
+    return [
+        *_corrected([d for d in between if d]),
+        *_corrected([d for d in to_teacher if d]),
+    ]
+
+
+def _comparable(arm: str, base: str) -> bool:
+    """Of step-by-step, another method with the same size and alpha, or without any."""
+    (method, *variant), (other, *others) = arm.split("@"), base.split("@")
+    del method
+    return other not in STEP_BY_STEP and (variant == others or not others or not variant)
+
+
+def _corrected(differences: list[Difference]) -> list[Difference]:
+    with_p = [d for d in differences if d.accuracy.p is not None]
+    corrected = iter(significance.holm([d.accuracy.p or 0.0 for d in with_p]))
+    return [
+        dataclasses.replace(d, holm=next(corrected) if d.accuracy.p is not None else None)
+        for d in differences
+    ]
+
+
+def _between(
+    fraction: float,
+    arm: str,
+    base: str,
+    rows: Mapping[int, Row],
+    grid: _Grid,
+    compared: _Compared,
+) -> Difference | None:
+    others = grid[fraction, base]
+    seeds = sorted(rows.keys() & others.keys())
+    if not seeds:
+        return None
+    one, other = [rows[s] for s in seeds], [others[s] for s in seeds]
+    ours, theirs = compared.of(one), compared.of(other)
+    if ours is None or theirs is None:
+        gaps = [a.accuracy.value - b.accuracy.value for a, b in zip(one, other, strict=True)]
+        estimate = significance.over_seeds(np.array(gaps), one[0].accuracy.n)
+    else:
+        pairs = zip(ours, theirs, strict=True)
+        estimate = compared.estimate([a.student - b.student for a, b in pairs])
+    means = (statistics.fmean(row.accuracy.value for row in of) for of in (one, other))
+    return Difference(arm, base, fraction, estimate, *means)
+
+
+def _to_teacher(
+    fraction: float, arm: str, by_seed: Mapping[int, Row], compared: _Compared
+) -> Difference | None:
+    rows = [by_seed[seed] for seed in sorted(by_seed)]
+    answers = compared.of(rows)
+    if answers is None:
+        rows = [row for row in rows if row.teacher]
+        if not rows:
+            return None
+        ours = [row.accuracy.value for row in rows]
+        theirs = [row.teacher.value for row in rows if row.teacher]
+        estimate = significance.over_seeds(np.array(ours) - np.array(theirs), rows[0].accuracy.n)
+        return Difference(arm, TEACHER, fraction, estimate, *map(statistics.fmean, (ours, theirs)))
+    students, teachers = answers_module.against_teacher(answers)
+    if not all(len(scores) for scores in students):
+        return None
+    estimate = compared.estimate([s - t for s, t in zip(students, teachers, strict=True)])
+    means = (float(np.mean([scores.mean() for scores in of])) for of in (students, teachers))
+    return Difference(arm, TEACHER, fraction, estimate, *means)
+
+
+def _pairs(by_seed: Mapping[int, Row], compared: _Compared) -> list[Pair]:
+    """The 2x2 tables of runs whose answers, and the teacher's, are right or wrong."""
+    rows = [by_seed[seed] for seed in sorted(by_seed)]
+    students, teachers = answers_module.against_teacher(compared.of(rows) or [])
+    return [
+        Pair(row, significance.pair_table(student, teacher))
+        for row, student, teacher in zip(rows, students, teachers, strict=False)
+        if len(student) and np.isin([*student, *teacher], (0, 1)).all()
+    ]
 
 
 def _teacher(rows: Iterable[Row]) -> Accuracy | None:
     by_seed = {row.seed: row.teacher for row in rows if row.teacher}
     # Seeds that share a test set share the teacher's count as well, and must not be added up.
     distinct = set(by_seed.values())
-    parts = by_seed.values() if len(distinct) > 1 else distinct
+    parts: Iterable[Accuracy] = by_seed.values() if len(distinct) > 1 else distinct
     return sum(parts, start=Accuracy(0, 0)) if parts else None
 
 
-def _majority(rows: Iterable[Row]) -> dict[float, Spread]:
-    by_fraction: dict[float, dict[int, float]] = {}
+def _majority(rows: Iterable[Row]) -> dict[float, Estimate]:
+    by_fraction: dict[float, dict[int, Accuracy]] = {}
     for row in rows:
         if row.majority:
-            by_fraction.setdefault(row.fraction, {})[row.seed] = row.majority.value
+            by_fraction.setdefault(row.fraction, {})[row.seed] = row.majority
     return {
-        fraction: spread(list(by_fraction[fraction].values())) for fraction in sorted(by_fraction)
+        fraction: significance.over_seeds(
+            np.array([guess.value for guess in guesses.values()]), next(iter(guesses.values())).n
+        )
+        for fraction, guesses in sorted(by_fraction.items())
     }
-
-
-def _t_quantile(degrees: int) -> float:
-    try:
-        from scipy import stats  # seconds to import; only a report needs it
-    except ImportError:
-        raise UserError("scipy is missing; pip install 'sbs_jax[report]'") from None
-    return float(stats.t.ppf(0.975, degrees))

@@ -1,12 +1,15 @@
 """What a study leaves in its folder, read back for reports."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
-from sbs_jax.reporting import statistics
-from sbs_jax.reporting.statistics import Row
+from sbs_jax.reporting import answers, rows
+from sbs_jax.reporting.answers import Answers
+from sbs_jax.reporting.rows import Failure, Row
 from sbs_jax.runs import layout, reader
 from sbs_jax.utils import jsonl
 
@@ -14,6 +17,8 @@ STUDY_ROWS, STUDY_TEXTS = "study.jsonl", "study.json"
 _KINDS = (STUDY_ROWS, layout.RESULTS, layout.METRICS)
 # A mixture's method, where the arm of a study has another name.
 _ARM_OF_METHOD = {"finetune": "standard"}
+# Earlier versions wrote it; intervals cover the questions now.
+_OUTDATED = "All seeds share one set of test questions: intervals over seeds do not cover"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,40 +30,129 @@ class StudyTexts:
         intro: a paragraph above the tables.
         baseline: what the untrained guesser of the rows' ``majority`` does.
         caveats: what the study does not show, a sentence each.
+        command: that ran it.
     """
 
     title: str = "A study"
     intro: str = ""
     baseline: str = "majority label"
     caveats: Sequence[str] = ()
+    command: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study's folder as its files describe it.
+
+    Attributes:
+        runs, answers: of the rows whose MODEL_DIR, or predictions file, is there.
+    """
+
+    rows: list[Row]
+    failures: list[Failure]
+    texts: StudyTexts
+    runs: Mapping[Row, reader.Run]
+    answers: Mapping[Row, Answers]
+
+    def datasets(self) -> dict[str, list[Row]]:
+        """The rows that may share a table: those of one dataset, or of one dataset per seed."""
+        seeds: dict[str, set[int]] = {}
+        for row in self.rows:
+            seeds.setdefault(row.dataset or "", set()).add(row.seed)
+        one_each = all(len(of) == 1 for of in seeds.values())
+        if one_each and len(set.union(*seeds.values())) == len(seeds):
+            return {"": self.rows}
+        return {name: [r for r in self.rows if (r.dataset or "") == name] for name in seeds}
 
 
 def arm(run: reader.Run) -> str:
     """What a run trained, e.g. step_by_step; the run's name where that is unknown."""
-    mixture = run.results["mixture"] if run.results else ""
-    methods = [m for m in (*statistics.ARM_NAMES, *_ARM_OF_METHOD) if mixture.endswith(f"_{m}")]
-    method = max(methods, key=len, default=run.name)
+    method = _method(run) or run.name
     return _ARM_OF_METHOD.get(method, method)
 
 
-def find(sources: Sequence[Path]) -> tuple[list[Path], list[reader.Run]]:
-    """The study folders and the runs among the given folders, or else among what they hold.
+def dataset(run: reader.Run) -> str | None:
+    """The dataset a run was trained on, or None where its mixture's name does not tell."""
+    method = _method(run)
+    if method is None or run.results is None:
+        return None
+    return str(run.results["mixture"]).removesuffix(f"_{method}")
+
+
+def _method(run: reader.Run) -> str | None:
+    try:
+        return registry.method_of(run.results["mixture"]).name if run.results else None
+    except UserError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The studies and runs to report.
+
+    Attributes:
+        problems: (name, reason) of what was given and cannot be reported.
+    """
+
+    studies: dict[str, Path]
+    runs: list[reader.Run]
+    problems: list[tuple[str, str]]
+
+
+def find(sources: Sequence[Path]) -> Found:
+    """The studies and runs among the given folders, or else among what they hold.
+
+    A folder that is given twice counts once. Studies and runs are named by the shortest ends of
+    their paths that differ: base/final and large/final.
 
     Raises:
-        UserError: a folder without either, or a file that cannot be understood.
+        UserError: none of the folders holds either.
     """
-    studies, runs = [], []
+    folders: dict[Path, Path] = {}
+    problems: list[tuple[str, str]] = []
     for source in sources:
         children = sorted(source.iterdir()) if source.is_dir() else []
-        found = [source] if _kind(source) else [child for child in children if _kind(child)]
-        if not found:
-            raise UserError(
-                f"--runs {source}: neither it nor a folder in it holds {', '.join(_KINDS)}; "
-                f"give what sbs train, sbs study or sbs demo has written"
-            )
-        studies += [folder for folder in found if _kind(folder) == STUDY_ROWS]
-        runs += [reader.read_run(folder) for folder in found if _kind(folder) != STUDY_ROWS]
-    return studies, runs
+        here = [source] if _kind(source) else [child for child in children if _kind(child)]
+        folders |= {f.resolve(): f for f in here if f.resolve() not in folders}
+        if not here:
+            problems.append((str(source), f"neither it nor a folder in it holds {_one_of(_KINDS)}"))
+    if not folders:
+        raise UserError(
+            f"--runs {problems[0][0]}: {problems[0][1]}; give what sbs train, sbs study or sbs "
+            "demo has written"
+        )
+    names = short_names(folders)
+    found = Found({}, [], problems)
+    for path, folder in folders.items():
+        if _kind(folder) == STUDY_ROWS:
+            found.studies[names[path]] = folder
+            continue
+        try:
+            found.runs.append(reader.read_run(folder, names[path]))
+        except UserError as error:
+            problems.append((names[path], str(error)))
+    return found
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def short_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """The shortest end of every path that no other path ends with.
+
+    >>> short_names([Path("/a/base/final"), Path("/a/large/final"), Path("/b/mini")])
+    {Path("/a/base/final"): "base/final", Path("/a/large/final"): "large/final",
+     Path("/b/mini"): "mini"}
+    """
+    paths = list(paths)
+    longest = max((len(path.parts) for path in paths), default=0)
+    names: dict[Path, str] = {}
+    for length in range(1, longest + 1):
+        ends = {path: path.parts[-length:] for path in paths if path not in names}
+        counts = [path.parts[-length:] for path in paths]
+        names |= {path: "/".join(end) for path, end in ends.items() if counts.count(end) == 1}
+    return {path: names[path] for path in paths}
 
 
 def _kind(folder: Path) -> str:
@@ -66,19 +160,48 @@ def _kind(folder: Path) -> str:
     return next((n for n in _KINDS if (folder / n).is_file()), "")
 
 
-def read_study(folder: Path) -> tuple[list[Row], StudyTexts]:
-    """The rows of study.jsonl, and the texts of study.json if it is there.
+def read_study(folder: Path) -> Study:
+    """All that study.jsonl, study.json and the MODEL_DIRs of a study hold.
 
     Raises:
         UserError: file, line and field of what cannot be understood.
     """
-    rows = [statistics.parse_row(row, where) for where, row in jsonl.objects(folder / STUDY_ROWS)]
-    path = folder / STUDY_TEXTS
-    text = path.read_text(encoding="utf-8") if path.exists() else "{}"
-    texts = jsonl.parse_object(text, str(path))
+    objects = list(jsonl.objects(folder / STUDY_ROWS))
+    failures = [rows.parse_failure(fields) for _, fields in objects]
+    finished = [
+        _with_run(folder, rows.parse_row(fields, where))
+        for (where, fields), failure in zip(objects, failures, strict=True)
+        if failure is None
+    ]
+    runs = {row: run for row, run in finished if run}
+    found = {row: answers.read(run) for row, run in runs.items()}
+    return Study(
+        rows=[row for row, _ in finished],
+        failures=[failure for failure in failures if failure],
+        texts=_texts(folder / STUDY_TEXTS),
+        runs=runs,
+        answers={row: answer for row, answer in found.items() if answer},
+    )
+
+
+def _with_run(folder: Path, row: Row) -> tuple[Row, reader.Run | None]:
+    """A row and its run; rows of earlier versions get their dataset from the run."""
+    if not row.model_dir or not (folder / row.model_dir / layout.RESULTS).is_file():
+        return row, None
+    run = reader.read_run(folder / row.model_dir, row.model_dir)
+    if row.dataset is None:
+        row = dataclasses.replace(row, dataset=dataset(run))
+    return row, run
+
+
+def _texts(path: Path) -> StudyTexts:
+    if not path.exists():
+        return StudyTexts()
+    texts: dict[str, Any] = jsonl.parse_object(path.read_text(encoding="utf-8"), str(path))
     known = {field.name for field in dataclasses.fields(StudyTexts)}
     if unknown := texts.keys() - known:
         raise UserError(
             f"{path}: unknown field {sorted(unknown)[0]!r}; known: {', '.join(sorted(known))}"
         )
-    return rows, StudyTexts(**texts)
+    caveats = [text for text in texts.pop("caveats", ()) if not text.startswith(_OUTDATED)]
+    return StudyTexts(**texts, caveats=caveats)

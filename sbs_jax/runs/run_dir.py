@@ -31,6 +31,7 @@ FREE_FIELDS = (
     "eval_num_examples",
     "max_decode_length",
     "output_rationale",
+    "max_unknown",
     "log_period",
     "keep_latest",
     "keep_best",

@@ -7,7 +7,7 @@ the same seed fixes the weights and the order of training. The settings are thos
 
 import dataclasses
 import functools
-import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +18,15 @@ from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.reporting import page, statistics, study_files, tables
+from sbs_jax.reporting import page, rows
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import runner
 from sbs_jax.studies.runner import Run, Study
+from sbs_jax.utils import paths
 from sbs_jax.utils.console import say
 
 BASELINE = "the verb's usual answer, whatever the noun"
 _MOST_WORKERS = 8
-_PAGE_NEEDS = ("jinja2", "matplotlib")
 
 # Encoder and decoder tokens of a row: four questions without prefix, or two with their rationales.
 # On a CPU a longer row costs more in attention than it saves.
@@ -84,10 +84,6 @@ def run(out: str | os.PathLike[str], grid: Grid = Grid()) -> str:
             f"--out {out}: cannot be written ({error.strerror}); choose another folder"
         ) from None
     runner.run(study_of(out, _runs(out, grid), grid))
-    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        say(f"no pictures and no page without {' and '.join(missing)} (sbs_jax[report])")
-        return _tables(out)
     return page.write([out], out)
 
 
@@ -229,57 +225,27 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _tables(out: Path) -> str:
-    rows, texts = study_files.read_study(out)
-    summary = statistics.summarise(rows)
-    shown = (tables.accuracy_table(summary, texts.baseline), tables.difference_table(summary))
-    said = (*tables.remarks(summary, texts.baseline), *texts.caveats)
-    sentences = "\n".join(f"- {sentence}" for sentence in said)
-    return "\n\n".join([texts.title, *(table.text() for table in shown), sentences])
-
-
 def _texts(grid: Grid) -> StudyTexts:
+    """The prose of ``assets/demo_texts.json``, with the numbers of this grid."""
     sizes = {split: n * len(demo.NOUNS) for split, n in demo.VERBS_PER_SPLIT.items()}
     base = {arm.method: settings(arm.method, grid.bindings) for arm in grid.arms}
-    told = "; ".join(
-        f"{statistics.arm_name(arm.name)}: {_told(base[arm.method], arm.steps)}"
-        for arm in grid.arms
+    of_arms = "; ".join(
+        f"{rows.arm_name(arm.name)}: {_updates(base[arm.method], arm.steps)}" for arm in grid.arms
     )
-    return StudyTexts(
-        title="Step-by-step on a generated task: a small T5 from random weights",
-        intro=(
-            f"Yes/no questions about {len(demo.NOUNS)} invented nouns, "
-            f"{len(demo.KINDS)} kinds and {len(demo.VERBS)} verbs; the names mean "
-            "nothing in any language. An answer takes two steps, noun -> kind and kind -> verb, "
-            "and only the teacher's rationale names the kind. "
-            f"{sizes['train']} training, {sizes['validation']} validation and {sizes['test']} test "
-            "questions per seed, none in two of them. The embedded teacher writes completions as "
-            f"a language model would, wrong in each fact with probability {demo.ERROR_RATE} "
-            f"and unreadable with probability {demo.UNREADABLE_RATE}; the parser that reads "
-            "any teacher's completions reads them. The students train on gold labels; step-by-step "
-            "has the teacher's rationales as a second task. A seed fixes facts, split, teacher "
-            f"and weights. Settings, {told}."
-        ),
-        baseline=BASELINE,
-        caveats=(
-            "These are not the paper's numbers: a generated task, no pretrained student, no "
-            "natural language, and a program as the teacher. The run shows that the machinery "
-            "works, and of differences between arms only those whose interval leaves out 0.",
-            "The comparison is at equal updates. At equal compute read the standard arm with "
-            "twice the steps beside the CPU-seconds, and where both arms end near 1 there is no "
-            "room for a difference: no effect at equal compute is claimed with all the labels.",
-            "CPU-seconds are those of the updates alone: neither compilation nor evaluation.",
-            "No row says that some share of the labels is worth all of them: such pairs of cells "
-            "are not compared.",
-            "Training on rationale and label in one sequence (demo_single_task) is not among the "
-            "arms; nothing here says that two tasks are better than it.",
-            "Standard and step-by-step were tuned on validation questions over the same grid; the "
-            "arm with twice the steps has the standard arm's settings (docs/demo.md).",
-        ),
+    texts = json.loads(paths.asset("demo_texts.json").read_text(encoding="utf-8"))
+    intro = " ".join(texts.pop("intro")).format(
+        nouns=len(demo.NOUNS),
+        kinds=len(demo.KINDS),
+        verbs=len(demo.VERBS),
+        error_rate=demo.ERROR_RATE,
+        unreadable_rate=demo.UNREADABLE_RATE,
+        settings=of_arms,
+        **sizes,
     )
+    return StudyTexts(intro=intro, baseline=BASELINE, **texts)
 
 
-def _told(config: TrainConfig, steps: int) -> str:
+def _updates(config: TrainConfig, steps: int) -> str:
     optimizer = config.optimizer
     return (
         f"{config.train_steps * steps} updates of {config.batch_size} questions, learning rate "

@@ -9,7 +9,7 @@ from sbs_jax.configs import StudyConfig, TrainConfig, gin_loader
 from sbs_jax.configs.study import CELL_MACROS
 from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
-from sbs_jax.reporting import page, statistics
+from sbs_jax.reporting import page, rows
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import runner
 from sbs_jax.studies.runner import Run, Study
@@ -20,8 +20,6 @@ import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.
 _CAVEATS = (
     "The comparison is at equal updates unless an arm sets TRAIN_STEPS; the CPU-seconds beside it "
     "are those of the updates alone.",
-    "All seeds share one set of test questions: intervals over seeds do not cover the chance of "
-    "which questions were drawn.",
     "Checkpoints were chosen on validation; the test questions were scored once, at the end.",
 )
 
@@ -130,9 +128,9 @@ def _told(config: TrainConfig) -> str:
 def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
     first = {run.arm: run.config for run in reversed(runs)}
     names = sorted({registry.resolve(c.mixture_or_task_name).dataset.name for c in first.values()})
-    arms = "; ".join(f"{statistics.arm_name(arm)}: {_told(c)}" for arm, c in first.items())
+    arms = "; ".join(f"{rows.arm_name(arm)}: {_told(c)}" for arm, c in first.items())
     return StudyTexts(
-        title=f"{', '.join(names)}: {', '.join(map(statistics.arm_name, config.arms))}",
+        title=f"{', '.join(names)}: {', '.join(map(rows.arm_name, config.arms))}",
         intro=(
             f"{len(runs)} runs: data fractions {', '.join(f'{f:g}' for f in config.fractions)}, "
             f"seeds {', '.join(map(str, config.seeds))}. Settings, {arms}."

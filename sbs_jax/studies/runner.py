@@ -18,7 +18,7 @@ from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.reporting import study_files
-from sbs_jax.reporting.statistics import arm_name, labels_name
+from sbs_jax.reporting.rows import arm_name, labels_name
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.runs import reader
 from sbs_jax.studies.workers import ONE_CPU_THREAD, Outcome, Workers
@@ -39,7 +39,7 @@ class Run:
     """A cell of the grid.
 
     Attributes:
-        arm: what is compared; `summaries.ARM_NAMES` holds the usual ones.
+        arm: what is compared; `rows.ARM_NAMES` holds the usual ones.
         config: of the training; its data_fraction and random_seed say where in the grid it is.
         majority: what an untrained guesser scores on the test questions, instead of the
             commonest training label.
@@ -201,7 +201,7 @@ def _check_same(run: Run, where: str) -> None:
 
 
 def _row(folder: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
-    """The object of study.jsonl; see `summaries.Row`."""
+    """The object of study.jsonl; see `rows.Row`."""
     scored = next(r for r in outcome.results["results"] if r["split"] == "test")
     arm, fraction, seed = run.key
     return {

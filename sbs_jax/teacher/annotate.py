@@ -23,13 +23,15 @@ from sbs_jax.teacher import (
     outputs,
     requests,
 )
-from sbs_jax.teacher.answer_parser import Strictness
+from sbs_jax.teacher.budget import Budget
 from sbs_jax.teacher.client import Client
 from sbs_jax.teacher.cost_estimate import Plan
 from sbs_jax.teacher.journal import Journal
-from sbs_jax.teacher.outputs import Inputs, ParseReport
+from sbs_jax.teacher.outputs import Inputs
+from sbs_jax.teacher.parse_report import ParseReport
 from sbs_jax.teacher.progress import Prices, Progress
 from sbs_jax.teacher.prompts import Prompt
+from sbs_jax.teacher.reader import TOLERANT, Reader, Rules
 from sbs_jax.teacher.report_card import ReportCard
 from sbs_jax.teacher.requests import Recipe, Request
 from sbs_jax.teacher.runner import Asker, Outcome, missing
@@ -40,11 +42,17 @@ Report = tuple[ParseReport, dict[str, ReportCard]]
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How hard a server may be pressed."""
+    """How hard a server may be pressed, and what its answers may cost.
+
+    Attributes:
+        max_tokens_total, max_cost: of all answers in the folder, those of earlier runs included.
+    """
 
     concurrency: int = 8
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    max_tokens_total: int | None = None
+    max_cost: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +125,8 @@ def ask(
         if not wanted:
             return Outcome(), progress
         pending = (request for request in job.requests() if missing(written, request, job.n))
-        return asyncio.run(_ask(job, client, written, progress, pending, limits)), progress
+        budget = Budget(prices, limits.max_tokens_total, limits.max_cost, written.spent)
+        return asyncio.run(_ask(job, client, written, progress, pending, limits, budget)), progress
 
 
 def _is_free(job: Job, written: Journal) -> bool:
@@ -132,6 +141,7 @@ async def _ask(
     progress: Progress,
     pending: Iterable[Request],
     limits: Limits,
+    budget: Budget,
 ) -> Outcome:
     async with client:
         asker = Asker(
@@ -142,6 +152,7 @@ async def _ask(
             limits.concurrency,
             limits.requests_per_minute,
             limits.tokens_per_minute,
+            budget,
         )
         return await asker.run(pending)
 
@@ -160,14 +171,14 @@ def load_batch(job: Job, paths: list[Path]) -> batch_api.Loaded:
         return batch_api.load(written, job.requests(), job.n, paths)
 
 
-def finish(job: Job, filters: Filters, strictness: Strictness = "tolerant") -> Report:
+def finish(job: Job, filters: Filters, rules: Rules = TOLERANT) -> Report:
     """Reads the journal and writes the output files."""
     return _finish(
         job.folder,
         job.inputs,
         job.recipe.prompt,
         lambda record: job.recipe.request(record).sha,
-        (job.n, filters, strictness),
+        (job.n, filters, rules),
     )
 
 
@@ -178,7 +189,7 @@ def import_completions(
     teacher: str,
     completions: Callable[[str], Iterable[str]],
     filters: Filters,
-    strictness: Strictness = "tolerant",
+    rules: Rules = TOLERANT,
 ) -> Report:
     """Files for completions that exist: `completions(split)` gives one per record, in order.
 
@@ -194,7 +205,7 @@ def import_completions(
         inputs,
         prompt,
         lambda record: existing_completions.record_sha(teacher, record),
-        (1, filters, strictness),
+        (1, filters, rules),
     )
 
 
@@ -203,9 +214,9 @@ def _finish(
     inputs: Inputs,
     prompt: Prompt,
     sha_of: Callable[[Record], str],
-    reading: tuple[int, Filters, Strictness],
+    reading: tuple[int, Filters, Rules],
 ) -> Report:
-    n, filters, strictness = reading
+    n, filters, rules = reading
     with Journal(folder) as answered:
-        reader = outputs.Reader(prompt, answered, sha_of, n, strictness)
+        reader = Reader(prompt, answered, sha_of, n, rules)
         return outputs.write(folder, inputs, reader, filters)

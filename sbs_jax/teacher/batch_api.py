@@ -46,7 +46,7 @@ def export(
             "then delete the folder"
         )
     target.mkdir(parents=True, exist_ok=True)
-    files = []
+    files: list[Path] = []
     for lines in _parts(_lines(journal, requests, api, n)):
         path = target / f"requests-{len(files) + 1:03d}.jsonl"
         write_bytes(path, b"".join(lines))

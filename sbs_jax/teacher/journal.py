@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.teacher import replies
+from sbs_jax.teacher import replies, usage
 from sbs_jax.utils.files import flock
 
 SYNC_EVERY = 50
@@ -47,6 +47,7 @@ class Journal:
         self._paths = sorted(self.folder.glob("journal*.jsonl"))
         self._readers: dict[int, Any] = {}
         self.unreadable = 0
+        self._spent = [0, 0]
         for number, path in enumerate(self._paths):
             for offset, line in _lines(path):
                 self._index(number, offset, line)
@@ -61,8 +62,16 @@ class Journal:
         row = parse_row(line)
         if row is None:
             self.unreadable += bool(line.strip())
-        elif not replies.problem_of(row):
+            return
+        for kind, count in enumerate(usage.spent(row)):
+            self._spent[kind] += count
+        if not replies.problem_of(row):
             self._places.setdefault(row["key"], (number, offset))
+
+    @property
+    def spent(self) -> tuple[int, int]:
+        """(Prompt, completion) tokens of all calls in the journal."""
+        return self._spent[0], self._spent[1]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -149,7 +158,10 @@ def writing(folder: str | os.PathLike[str], name: str = NAME) -> Iterator[Writer
     """Opens the journal for adding, alone: raises UserError where another process has it open."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f".{name}.lock"), Writer(folder, name) as journal:
+    with (
+        _locked(folder / f".{name}.lock"),
+        contextlib.closing(Writer(folder, name)) as journal,
+    ):
         yield journal
 
 

@@ -76,7 +76,7 @@ class Prompt:
     max_tokens: int
     exemplars: tuple[Exemplar, ...]
     labels: tuple[str, ...] = ()
-    metric: str = "text"
+    metric: accuracy.Name = "text"
     newline: str = "\n"
     separator: str = "\n\n"
     system: str = SYSTEM

@@ -20,12 +20,18 @@ _TOKENS = {
     "completion_tokens": ("completion_tokens", "output_tokens"),
 }
 # How a generation ends, in the words of OpenAI, Gemini, Anthropic, TGI, vLLM, sglang, DeepSeek.
-_CUT = ("length", "max_tokens", "max_output_tokens", "max_new_tokens", "model_length")
-_CUT += ("model_context_window_exceeded",)
-_FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii")
-_FILTERED += ("sensitive", "image_safety")
-_FAILED = ("error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error")
-_FAILED += ("insufficient_system_resource", "timeout", "malformed_response", "internal_error")
+_CUT = (
+    *("length", "max_tokens", "max_output_tokens", "max_new_tokens", "model_length"),
+    "model_context_window_exceeded",
+)
+_FILTERED = (
+    *("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii"),
+    *("sensitive", "image_safety"),
+)
+_FAILED = (
+    *("error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error", "timeout"),
+    *("insufficient_system_resource", "malformed_response", "internal_error"),
+)
 
 
 class Unreadable(Exception):
@@ -131,13 +137,13 @@ def read_response(body: Any, attempts: int = 1) -> Reply:
 
 def usage_of(value: Any) -> dict[str, int]:
     """The token counts that are counts."""
-    found = {}
+    counts: dict[str, int] = {}
     for name, spellings in _TOKENS.items():
         for spelling in spellings if isinstance(value, dict) else ():
             count = _count(value.get(spelling))
             if count is not None:
-                found.setdefault(name, count)
-    return found
+                counts.setdefault(name, count)
+    return counts
 
 
 def text_of(content: Any) -> dict[str, str]:

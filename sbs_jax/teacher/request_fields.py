@@ -24,7 +24,12 @@ _SUBSTITUTES: dict[str, str | None] = {
     "top_logprobs": None,
 }
 _FLAGS = {"model": "--model", "temperature": "--temperature", "n": "--n"}
-_FLAGS |= {"max_tokens": "--max_tokens", "messages": "--api", "prompt": "--api"}
+_FLAGS |= {
+    "reasoning_effort": "--effort",
+    "max_tokens": "--max_tokens",
+    "messages": "--api",
+    "prompt": "--api",
+}
 _NO_SYSTEM = re.compile(
     r"system\W{0,3} ?(?:role|message|prompt|instruction)s?\b.{0,60}(?:not|un)\W?(?:support|allow)"
     r"|(?:not|n't|un)\W?support\w*.{0,60}\bsystem\b|developer instruction is not enabled",

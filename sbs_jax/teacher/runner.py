@@ -18,6 +18,7 @@ import signal
 from collections.abc import Iterable, Iterator
 
 from sbs_jax.teacher import usage
+from sbs_jax.teacher.budget import Budget
 from sbs_jax.teacher.client import Client, Failed, Stop, TooLong
 from sbs_jax.teacher.journal import Journal, Row, Writer
 from sbs_jax.teacher.progress import Progress
@@ -37,13 +38,19 @@ class Outcome:
         failures: record id -> why, for what a later run will ask again.
         too_long: record id -> the server's words.
         stopped: why the run ended early; empty if it did not.
+        budget: the limit of tokens or money that ended it; empty if none did.
         interrupted: whether a person (or the machine's shutdown) ended it.
     """
 
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
     too_long: dict[str, str] = dataclasses.field(default_factory=dict)
     stopped: str = ""
+    budget: str = ""
     interrupted: bool = False
+
+
+class _Spent(Exception):
+    """The budget has no room for another call."""
 
 
 def missing(journal: Journal, request: Request, n: int) -> list[int]:
@@ -63,6 +70,7 @@ class Asker:
         concurrency: int = 8,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -71,6 +79,7 @@ class Asker:
         self._concurrency = concurrency
         self._calls = PerMinute(requests_per_minute)
         self._tokens = PerMinute(tokens_per_minute)
+        self._budget = budget
         self._outcome = Outcome()
         self._failures_in_a_row = self._ran_out_in_a_row = 0
         self._told_of_bound = False
@@ -120,6 +129,9 @@ class Asker:
             progress.too_long += 1
         except Stop as error:
             self._stop(str(error))
+        except _Spent:
+            self._stopping = True
+            outcome.budget = self._budget.spent() if self._budget else ""
         except Failed as error:
             outcome.failures[request.id] = str(error)
             progress.failed += 1
@@ -144,13 +156,29 @@ class Asker:
             )
 
     async def _call(self, request: Request, n: int) -> Reply:
+        """One call within all limits. Raises as `Client.complete`, and _Spent."""
+        most = n * int(request.body.get("max_tokens") or 0)
+        if self._budget and not await self._budget.reserve(request.prompt_tokens, most):
+            raise _Spent
+        used = usage.Usage()
+        try:
+            reply = await self._limited(request, n, float(request.prompt_tokens + most))
+            used = usage.of(reply, request)
+        except Failed as error:
+            used = usage.Usage(*usage.spent({"usage": dict(error.usage)}))
+            raise
+        finally:
+            if self._budget:
+                await self._budget.settle(request.prompt_tokens, most, used)
+        return reply
+
+    async def _limited(self, request: Request, n: int, most: float) -> Reply:
         # The budget is an upper bound: what the completion did not use is given back.
-        budget = float(request.prompt_tokens + n * request.body.get("max_tokens", 0))
         await self._calls.take()
-        await self._tokens.take(budget)
+        await self._tokens.take(most)
         reply = await self._client.complete(request.body, n)
         if reply.usage:
-            self._tokens.correct(sum(reply.usage.values()) - budget)
+            self._tokens.correct(sum(reply.usage.values()) - most)
         return reply
 
     def _stop(self, why: str) -> None:
@@ -200,7 +228,7 @@ def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row
     }
     if tokens.estimated:
         common["usage_estimated"] = True
-    rows = []
+    rows: list[Row] = []
     for sample, choice in zip(samples, reply.choices, strict=False):
         counts = {} if rows else tokens.to_json()
         row = {"key": request.key(sample), "id": request.id, "sample": sample, **common}

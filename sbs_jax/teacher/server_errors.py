@@ -13,8 +13,10 @@ from typing import Any, Literal
 Kind = Literal["key", "spent", "model", "too_long", "filtered", "request", "busy", "other"]
 
 _MOST_CHARACTERS = 300
-_KEYS = ("message", "msg", "error", "errors", "detail", "details", "error_description", "reason")
-_KEYS += ("title", "description", "metadata", "raw", "text")
+_KEYS = (
+    *("message", "msg", "error", "errors", "detail", "details", "error_description", "reason"),
+    *("title", "description", "metadata", "raw", "text"),
+)
 
 _SPENT = (
     "insufficient_quota",

@@ -60,7 +60,7 @@ class Answer:
         }
 
 
-def vote(metric: str, record: Record, readings: Sequence[Reading]) -> Answer:
+def vote(metric: accuracy.Name, record: Record, readings: Sequence[Reading]) -> Answer:
     """Self-consistency (Wang et al. 2022): the label most samples give, of equals the first.
 
     Labels are compared by the dataset's metric, so that (3 + 4) and (4 + 3) vote together. The

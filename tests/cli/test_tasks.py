@@ -123,3 +123,26 @@ def test_no_framework_is_loaded() -> None:
         "assert not {'tensorflow', 'seqio', 'jax', 'flax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_labels_that_the_vocabulary_changes_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    records = [Record("1", "a", "yes "), Record("2", "b", "no"), Record("3", "c", "yes ")]
+    write_jsonl(tmp_path / "esnli" / "test.jsonl", records)
+    flags = ("esnli_finetune", "--split=test", "--n=1", f"--data_dir={tmp_path}")
+    status, out, _ = _run(capsys, *flags, "--vocabulary=demo")
+    assert status == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("warning")]
+    assert "1 of 2 gold labels (2 of 3 records) change in VOCABULARY = 'demo': 'yes ' -> " in line
+    _, out, _ = _run(capsys, *flags, "--vocabulary=bytes")
+    assert "warning" not in out
+
+
+def test_a_label_that_the_vocabulary_cannot_write_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    write_jsonl(tmp_path / "esnli" / "test.jsonl", [Record("1", "a", "да")])
+    flags = ("esnli_finetune", "--split=test", f"--data_dir={tmp_path}", "--vocabulary=demo")
+    status, out, _ = _run(capsys, *flags)
+    assert status == 0 and "warning: esnli: VOCABULARY = 'demo' can write nothing" in out

@@ -160,6 +160,55 @@ def test_an_unknown_split_is_refused() -> None:
         registry.get("demo").rows("valid")
 
 
+def _explained(questions: int, times: int) -> list[Record]:
+    """Each question several times, with another rationale each time, in rounds."""
+    return [
+        Record(f"{q}-{t}", f"question {q}", "a", f"because {t}")
+        for t in range(times)
+        for q in range(questions)
+    ]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("run", [0, 1])
+def test_rows_of_one_question_stay_together(add: Callable, fraction: float, run: int) -> None:
+    records = _explained(40, 3)
+    dataset = add("explained", records=lambda split: records, carve_validation=0.1)
+    inputs = {}
+    for split in ("train", "validation"):
+        _, rows = dataset.rows(split, fraction, run)
+        assert len(set(rows.tolist())) == len(rows)
+        inputs[split] = [records[row].input for row in rows]
+        assert all(inputs[split].count(text) == 3 for text in inputs[split])
+    assert not set(inputs["train"]) & set(inputs["validation"])
+    drawn = len({*inputs["train"], *inputs["validation"]})
+    assert drawn == len(splits.subsample_rows(40, fraction, run))
+
+
+@pytest.mark.parametrize("fraction", [0.25, 1.0])
+@pytest.mark.parametrize("carve", [None, 0.1])
+def test_without_repeats_both_rules_give_the_same_rows(
+    add: Callable, fraction: float, carve: float | None
+) -> None:
+    arguments = {"records": lambda split: _records(50), "carve_validation": carve}
+    by_question = add("by_question", **arguments)
+    by_row = add("by_row", split_by="row", **arguments)
+    for split in ("train", "validation"):
+        ours, theirs = (d.rows(split, fraction, 3)[1] for d in (by_question, by_row))
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_the_originals_datasets_split_by_row(add: Callable) -> None:
+    for name in ("esnli", "anli1", "cqa", "svamp", "svamp_asdiv"):
+        assert registry.get(name).split_by == "row"
+    records = _explained(40, 3)
+    dataset = add("rows", records=lambda split: records, carve_validation=0.1, split_by="row")
+    train, _ = splits.train_test_rows(120, 0.1, 0)
+    assert dataset.rows("train")[1].tolist() == train.tolist()
+    with pytest.raises(UserError, match="split_by is 'line'; use question or row"):
+        add("wrong", records=lambda split: records, split_by="line")
+
+
 # --- sources --------------------------------------------------------------------------------------
 
 

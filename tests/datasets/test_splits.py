@@ -4,8 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sbs_jax.datasets.splits import first_rows, subsample_rows, train_test_rows
+from sbs_jax.datasets.splits import (
+    first_rows,
+    question_numbers,
+    rows_of,
+    subsample_rows,
+    train_test_rows,
+)
 from sbs_jax.errors import UserError
 
 _ROWS = {"cqa": 9741, "svamp": 800}
@@ -73,3 +81,25 @@ def test_an_empty_side_is_refused() -> None:
         first_rows(3, 0.01, 0)
     with pytest.raises(UserError, match="cannot be split"):
         subsample_rows(3, 0.01, 0)
+
+
+# --- rows that belong together --------------------------------------------------------------------
+
+
+def test_questions_are_numbered_by_their_first_row() -> None:
+    assert question_numbers(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_rows_of_questions() -> None:
+    question_of = np.array([0, 1, 0, 2, 1])
+    assert rows_of(question_of, np.array([2, 0])).tolist() == [3, 0, 2]
+    assert rows_of(np.arange(4), np.array([3, 1])).tolist() == [3, 1]
+
+
+@given(st.lists(st.integers(0, 8), min_size=1), st.randoms())
+def test_each_question_brings_all_of_its_rows(names: list[int], random: object) -> None:
+    question_of = question_numbers(map(str, names))
+    kept = [q for q in range(question_of.max() + 1) if random.random() < 0.5]
+    rows = rows_of(question_of, np.array(kept or [0])).tolist()
+    wanted = {names[names.index(n)] for n in names if question_of[names.index(n)] in (kept or [0])}
+    assert sorted(rows) == [row for row, name in enumerate(names) if name in wanted]

@@ -1,6 +1,11 @@
 """Trains small SentencePiece models."""
 
+import io
 import pathlib
+
+import sentencepiece
+
+from sbs_jax.datasets import demo
 
 
 def train(path: pathlib.Path, **settings: object) -> str:

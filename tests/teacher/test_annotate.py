@@ -485,7 +485,7 @@ def test_half_a_character(annotate, stub, questions, tmp_path, capsys):
     questions.write_text('{"id": "x", "input": "\\ud800", "label": "yes"}\n')
     calls = len(stub.calls)
     assert annotate() == 2
-    assert "record x: its text holds half a character" in capsys.readouterr().err
+    assert "train.jsonl:1: half of a surrogate pair" in capsys.readouterr().err
     assert len(stub.calls) == calls
 
 

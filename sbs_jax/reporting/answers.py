@@ -1,0 +1,113 @@
+"""A run's answers to the test questions, as arrays that can be compared with another run's."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sbs_jax.errors import UserError
+from sbs_jax.runs.reader import Run
+
+_Question = tuple[str, str, str]  # id, input, gold
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a predictions file holds.
+
+    Attributes:
+        rows: the objects of the file, in its order.
+        questions: (id, input, gold), sorted: the order of the arrays.
+        student: score of every answer, 0 to 1.
+        teacher: score of the teacher's label; nan where the teacher has none.
+    """
+
+    rows: Sequence[dict[str, Any]]
+    questions: tuple[_Question, ...]
+    student: Float[np.ndarray, " questions"]
+    teacher: Float[np.ndarray, " questions"]
+
+    @property
+    def with_teacher(self) -> np.ndarray:
+        """Whether the teacher answered a question, unreadable answers included."""
+        return ~np.isnan(self.teacher)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any id, question or gold label does."""
+        return hashlib.sha256(json.dumps(self.questions).encode()).hexdigest()[:16]
+
+
+def read(run: Run) -> Answers | None:
+    """The test answers of a run; None where it has no predictions file."""
+    rows = run.test_predictions()
+    if not rows:
+        return None
+    questions = [(str(row["id"]), row["input"], row["gold"]) for row in rows]
+    order = sorted(range(len(rows)), key=questions.__getitem__)
+    teacher = _teacher(run, rows)
+    return Answers(
+        rows=rows,
+        questions=tuple(questions[i] for i in order),
+        student=np.array([float(row["correct"]) for row in rows])[order],
+        teacher=np.array(teacher)[order],
+    )
+
+
+def _teacher(run: Run, rows: Sequence[dict[str, Any]]) -> list[float]:
+    """The teacher's scores, nan where it has no label.
+
+    All are nan if their sum is not what results.json has: the run's metric is then a function of
+    the user's, which is not at hand here.
+    """
+    scores = [
+        math.nan if row.get("teacher_label") is None else float(row["teacher_correct"])
+        for row in rows
+    ]
+    results = (run.results or {}).get("results", ())
+    known = next((r["teacher"] for r in results if r["split"] == "test" and r["teacher"]), None)
+    total = sum(score for score in scores if not math.isnan(score))
+    if known and not math.isclose(known["correct"], total, abs_tol=1e-6):
+        return [math.nan] * len(rows)
+    return scores
+
+
+def check_same(answers: Sequence[tuple[str, Answers]]) -> None:
+    """Raises UserError, naming the first difference, unless all runs answered the same questions.
+
+    Args:
+        answers: (name of the run, its answers).
+    """
+    first_name, first = answers[0]
+    for name, other in answers[1:]:
+        if other.questions != first.questions:
+            raise UserError(
+                f"{first_name} and {name} answered different test questions: "
+                f"{_difference(first.questions, other.questions)}; report them separately, or "
+                "evaluate both on the same data"
+            )
+
+
+def _difference(one: Sequence[_Question], other: Sequence[_Question]) -> str:
+    if len(one) != len(other):
+        return f"{len(one)} and {len(other)} questions"
+    only = next(iter(sorted(set(one) - set(other))))
+    twin = next((question for question in other if question[0] == only[0]), None)
+    if twin is None:
+        return f"id {only[0]!r} is in the first alone"
+    field = "input" if twin[1] != only[1] else "gold label"
+    place = 1 if field == "input" else 2
+    return f"the {field} of id {only[0]!r} is {only[place][:60]!r} and {twin[place][:60]!r}"
+
+
+def against_teacher(
+    answers: Sequence[Answers],
+) -> tuple[list[Float[np.ndarray, " _"]], list[Float[np.ndarray, " _"]]]:
+    """(student scores, teacher scores) per run, on the questions that the teacher answered."""
+    kept = [(a.student[a.with_teacher], a.teacher[a.with_teacher]) for a in answers]
+    return [student for student, _ in kept], [teacher for _, teacher in kept]

@@ -1,0 +1,57 @@
+"""What a student costs: updates, time, speed and size, per arm."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from sbs_jax.reporting.rows import Row, arm_name, labels_name
+from sbs_jax.reporting.tables import Table
+from sbs_jax.runs.reader import Run
+
+_BYTES = 4  # of a float32 parameter
+
+
+def cost_table(rows: Sequence[Row], runs: Mapping[Row, Run]) -> Table:
+    """Means over the seeds of every arm and fraction; speed is the median over logged steps."""
+    groups: dict[tuple[float, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.fraction, row.arm), []).append(row)
+    lines = []
+    for (fraction, arm), group in sorted(groups.items(), key=lambda item: item[0][0]):
+        of_group = [runs[row] for row in group if row in runs]
+        lines.append(
+            (
+                labels_name(fraction, group[0].train_examples),
+                arm_name(arm),
+                str(group[0].steps),
+                _mean([row.cpu_seconds for row in group], ".1f"),
+                _mean([_speed(run) for run in of_group], ".0f"),
+                *_size(of_group),
+            )
+        )
+    heads = ("labels", "arm", "updates", "CPU s", "examples/s", "parameters", "float32 MB")
+    return Table(
+        "Cost of a run: mean over seeds, the updates alone", heads, "<<>>>>>", lines, detail=True
+    )
+
+
+def _mean(values: Sequence[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(statistics.fmean(known), form) if known else "-"
+
+
+def _speed(run: Run) -> float | None:
+    speeds = [line["examples_per_second"] for line in run.metrics if "examples_per_second" in line]
+    return statistics.median(speeds) if speeds else None
+
+
+def parameters(run: Run) -> int | None:
+    """Of the student; None where results.json does not tell."""
+    return (run.results or {}).get("model", {}).get("parameters")
+
+
+def _size(runs: Sequence[Run]) -> tuple[str, str]:
+    sizes = {parameters(run) for run in runs} - {None}
+    if len(sizes) != 1:
+        return "-", "-"
+    size = sizes.pop() or 0
+    return f"{size:,}", f"{size * _BYTES / 1e6:,.1f}"

@@ -1,0 +1,310 @@
+"""The parts of a report: one per dataset of a study, and one for all single runs."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sbs_jax.reporting import (
+    answers,
+    browser,
+    costs,
+    figures,
+    labels,
+    paper,
+    rows,
+    single_runs,
+    statistics,
+    study_files,
+    tables,
+    verdict,
+)
+from sbs_jax.reporting.answers import Answers
+from sbs_jax.reporting.browser import Browser
+from sbs_jax.reporting.figures import Curves, Picture
+from sbs_jax.reporting.rows import Row
+from sbs_jax.reporting.statistics import Summary
+from sbs_jax.reporting.study_files import Found, Study
+from sbs_jax.reporting.tables import Table
+from sbs_jax.runs.reader import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture, what it shows in words, and the numbers drawn in it.
+
+    Attributes:
+        data: for the JSON file.
+        points: the same as rows of a CSV file, with equal keys.
+    """
+
+    name: str
+    picture: Picture
+    caption: str
+    data: Any
+    points: Sequence[dict[str, Any]]
+
+    def csv(self) -> str:
+        """The points as CSV with a header."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.points[0]) if self.points else [])
+        writer.writeheader()
+        writer.writerows(self.points)
+        return text.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One dataset of a study, or all single runs.
+
+    Attributes:
+        verdict: the answer in sentences, first of all.
+        remarks: sentences computed from the numbers.
+        caveats: what the numbers do not show, in the study's own words.
+        numbers: everything in the tables before rounding.
+        browser: all test answers, for the page; None where there are none.
+        command: that ran the study.
+    """
+
+    title: str
+    intro: str
+    verdict: Sequence[str]
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+    remarks: Sequence[str]
+    caveats: Sequence[str]
+    numbers: Any
+    browser: Browser | None
+    versions: dict[str, str]
+    command: str = ""
+
+    def text(self) -> str:
+        """For a terminal."""
+        brief = (table for table in self.tables if table.lines and not table.detail)
+        shown = "\n\n".join(table.text() for table in brief)
+        said = "\n".join(f"- {sentence}" for sentence in (*self.remarks, *self.caveats))
+        return "\n\n".join(part for part in (self.title, *self.verdict, shown, said) if part)
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        shown = [table.markdown() for table in self.tables if table.lines]
+        said = "\n".join(f"- {sentence}" for sentence in (*self.remarks, *self.caveats))
+        parts = (f"# {self.title}", self.intro, *self.verdict, *shown, said)
+        return "\n\n".join(part for part in parts if part)
+
+    def to_json(self) -> dict[str, Any]:
+        """Title, verdict, numbers, and the tables as they are shown."""
+        return {
+            "title": self.title,
+            "verdict": list(self.verdict),
+            "numbers": self.numbers,
+            "tables": [table.to_json() for table in self.tables if table.lines],
+            "versions": self.versions,
+            "command": self.command,
+        }
+
+
+def build(found: Found) -> list[Section]:
+    """The sections of a report, studies first; their figures' names differ."""
+    parts: list[Section] = []
+    for name, folder in found.studies.items():
+        parts += _study(folder, name if len(found.studies) > 1 else "", len(parts))
+    if found.runs or found.problems:
+        parts.append(_single(found))
+    return parts
+
+
+def _study(folder: Path, name: str, before: int) -> list[Section]:
+    study = study_files.read_study(folder)
+    datasets = study.datasets() if study.rows else {"": []}
+    parts = []
+    for index, (dataset, of_dataset) in enumerate(datasets.items()):
+        heading = ": ".join(
+            part for part in (name, study.texts.title, dataset if len(datasets) > 1 else "") if part
+        )
+        parts.append(_dataset(study, of_dataset, heading, before + index))
+    return parts
+
+
+def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) -> Section:
+    texts = study.texts
+    runs = {row: study.runs[row] for row in of_dataset if row in study.runs}
+    found = {row: study.answers[row] for row in of_dataset if row in study.answers}
+    if not of_dataset and study.failures:
+        summary = Summary({}, None, [], [], [], None, {})
+    else:
+        summary = statistics.summarise(of_dataset, found)
+    shown = [
+        tables.accuracy_table(summary, texts.baseline),
+        tables.teacher_table(summary),
+        tables.difference_table(summary),
+        tables.failure_table(study.failures),
+        tables.pair_table(summary),
+        *_label_tables(summary, found),
+        costs.cost_table(of_dataset, runs),
+    ]
+    beside_paper = paper.paper_table(summary, runs)
+    answers_shown = browser.build([(_name(row), found[row]) for row in found])
+    return Section(
+        title=title,
+        intro=texts.intro,
+        verdict=verdict.sentences(summary) if summary.cells else ["No run has finished."],
+        tables=[*shown, *([beside_paper] if beside_paper else [])],
+        figures=_figures(summary, runs, texts, index) if summary.cells else [],
+        remarks=[
+            *(tables.remarks(summary, texts.baseline) if summary.cells else []),
+            *_left_out(answers_shown),
+        ],
+        caveats=texts.caveats,
+        numbers=summary.to_json(),
+        browser=answers_shown,
+        versions=versions(list(runs.values())),
+        command=texts.command,
+    )
+
+
+def _name(row: Row) -> str:
+    return f"{rows.arm_name(row.arm)}, {_labels(row)} labels, seed {row.seed}"
+
+
+def _labels(row: Row) -> str:
+    return rows.labels_name(row.fraction, row.train_examples)
+
+
+def _left_out(shown: Browser | None) -> list[str]:
+    if shown is None or not shown.left_out:
+        return []
+    return [
+        f"The page holds the answers of {shown.runs} runs; those of {len(shown.left_out)} more "
+        f"would make it too large: {'; '.join(shown.left_out)}."
+    ]
+
+
+def _label_tables(summary: Summary, found: dict[Row, Answers]) -> list[Table]:
+    """Of every arm with the most labels, its seeds together."""
+    if not summary.labels:
+        return []
+    largest = max(summary.labels)
+    parts = []
+    for arm in summary.arms:
+        of_arm = [found[row] for row in found if (row.arm, row.fraction) == (arm, largest)]
+        name = f"{rows.arm_name(arm)} with {rows.labels_name(largest, summary.labels[largest])}"
+        parts += labels.label_tables(f"{name} labels", of_arm)
+    return parts
+
+
+def _figures(
+    summary: Summary, runs: dict[Row, Run], texts: study_files.StudyTexts, index: int
+) -> list[Figure]:
+    if not figures.available():
+        return []
+    suffix = f"-{index + 1}" if index else ""
+    along = "Large marks: means over seeds with their 95% intervals"
+    drawn = [
+        Figure(
+            f"accuracy{suffix}",
+            figures.accuracy(summary, texts.title, texts.baseline),
+            f"Test accuracy against the number of labels. {along}; small dots: the seeds. "
+            "The teacher's line has a 95% interval of its own.",
+            summary.to_json(),
+            _points(summary),
+        )
+    ]
+    for name, axis, logarithmic, places in _other_axes(runs):
+        title = f"{texts.title}: accuracy against {axis}"
+        picture = figures.accuracy_along(summary, places, axis, logarithmic, title)
+        caption = f"Test accuracy with the most labels against {axis}. {along}."
+        points = [{axis: places[p["arm"]], **p} for p in _points(summary) if p["arm"] in places]
+        drawn.append(Figure(f"{name}{suffix}", picture, caption, points, points))
+    curves = [
+        Curves(
+            row.arm, rows.arm_name(row.arm), _labels(row) + " labels", run.curves(figures.CURVES)
+        )
+        for row, run in runs.items()
+    ]
+    return drawn + curve_figures(curves, f"curves{suffix}", "a line per seed")
+
+
+def _other_axes(runs: dict[Row, Run]) -> list[tuple[str, str, bool, dict[str, float]]]:
+    """(name, axis, logarithmic, arm -> place) of model size and alpha, where they vary."""
+    sizes: dict[str, float] = {}
+    alphas: dict[str, float] = {}
+    for row, run in runs.items():
+        if size := costs.parameters(run):
+            sizes[row.arm] = float(size)
+        for part in row.arm.split("@")[1:]:
+            if part.startswith("alpha "):
+                alphas[row.arm] = float(part.removeprefix("alpha "))
+    axes = [("size", "parameters of the student", True, sizes), ("alpha", "alpha", False, alphas)]
+    return [axis for axis in axes if len(set(axis[3].values())) > 1]
+
+
+def _points(summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {
+            "arm": cell.arm,
+            "fraction": cell.fraction,
+            "train_examples": cell.train_examples,
+            "seeds": cell.accuracy.seeds,
+            "test_questions": cell.test_questions,
+            "accuracy": cell.accuracy.mean,
+            "low": cell.accuracy.low,
+            "high": cell.accuracy.high,
+        }
+        for cell in summary.cells
+    ]
+
+
+def _single(found: Found) -> Section:
+    runs = found.runs
+    by_run = [(run, answer) for run in runs if (answer := answers.read(run))]
+    curves = [
+        Curves(study_files.arm(run), run.name, "", run.curves(figures.CURVES)) for run in runs
+    ]
+    answers_shown = browser.build([(run.name, answer) for run, answer in by_run])
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+    pairs = single_runs.pairs(by_run)
+    return Section(
+        title=f"{count}: {', '.join(run.name for run in runs)}" if runs else "Nothing to report",
+        intro="",
+        verdict=[],
+        tables=[
+            single_runs.result_table(runs, found.problems),
+            single_runs.pair_table(pairs),
+            *(t for run, answer in by_run for t in labels.label_tables(run.name, [answer])),
+        ],
+        figures=curve_figures(curves, "curves", "a line per run") if figures.available() else [],
+        remarks=[*single_runs.REMARKS, *_left_out(answers_shown)],
+        caveats=(),
+        numbers=single_runs.numbers(pairs),
+        browser=answers_shown,
+        versions=versions(runs),
+    )
+
+
+def curve_figures(curves: Sequence[Curves], name: str, manner: str) -> list[Figure]:
+    """The learning curves; none where nothing was logged."""
+    curves = [curve for curve in curves if curve.points]
+    if not curves:
+        return []
+    caption = f"Training losses per task and accuracy on validation against the update, {manner}."
+    data = [dataclasses.asdict(curve) for curve in curves]
+    points = [
+        {"arm": c.arm, "label": c.label, "row": c.row, "metric": m, "step": step, "value": value}
+        for c in curves
+        for m, of_metric in c.points.items()
+        for step, value in of_metric
+    ]
+    picture = figures.learning_curves(curves, "Learning curves")
+    return [Figure(name, picture, caption, data, points)]
+
+
+def versions(runs: Sequence[Run]) -> dict[str, str]:
+    """Library -> version, or versions where runs differ."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for library, version in (run.results or {}).get("versions", {}).items():
+            found.setdefault(library, set()).add(version)
+    return {library: " and ".join(sorted(names)) for library, names in found.items()}

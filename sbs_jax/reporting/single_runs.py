@@ -1,0 +1,80 @@
+"""Runs that belong to no study: each student beside its teacher, one at a time."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sbs_jax.reporting import significance
+from sbs_jax.reporting.answers import Answers
+from sbs_jax.reporting.rows import parse_accuracy
+from sbs_jax.reporting.significance import PairTable
+from sbs_jax.reporting.tables import Table, p_value
+from sbs_jax.runs.reader import Run
+
+REMARKS = (
+    "An interval says how well so many questions pin this run's accuracy down; it does not say "
+    "what another seed would give. Compare methods over seeds (sbs study).",
+    "McNemar's p is about this trained student and the teacher on such questions.",
+)
+
+
+def result_table(runs: Sequence[Run], problems: Sequence[tuple[str, str]]) -> Table:
+    """A line per run and split; runs that have not finished or cannot be read are listed."""
+    caption = (
+        "Accuracy, 95% Wilson interval and counts; the teacher and the commonest training label "
+        "on the same questions"
+    )
+    heads = ("run", "task", "split", "student", "teacher", "majority label", "step", "parameters")
+    lines = [line for run in runs for line in _lines(run)]
+    lines += [(name, reason, *[""] * 6) for name, reason in problems]
+    return Table(caption, heads, "<<<>>>>>", lines)
+
+
+def _lines(run: Run) -> list[tuple[str, ...]]:
+    if not run.results:
+        return [(run.name, "not finished", *[""] * 6)]
+    lines = []
+    for result in run.results["results"]:
+        scores = (result, result.get("teacher"), result.get("majority"))
+        accuracies = map(parse_accuracy, scores)
+        shown = (str(accuracy) if accuracy else "-" for accuracy in accuracies)
+        parameters = run.results.get("model", {}).get("parameters")
+        size = f"{parameters:,}" if parameters else ""
+        step = str(run.results["step"])
+        lines.append((run.name, result["task"], result["split"], *shown, step, size))
+    return lines
+
+
+def pairs(by_run: Sequence[tuple[Run, Answers]]) -> list[tuple[str, PairTable]]:
+    """Of the runs whose answers, and the teacher's, are right or wrong."""
+    found = []
+    for run, answers in by_run:
+        kept = answers.with_teacher
+        student, teacher = answers.student[kept], answers.teacher[kept]
+        if len(student) and np.isin([student, teacher], (0, 1)).all():
+            found.append((run.name, significance.pair_table(student, teacher)))
+    return found
+
+
+def pair_table(of_runs: Sequence[tuple[str, PairTable]]) -> Table:
+    """Each run and the teacher on the same test questions."""
+    lines = [
+        (
+            name,
+            *(str(n) for n in (t.n, t.both, t.student_only, t.teacher_only, t.neither)),
+            f"{t.difference:+.3f}",
+            f"[{t.low:+.3f}, {t.high:+.3f}]",
+            p_value(t.p),
+        )
+        for name, t in of_runs
+    ]
+    heads = ("run", "n", "both right", "student only", "teacher only", "neither", "difference")
+    heads += ("95% bootstrap", "McNemar p")
+    return Table("Student and teacher on the same test questions", heads, "<>>>>>>>>", lines)
+
+
+def numbers(of_runs: Sequence[tuple[str, PairTable]]) -> Any:
+    """The tables before rounding."""
+    return [{"run": name, **dataclasses.asdict(table)} for name, table in of_runs]

@@ -1,0 +1,73 @@
+"""The answer in sentences: does the student beat the teacher, how sure, on how little data."""
+
+from sbs_jax.reporting.rows import STEP_BY_STEP, TEACHER, arm_name, labels_name
+from sbs_jax.reporting.statistics import Difference, Summary
+from sbs_jax.reporting.tables import p_value
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The headline about the main arm with all its labels, then the least data of every arm."""
+    against = summary.against(teacher=True)
+    if not against:
+        return [
+            "No verdict: the runs do not tell which test questions the teacher answered rightly. "
+            "Annotate the test split too (sbs annotate), and evaluate again."
+        ]
+    main = _main_arm(summary)
+    largest = max((d for d in against if d.arm == main), key=lambda d: d.fraction)
+    return [_headline(largest, summary), *_least_data(against, summary)]
+
+
+def _main_arm(summary: Summary) -> str:
+    """Fixed before any score is seen: the first step-by-step arm, or else the last arm."""
+    arms = list(dict.fromkeys(d.arm for d in summary.against(teacher=True)))
+    return next((arm for arm in arms if arm.split("@")[0] in STEP_BY_STEP), arms[-1])
+
+
+def _headline(difference: Difference, summary: Summary) -> str:
+    estimate = difference.accuracy
+    student = f"{arm_name(difference.arm)} with {_labels(difference.fraction, summary)} labels"
+    accuracies = f"{difference.arm_accuracy:.3f} against {difference.base_accuracy:.3f}"
+    size = f"{estimate.seeds} seed{'s' if estimate.seeds > 1 else ''}, n = {estimate.questions}"
+    if estimate.low is None or estimate.high is None or not estimate.readable:
+        reason = difference.reading.removeprefix("no reading: ")
+        return f"No verdict on {student} and the {TEACHER} ({accuracies}; {size}): {reason}."
+    numbers = (
+        f"{accuracies}, difference {estimate.mean:+.3f} [{estimate.low:+.3f}, "
+        f"{estimate.high:+.3f}], p {_p(estimate.p)}, Holm p {_p(difference.holm)}; {size}"
+    )
+    if difference.reading == "higher":
+        return f"The student beats the teacher: {student} is more accurate ({numbers})."
+    if difference.reading == "lower":
+        return f"The teacher is better: {student} is less accurate ({numbers})."
+    return (
+        f"No difference between student and teacher is shown: {student} ({numbers}). A true "
+        f"difference of {estimate.detectable:.3f} would have been found with a power of 80%."
+    )
+
+
+def _least_data(against: list[Difference], summary: Summary) -> list[str]:
+    """Which data each arm needs; every comparison made is corrected for."""
+    if not any(d.accuracy.readable for d in against):
+        return []
+    parts = []
+    for arm in dict.fromkeys(d.arm for d in against):
+        wins = [d for d in against if d.arm == arm and d.wins]
+        if wins:
+            least = min(wins, key=lambda d: d.fraction)
+            parts.append(f"{arm_name(arm)} {_labels(least.fraction, summary)}")
+        else:
+            parts.append(f"{arm_name(arm)} none of the fractions tried")
+    return [
+        "Least data with which a student is shown to beat the teacher (95%, corrected for all "
+        f"{len(against)} comparisons): {'; '.join(parts)}."
+    ]
+
+
+def _labels(fraction: float, summary: Summary) -> str:
+    return labels_name(fraction, summary.labels[fraction])
+
+
+def _p(value: float | None) -> str:
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"

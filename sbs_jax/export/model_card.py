@@ -45,12 +45,28 @@ from safetensors.numpy import load_file
 folder = pathlib.Path({folder})
 manifest = json.loads((folder / "manifest.json").read_text())
 params = jax.device_put(load_file(folder / "model.safetensors"))
-programs = {{
-    (program["computes"], program["input_length"]): jax.jit(
-        export.deserialize((folder / program["file"]).read_bytes()).call
-    )
-    for program in manifest["programs"]
-}}
+
+
+def load(program):  # -> a function of (params, tokens) for any number of rows
+    call = jax.jit(export.deserialize((folder / program["file"]).read_bytes()).call)
+    batch = program["batch"]
+
+    def in_parts(params, tokens, *more):
+        arrays = [np.pad(x, ((0, -len(x) % batch), (0, 0))) for x in (tokens, *more)]
+        starts = range(0, len(arrays[0]), batch)
+        parts = [call(params, *(x[i : i + batch] for x in arrays)) for i in starts]
+        return np.concatenate(parts)[: len(tokens)]
+
+    return call if batch is None else in_parts
+
+
+programs = {{}}
+for program in manifest["programs"]:  # those for any batch come first
+    key = program["computes"], program["input_length"]
+    try:
+        programs[key] = programs.get(key) or load(program)
+    except Exception as error:  # a jax older than the writer's reads only the fixed batches
+        print(f"{{program['file']}}: {{type(error).__name__}}")
 
 
 {tokenizer}
@@ -66,6 +82,13 @@ def ask(questions, task="label"):
 
 answers = ask(["your question"])
 """
+
+_VERSIONS = """\
+A file without `-batch` in its name takes any number of questions and needs the writer's version of
+jax or a newer one; `-batchN` files take N rows and older versions read them too. Tried on CPU:
+written by jax 0.10.2, read by 0.8.2, 0.9.2, 0.10.2, 0.11.2 and 0.12.0.1, not by 0.7.2 or 0.6.2;
+written by 0.12.0.1, any batch was read by 0.11.2 and 0.12.0.1, fixed batches by 0.8.2 to 0.12.0.1.
+jax promises to run such a program for six months after its release. After that, export again."""
 
 _SENTENCEPIECE = """\
 import sentencepiece
@@ -118,16 +141,22 @@ def stablehlo(student: Student, name: str, manifest: Mapping[str, Any]) -> str:
     code = _JAX.format(folder=json.dumps(name), tokenizer=tokenizer)
     if student.asking and student.asking.rationale_prefix is not None:
         code += 'rationales = ask(["your question"], "rationale")\n'
+    packages = stablehlo_packages(student)
     use = (
-        "Programs of jax.export with their parameters beside them; neither sbs_jax nor flax is "
-        f"needed:\n\n```python\n{code}```\n\n{_how_to_ask(student)} A program takes any number of "
-        f"questions. Lowered for {', '.join(manifest['platforms'])} with jax "
-        f"{manifest['versions']['jax']}; jax promises to run such a program for six months after "
-        "that release, and three weeks before it. `logits` programs take (params, tokens, "
-        "decoder_input_tokens) and give the logits of every decoder position; `manifest.json` "
-        "has all shapes."
+        "Programs of jax.export and their parameters; neither sbs_jax nor flax is needed:\n\n"
+        f"    pip install {' '.join(packages)}\n\n```python\n{code}```\n\n{_how_to_ask(student)} "
+        "`logits` programs take (params, tokens, decoder_input_tokens) and give the logits of "
+        "every decoder position; `manifest.json` has all shapes.\n\n"
+        f"Lowered for {', '.join(manifest['platforms'])} with jax {manifest['versions']['jax']}. "
+        f"{_VERSIONS}"
     )
     return _body(student, name, use)
+
+
+def stablehlo_packages(student: Student) -> list[str]:
+    """What the code of the page imports, or jax imports for it: `export` needs flatbuffers."""
+    tokenizer = [] if student.vocabulary.spec == "bytes" else ["sentencepiece"]
+    return ["jax", "flatbuffers", "numpy", "safetensors", *tokenizer]
 
 
 def _yaml(student: Student, name: str) -> str:

@@ -1,9 +1,10 @@
 """A student as programs that jax.export reloads: no model code of ours is needed to run them.
 
 A program is traced from shapes alone and takes the parameters as an argument, so that tracing a
-large model takes little memory, and a program has 0.4 to 5 MB. How many questions it gets is open;
-the length of the input is not (T5's relative positions become constants), so there is a program
-per length.
+large model takes little memory, and a program has 0.4 to 5 MB. The number of questions is open; the
+length of the input is not (T5's relative positions become constants), so there is a program per
+length. An open batch is a feature that older readers lack, so a program for `FIXED_BATCH` questions
+lies next to each.
 """
 
 import importlib.metadata
@@ -33,7 +34,8 @@ from sbs_jax.models.t5 import Transformer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
-_FORMAT = 1
+_FORMAT = 2  # 1 had no fixed batches
+FIXED_BATCH = 16
 _INPUT_LENGTH, _DECODE_LENGTH = 512, 63  # where no run tells
 _SHORTEST = 16
 _LIBRARIES = ("sbs_jax", "jax", "jaxlib", "flax")
@@ -70,7 +72,8 @@ def write(
     with convert.whole_folder(destination) as partial:
         partial.mkdir(parents=True)
         programs = [
-            _export(partial, task, length, decoded, student.checkpoint.config, platforms)
+            _export(partial, task, length, decoded, batch, student.config, platforms)
+            for batch in (None, FIXED_BATCH)
             for task, decoded in _tasks(student).items()
             for length in lengths
         ]
@@ -95,25 +98,33 @@ def _tasks(student: Student) -> dict[str, int]:
 
 
 def _export(
-    folder: Path, task: str, length: int, decoded: int, config: T5Config, platforms: Sequence[str]
+    folder: Path,
+    task: str,
+    length: int,
+    decoded: int,
+    batch: int | None,
+    config: T5Config,
+    platforms: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes one program; returns its entry in the manifest."""
-    (batch,) = export.symbolic_shape("batch")
-    inputs = [jax.ShapeDtypeStruct((batch, length), jnp.int32)]
+    """Writes one program, for any number of questions or for `batch`; returns its entry in the
+    manifest."""
+    (rows,) = export.symbolic_shape("batch") if batch is None else (batch,)
+    inputs = [jax.ShapeDtypeStruct((rows, length), jnp.int32)]
     if task == "logits":
-        inputs.append(jax.ShapeDtypeStruct((batch, decoded), jnp.int32))
+        inputs.append(jax.ShapeDtypeStruct((rows, decoded), jnp.int32))
     program = _logits(config) if task == "logits" else _ids(config, decoded)
     params = {
         name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes_of(config).items()
     }
     exported = export.export(jax.jit(program), platforms=tuple(platforms))(params, *inputs)
-    file = f"{task}-{length}.stablehlo"
+    file = f"{task}-{length}{'' if batch is None else f'-batch{batch}'}.stablehlo"
     (folder / file).write_bytes(exported.serialize())
     (output,) = exported.out_avals
     return {
         "file": file,
         "computes": task,
         "input_length": length,
+        "batch": batch,
         "arguments": ["parameters", *(_described(tokens) for tokens in inputs)],
         "result": _described(output),
         "calling_convention": exported.calling_convention_version,

@@ -1,4 +1,4 @@
-"""Greedy decoding with a key/value cache, stopped as soon as every row has ended."""
+"""Greedy decoding with a key/value cache, and exact probabilities of a closed set of labels."""
 
 import functools
 
@@ -8,13 +8,16 @@ from jaxtyping import Array, Float, Int
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.models.label_trie import LabelTrie
 from sbs_jax.models.t5 import Transformer
 
 EOS_ID = 1
 PAD_ID = 0  # also the decoder's start token, as in T5
 
+# Logits of this many nodes of a trie are in memory at a time: [rows, nodes, V] in float32.
+_NODES_AT_ONCE = 16
 
-@functools.partial(jax.jit, static_argnames=("config", "partitioner", "max_decode_length"))
+
 def greedy(
     params: dict,
     encoder_input_tokens: Int[Array, "B L"],
@@ -23,7 +26,7 @@ def greedy(
     partitioner: Partitioner,
     max_decode_length: int,
 ) -> Int[Array, "B T"]:
-    """The most likely next token, again and again.
+    """The most likely next token, again and again, until every row has ended.
 
     Args:
         params: of a `Transformer` with `config`.
@@ -35,39 +38,163 @@ def greedy(
         int32 token ids without the start token; 0 after a row's EOS. A row's result does not
         depend on the other rows or on padding.
     """
+    return _greedy(
+        params,
+        encoder_input_tokens,
+        config=config,
+        partitioner=partitioner,
+        max_decode_length=max_decode_length,
+        scored=False,
+    )[0]
+
+
+def greedy_scored(
+    params: dict,
+    encoder_input_tokens: Int[Array, "B L"],
+    *,
+    config: T5Config,
+    partitioner: Partitioner,
+    max_decode_length: int,
+) -> tuple[Int[Array, "B T"], Float[Array, " B"]]:
+    """As `greedy`, with the natural logarithm of each output's probability, its EOS included."""
+    return _greedy(
+        params,
+        encoder_input_tokens,
+        config=config,
+        partitioner=partitioner,
+        max_decode_length=max_decode_length,
+        scored=True,
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("config", "partitioner", "max_decode_length", "scored")
+)
+def _greedy(
+    params: dict,
+    encoder_input_tokens: Int[Array, "B L"],
+    *,
+    config: T5Config,
+    partitioner: Partitioner,
+    max_decode_length: int,
+    scored: bool,
+) -> tuple[Int[Array, "B T"], Float[Array, " B"]]:
     model = Transformer(config)
     variables = {"params": params}
-    segments = (encoder_input_tokens > 0).astype(jnp.int32)
+    mask = encoder_input_tokens > 0
     rows = encoder_input_tokens.shape[0]
 
-    def step(index: Int[Array, ""], tokens: Int[Array, " B"], caches: list) -> tuple:
-        return model.apply(
-            variables, tokens, index, caches, segments > 0, method=Transformer.decode_step
-        )
-
     def unfinished(carry: tuple) -> Array:
-        index, _, _, ended, _ = carry
+        index, _, _, ended, _, _ = carry
         return (index < max_decode_length) & ~jnp.all(ended)
 
     def advance(carry: tuple) -> tuple:
-        index, tokens, caches, ended, output = carry
-        logits, caches = step(index, tokens, caches)
+        index, tokens, caches, ended, output, scores = carry
+        logits, caches = model.apply(
+            variables, tokens, index, caches, mask, method=Transformer.decode_step
+        )
+        if scored:
+            step_scores = jnp.max(logits, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
+            scores = jnp.where(ended, scores, scores + step_scores)
         tokens = jnp.where(ended, PAD_ID, first_argmax(logits))
         output = jax.lax.dynamic_update_slice_in_dim(output, tokens[:, None], index, axis=1)
-        return index + 1, tokens, caches, ended | (tokens == EOS_ID), output
+        return index + 1, tokens, caches, ended | (tokens == EOS_ID), output, scores
 
     with partitioner.activations():
-        encoded = model.apply(variables, encoder_input_tokens, segments, method=Transformer.encode)
-        caches = model.apply(variables, encoded, max_decode_length, method=Transformer.init_cache)
+        caches = _caches(model, variables, encoder_input_tokens, max_decode_length)
         start = (
             jnp.zeros((), jnp.int32),
             jnp.full((rows,), PAD_ID, jnp.int32),
             caches,
             # A row of padding (the last batch's filling) has nothing to say.
-            jnp.all(segments == 0, axis=1),
+            ~jnp.any(mask, axis=1),
             jnp.zeros((rows, max_decode_length), jnp.int32),
+            jnp.zeros((rows,), jnp.float32),
         )
-        return jax.lax.while_loop(unfinished, advance, start)[-1]
+        *_, output, scores = jax.lax.while_loop(unfinished, advance, start)
+        return output, scores
+
+
+@functools.partial(jax.jit, static_argnames=("config", "partitioner"))
+def score_labels(
+    params: dict,
+    encoder_input_tokens: Int[Array, "B L"],
+    trie: LabelTrie,
+    *,
+    config: T5Config,
+    partitioner: Partitioner,
+) -> tuple[Float[Array, "B M"], Int[Array, " B"]]:
+    """Exact log-probabilities of M labels, from one pass of the decoder over their trie.
+
+    Args:
+        params: of a `Transformer` with `config`.
+        encoder_input_tokens: int32, one question a row, padded with 0.
+        trie: of the labels' token ids (`label_trie.build`), for every row the same.
+
+    Returns:
+        Natural logarithms of each label's probability among all outputs, its EOS included (they do
+        not add up to 1); and the label that `greedy` gives the row, or -1 where its output is none
+        of them.
+    """
+    model = Transformer(config)
+    variables = {"params": params}
+    trie = LabelTrie(*map(jnp.asarray, trie))
+    with partitioner.activations():
+        count = trie.tokens.shape[0]
+        caches = _caches(model, variables, encoder_input_tokens, count)
+        states = model.apply(
+            variables,
+            trie.tokens,
+            trie.depths,
+            trie.sees,
+            caches,
+            encoder_input_tokens > 0,
+            method=Transformer.tree_states,
+        )
+
+        def of_nodes(inputs: tuple) -> tuple:
+            some, edges = inputs  # [n, B, D], [n, C]
+            logits = model.apply(
+                variables, some.transpose(1, 0, 2), method=Transformer.logits_of
+            ).transpose(1, 0, 2)
+            taken = jnp.take_along_axis(logits, jnp.maximum(edges, 0)[:, None], axis=2)
+            total = jax.nn.logsumexp(logits, axis=-1)
+            best = first_argmax(logits.reshape(-1, logits.shape[-1])).reshape(total.shape)
+            return taken - total[..., None], best
+
+        size = min(count, _NODES_AT_ONCE)
+        states, edges = (_in_groups(x, size) for x in (states.transpose(1, 0, 2), trie.edges))
+        edge_scores, best = jax.lax.map(of_nodes, (states, edges))
+    edge_scores, best = (x.reshape(-1, *x.shape[2:])[:count] for x in (edge_scores, best))
+    on_paths = edge_scores.transpose(1, 0, 2)[:, trie.path_nodes, trie.path_edges]
+    return jnp.sum(jnp.where(trie.path_mask, on_paths, 0.0), axis=-1), _walk(trie, best.T)
+
+
+def _caches(model: Transformer, variables: dict, tokens: Int[Array, "B L"], length: int) -> list:
+    """The encoder's keys and values, computed once, and empty caches of `length` positions."""
+    segments = (tokens > 0).astype(jnp.int32)
+    encoded = model.apply(variables, tokens, segments, method=Transformer.encode)
+    return model.apply(variables, encoded, length, method=Transformer.init_cache)
+
+
+def _in_groups(x: Array, size: int) -> Array:
+    """[N, ...] -> [groups, size, ...], padded with zeros."""
+    padding = [(0, -x.shape[0] % size)] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
+
+
+def _walk(trie: LabelTrie, best: Int[Array, "B N"]) -> Int[Array, " B"]:
+    """The label reached by taking the best token at every node, or -1 where it is no edge."""
+    node = jnp.zeros(best.shape[0], jnp.int32)
+    for _ in range(trie.path_nodes.shape[1]):
+        token = jnp.take_along_axis(best, jnp.maximum(node, 0)[:, None], axis=1)
+        hits = trie.edges[jnp.maximum(node, 0)] == token
+        target = jnp.max(jnp.where(hits, trie.targets[jnp.maximum(node, 0)], _NOWHERE), axis=1)
+        node = jnp.where(node >= 0, target, node)
+    return jnp.where((node < 0) & (node > _NOWHERE), -1 - node, -1)
+
+
+_NOWHERE = -(2**30)  # below every leaf's number
 
 
 def first_argmax(logits: Float[Array, "B V"], block: int = 128) -> Int[Array, " B"]:

@@ -171,13 +171,13 @@ class DecoderLayer(nn.Module):
 
     def step(
         self,
-        x: Float[Array, "B 1 D"],
+        x: Float[Array, "B Q D"],
         index: Int[Array, ""],
         cache: dict[str, Float[Array, "B H _ K"]],
-        self_bias: Float[Array, "1 H 1 T"],
-        cross_bias: Float[Array, "B 1 1 L"],
-    ) -> tuple[Float[Array, "B 1 D"], dict[str, Float[Array, "B H _ K"]]]:
-        """One position: writes its keys and values at `index` and attends to all before it."""
+        self_bias: Float[Array, "1 H Q T"],
+        cross_bias: Float[Array, "B 1 Q L"],
+    ) -> tuple[Float[Array, "B Q D"], dict[str, Float[Array, "B H _ K"]]]:
+        """New positions: writes their keys and values from `index` on and attends by the bias."""
         y = self.pre_self_attention_layer_norm(x)
         key, value = self.self_attention.keys_values(y)
         cache = {
@@ -292,6 +292,24 @@ class Decoder(nn.Module):
             updated.append(cache)
         return self.decoder_norm(x), updated
 
+    def tree(
+        self,
+        x: Float[Array, "B N D"],
+        depths: Int[Array, " N"],
+        sees: Bool[Array, "N N"],
+        caches: list[dict[str, Float[Array, "B H _ K"]]],
+        encoder_mask: Bool[Array, "B L"],
+    ) -> Float[Array, "B N D"]:
+        """Positions of a tree in one pass: each at its depth, attending where `sees` is True."""
+        longest = depths.shape[0]  # no node is deeper
+        bias = self.relpos_bias(longest, longest)[:, :, depths[:, None], depths[None, :]]
+        self_bias = jnp.where(sees[None, None], bias, _MASKED)
+        cross_bias = jnp.where(encoder_mask[:, None, None, :], 0.0, _MASKED)
+        cross_bias = jnp.repeat(cross_bias, longest, axis=2)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x, _ = layer.step(x, jnp.zeros((), jnp.int32), cache, self_bias, cross_bias)
+        return self.decoder_norm(x)
+
 
 class Transformer(nn.Module):
     """The encoder-decoder; parameter tree as in T5X: token_embedder, encoder, decoder.
@@ -356,6 +374,30 @@ class Transformer(nn.Module):
         x = self.token_embedder(tokens[:, None])
         x, caches = self.decoder.step(x, index, caches, encoder_mask)
         return self._logits(x)[:, 0], caches
+
+    def tree_states(
+        self,
+        tokens: Int[Array, " N"],
+        depths: Int[Array, " N"],
+        sees: Bool[Array, "N N"],
+        caches: list[dict[str, Float[Array, "B H _ K"]]],
+        encoder_mask: Bool[Array, "B L"],
+    ) -> Float[Array, "B N D"]:
+        """What `logits_of` takes, at every node of a tree of tokens that all rows share.
+
+        Args:
+            tokens: input at each node.
+            depths: position of each node.
+            sees: whether a node (row) attends to another (column).
+            caches: of `init_cache` with N positions.
+            encoder_mask: True on tokens of the input.
+        """
+        x = self.token_embedder(jnp.broadcast_to(tokens, (encoder_mask.shape[0], tokens.shape[0])))
+        return self.decoder.tree(x, depths, sees, caches, encoder_mask)
+
+    def logits_of(self, states: Float[Array, "B N D"]) -> Float[Array, "B N V"]:
+        """Logits of the token after each position."""
+        return self._logits(states)
 
 
 def _same_segment(queries: Int[Array, "B Q"], keys: Int[Array, "B L"]) -> Bool[Array, "B 1 Q L"]:

@@ -246,14 +246,28 @@ def test_the_cards_command_resolves_to_the_same_run(run, hf_folder, tmp_path, ca
 
 # jax.export.
 
+# An environment with the packages that the page names and what they require, nothing else.
 LOAD = """
 import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+import re
+code, texts, out, *named = sys.argv[1:]
+def normal(name):
+    return re.sub("[-_.]+", "-", name).lower()
+installed, left = set(), list(named)
+while left:
+    name = normal(re.match("[A-Za-z0-9._-]+", left.pop())[0])
+    if name not in installed:
+        installed.add(name)
+        left += [r for r in requires(name) or [] if "extra ==" not in r]
+modules = {module for module, owners in packages_distributions().items()
+           if installed & set(map(normal, owners))}
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("sbs_jax", "flax"):
-            raise ImportError(name)
+        top = name.split(".")[0]
+        if top not in modules and top not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"No module named {top!r}", name=top)
 sys.meta_path.insert(0, Blocked())
-code, texts, out = sys.argv[1:]
 exec(open(code, encoding='utf-8').read())
 texts = json.load(open(texts))
 answers = ask(texts)
@@ -261,6 +275,7 @@ explained = ask(texts[:40], "rationale")
 assert not {"sbs_jax", "flax"} & set(sys.modules)
 assert {p["computes"] for p in manifest["programs"]} == {"label", "rationale", "logits"}
 arrays = {}
+assert {p["batch"] for p in manifest["programs"]} <= {None, 16}
 for size in (1, 3):
     tokens = np.load(out + "/tokens.npy")[:size]
     arrays[f"ids{size}"] = programs["label", 24](params, tokens)
@@ -271,16 +286,27 @@ json.dump({"label": answers, "rationale": explained}, open(out + "/answers.json"
 """
 
 
-@pytest.fixture(scope="module")
-def reloaded(run, programs, tmp_path_factory) -> pathlib.Path:
-    """A folder with what a process without our package makes of the programs."""
+def packages_of(folder: pathlib.Path) -> list[str]:
+    """What the exported page says to install."""
+    (line,) = re.findall(r"^    pip install (.*)$", (folder / "README.md").read_text(), re.M)
+    return line.split()
+
+
+@pytest.fixture(scope="module", params=["any batch", "fixed batches"])
+def reloaded(run, programs, tmp_path_factory, request) -> pathlib.Path:
+    """A folder with what a process that has the page's packages makes of the programs."""
     out = tmp_path_factory.mktemp("reloaded")
+    if request.param == "fixed batches":  # as a jax that cannot read an open batch
+        programs = shutil.copytree(programs, out / programs.name)
+        for path in programs.glob("*.stablehlo"):
+            if "-batch" not in path.name:
+                path.write_bytes(b"unreadable")
     (out / "code.py").write_text(code_of(programs))
     (out / "texts.json").write_text(json.dumps(questions(200)))
     texts = ["[label] " + text for text in questions(200)[:3]]
     np.save(out / "tokens.npy", tokenised(run, texts))
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTHONPATH")}
-    arguments = [out / "code.py", out / "texts.json", out]
+    arguments = [out / "code.py", out / "texts.json", out, *packages_of(programs)]
     done = subprocess.run(
         [sys.executable, "-c", LOAD, *map(str, arguments)],
         cwd=out,
@@ -329,6 +355,8 @@ def test_the_manifest_says_what_there_is(run, programs):
     assert files["label-24.stablehlo"]["result"]["shape"] == ["batch", LABEL]
     assert files["rationale-24.stablehlo"]["result"]["shape"] == ["batch", RATIONALE]
     assert files["logits-24.stablehlo"]["result"]["shape"] == ["batch", LABEL, 256]
+    assert files["label-24-batch16.stablehlo"]["arguments"][1]["shape"] == [16, INPUTS]
+    assert [program["batch"] for program in manifest["programs"]] == [None] * 3 + [16] * 3
     from jax import export as jax_export
 
     loaded = jax_export.deserialize((programs / "label-24.stablehlo").read_bytes())

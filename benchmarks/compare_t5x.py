@@ -48,7 +48,7 @@ def _resolve(packed: bool) -> tuple[TrainConfig, dict[str, Any]]:
     ours = gin_loader.build("configs.TrainConfig", gin_loader.load(_FILES.value, bindings))
     setattr(sys.modules["__main__"], _TRAIN, t5x.train.train)
     root = Path(t5x.train.__file__).parent.parent
-    gin_loader.load(_FILES.value, bindings, [paths.gin_dir() / "engines" / "t5x", root])
+    gin_loader.load(_FILES.value, bindings, [paths.gin_dir() / "engines" / "t5x", root], False)
     import gin
 
     return ours, gin.get_bindings(_TRAIN)

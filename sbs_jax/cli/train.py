@@ -13,7 +13,6 @@ the working directory, in --gin_search_paths and among the packaged ones.
 
 import contextlib
 import os
-import re
 
 from absl import flags
 
@@ -133,7 +132,7 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> int | None:
     """Parses gin, then trains (or prints the configuration)."""
-    from sbs_jax.configs import gin_loader
+    from sbs_jax.configs import gin_loader, t5x_names
     from sbs_jax.datasets import registry
 
     if not FLAGS.gin_file:
@@ -142,7 +141,8 @@ def main(argv: list[str]) -> int | None:
     _check_t5x()
     found = gin_loader.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
     config = gin_loader.build("configs.TrainConfig", found)
-    _notice(config)
+    if notice := t5x_names.steps_notice(config.train_steps, config.initial_checkpoint_path):
+        say(notice)
     if paths.is_remote(config.model_dir):
         raise UserError(
             f"MODEL_DIR {config.model_dir}: not a local folder; mount the bucket (gcsfuse, with a "
@@ -180,17 +180,6 @@ def _check_t5x() -> None:
         )
     if not FLAGS.alsologtostderr:
         raise UserError("--noalsologtostderr: progress always goes to stderr; redirect stderr")
-
-
-def _notice(config: TrainConfig) -> None:
-    """Says what a T5X user may have meant otherwise."""
-    step = re.search(r"checkpoint_(\d+)/?$", config.initial_checkpoint_path or "")
-    if step and config.train_steps > int(step[1]) > 0:
-        say(
-            f"TRAIN_STEPS = {config.train_steps:,} counts from the start of fine-tuning; T5X adds "
-            f"the checkpoint's {int(step[1]):,} steps to it: for the same run give "
-            f"TRAIN_STEPS = {config.train_steps - int(step[1])}"
-        )
 
 
 def _plan(config: TrainConfig) -> str:

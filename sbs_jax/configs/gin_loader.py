@@ -39,7 +39,7 @@ _OPERATIVE = re.compile(r"^([\w./]+)\.(\w+) = ", re.M)
 _NOT_CALLED_LATER = ("sbs_jax", "seqio", "t5x")
 
 _INCLUDE = re.compile(r"""^include\s+(['"])(.*?)\1""")
-_SCHEME = "sbs:"
+_SCHEME, _PLAIN_SCHEME = "sbs:", "gin:"  # with T5X's names translated, and without
 
 _INCLUDE_A_RUN = "an experiment includes a run file such as 'sbs_runs/finetune.gin'"
 
@@ -64,7 +64,10 @@ def rewrite_flags(args: Iterable[str]) -> list[str]:
 
 
 def load(
-    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | Path] = ()
+    files: Sequence[str],
+    bindings: Sequence[str],
+    search_paths: Sequence[str | Path] = (),
+    translate: bool = True,
 ) -> Scan:
     """Parses into gin: what was parsed before is forgotten.
 
@@ -73,25 +76,26 @@ def load(
 
     Args:
         bindings: ``NAME = VALUE``, applied after all files.
+        translate: read T5X's names of settings as ours; not for T5X's engine, which has them.
 
     Raises:
         UserError: a file, macro, configurable or parameter that does not exist, or a syntax error.
     """
     folders = [*search_paths, paths.gin_dir(), paths.gin_dir() / "engines" / ENGINE]
     _search_paths[:] = [os.fspath(folder) for folder in folders]
-    bindings = [text for text in map(t5x_names.translate_binding, bindings) if text]
-    found = gin_scanner.scan(files, bindings, _search_paths, translate=True)
+    if translate:
+        bindings = [text for text in map(t5x_names.translate_binding, bindings) if text]
+    found = gin_scanner.scan(files, bindings, _search_paths, translate)
     _check_macros(found)
-    renamed = _idle_macros(found)
-    gin_scanner.add(found, renamed)
-    placed = [(text, f"--gin.{text.partition('=')[0].strip()}") for text in (*renamed, *bindings)]
+    placed = [(text, f"--gin.{text.partition('=')[0].strip()}") for text in bindings]
+    scheme = _SCHEME if translate else _PLAIN_SCHEME
     gin.clear_config()  # before the imports: a module can register nothing after `build`
     import_modules(found.imports)
     with _quiet_search():
         for file in files:
             with _one_line(found):
                 path = gin_scanner.find(file, _search_paths)
-                gin.parse_config_file(f"{_SCHEME}{path}")
+                gin.parse_config_file(f"{scheme}{path}")
         for binding, place in (*found.deferred, *placed):
             with _one_line(found, place):
                 gin.parse_config(binding)
@@ -120,6 +124,7 @@ def build(name: str, found: Scan) -> Any:
     ]
     if unbound:
         raise UserError(f"{name}: no gin file binds {', '.join(unbound)}; {_INCLUDE_A_RUN}")
+    _rename_macros(found)
     with _one_line(found):
         if not gin.config_is_locked():
             gin.finalize()
@@ -183,19 +188,18 @@ def _check_macros(found: Scan) -> None:
     for name, place in found.given.items():
         if name not in found.uses and name not in found.in_files:
             if name in t5x_names.MACROS:
-                continue  # `_idle_macros` answers
+                continue  # `_rename_macros` answers
             known = found.in_files.keys() | (found.uses.keys() - {REQUIRED})
             raise UserError(f"{place}: no gin file sets or uses this macro{nearest(name, known)}")
 
 
-def _idle_macros(found: Scan) -> list[str]:
-    """Bindings for the macros that nothing uses and that T5X knows under another name.
+def _rename_macros(found: Scan) -> None:
+    """Binds our settings to the macros that nothing uses and that have another name in T5X.
 
     Raises:
         UserError: for any other macro that a user's file or flag sets and nothing uses.
     """
-    bindings = []
-    for name, macro in found.macros.items():
+    for name, macro in list(found.macros.items()):
         if name in found.uses or _is_packaged(found.in_files.get(name, set())):
             continue
         if name not in t5x_names.MACROS:
@@ -204,8 +208,10 @@ def _idle_macros(found: Scan) -> list[str]:
         ours, problem = t5x_names.macro(name, repr(macro.value))
         if problem:
             raise UserError(f"{macro.place}: {name}: {problem}")
-        bindings += [f"{ours} = {macro.value!r}"] if ours else []
-    return bindings
+        if ours and not gin.config_is_locked():
+            gin_scanner.add(found, [f"{ours} = {macro.value!r}"])
+            with _one_line(found, str(macro.place)):
+                gin.parse_config(f"{ours} = {macro.value!r}")
 
 
 def _is_packaged(files: Iterable[str]) -> bool:
@@ -220,15 +226,15 @@ def _check_bindings(found: Scan) -> None:
     What a user's module calls later, during training, cannot be known here: a line names it.
     """
     used = [match.groups() for match in _OPERATIVE.finditer(gin.operative_config_str())]
-    for name, place in found.bindings.items():
+    for name, binding in found.bindings.items():
         selector, _, parameter = name.rpartition(".")
         if any(_applies(selector, other) and parameter == last for other, last in used):
             continue
         bare = selector.rpartition("/")[2]
         package = gin.get_configurable(bare).__module__.partition(".")[0]
         if package in _NOT_CALLED_LATER:
-            raise UserError(f"{place}: {name} has no effect in this run; remove it")
-        say(f"{place}: {name}: nothing has used it so far")
+            raise UserError(f"{binding.place}: {name} has no effect in this run; remove it")
+        say(f"{binding.place}: {name}: nothing has used it so far")
 
 
 def _applies(bound: str, called: str) -> bool:
@@ -315,20 +321,19 @@ def _resolves(name: str) -> bool:
 class _GinText(io.StringIO):
     """What gin reads of a file: T5X's names replaced, includes resolved by us."""
 
-    def __init__(self, path: str) -> None:
-        lines, _ = gin_scanner.read(path, translate=True)
-        super().__init__("".join(map(_resolved, lines)))
+    def __init__(self, name: str) -> None:
+        scheme, path = name[: len(_SCHEME)], name[len(_SCHEME) :]
+        lines, _ = gin_scanner.read(path, translate=scheme == _SCHEME)
+        super().__init__("".join(_resolved(line, scheme) for line in lines))
         self.name = path  # gin's errors name it
 
 
-def _resolved(line: str) -> str:
+def _resolved(line: str, scheme: str) -> str:
     include = _INCLUDE.match(line)
     path = gin_scanner.find(include[2], _search_paths) if include else None
-    return line if path is None else f"include {_SCHEME + path!r}\n"
+    return line if path is None else f"include {scheme + path!r}\n"
 
 
 # gin opens a file that exists without asking further readers, and its list of search paths can only
 # grow; names that exist nowhere else reach the reader below.
-gin.config.register_file_reader(
-    lambda name: _GinText(name.removeprefix(_SCHEME)), lambda name: name.startswith(_SCHEME)
-)
+gin.config.register_file_reader(_GinText, lambda name: name.startswith((_SCHEME, _PLAIN_SCHEME)))

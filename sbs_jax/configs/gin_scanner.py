@@ -63,7 +63,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Macro:
-    """The last value a macro was given, and where."""
+    """The last value that a macro, or a bound parameter, was given, and where."""
 
     value: Any
     place: Place
@@ -81,7 +81,7 @@ class Scan:
         imports: modules that a file imports.
         in_files: macros that a file sets -> the files that do.
         given: macros set on the command line -> place.
-        bindings: ``SCOPE/NAME.PARAMETER`` -> the last place that binds it.
+        bindings: ``SCOPE/NAME.PARAMETER`` -> its last value, and where.
         deferred: (binding, its place) of T5X's names, translated, to apply after all files.
     """
 
@@ -92,7 +92,7 @@ class Scan:
     imports: list[str] = dataclasses.field(default_factory=list)
     in_files: dict[str, set[str]] = dataclasses.field(default_factory=dict)
     given: dict[str, Place] = dataclasses.field(default_factory=dict)
-    bindings: dict[str, Place] = dataclasses.field(default_factory=dict)
+    bindings: dict[str, Macro] = dataclasses.field(default_factory=dict)
     deferred: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def value(self, name: str) -> Any:
@@ -272,7 +272,7 @@ class _Scanner:
             if isinstance(statement, config_parser.BindingStatement):
                 scope = f"{statement.scope}/" if statement.scope else ""
                 name = f"{scope}{statement.selector}.{statement.arg_name}"
-                self.scan.bindings[name] = place
+                self.scan.bindings[name] = Macro(statement.value, place)
             if place.file:
                 self.scan.selectors.add(statement.selector)
 

@@ -146,6 +146,7 @@ MACROS = {
     "INFER_EVAL_BATCH_SIZE": _same("TrainConfig.eval_batch_size"),
     "EVAL_BATCH_SIZE": _same("TrainConfig.eval_batch_size"),
     "NUM_MODEL_PARTITIONS": _same("PartitionerConfig.num_partitions"),
+    "USE_CACHED_TASKS": _only(True, False, advice="tokens are always prepared once"),
     "EVAL_STEPS": _only(None, advice=_ALL_EVALUATED),
     "LOSS_NORMALIZING_FACTOR": _only(None, advice=_LOSS),
     "LABEL_SMOOTHING": _only(0, 0.0, None, advice=_LOSS),
@@ -163,6 +164,19 @@ _BLOCK = re.compile(r"^(?:([\w/]+)/)?([A-Za-z_][\w.]*)\s*:\s*(?:#.*)?$")
 _FIELD = re.compile(r"^\s+(\w+)\s*=\s*(.*?)\s*$")
 _IMPORT = re.compile(r"^(?:from t5x\b|import t5x\b|import __main__\b)")
 _INCLUDE = re.compile(r"""^include\s+['"](t5x/[^'"]*)['"]""")
+
+
+def steps_notice(train_steps: int, initial_checkpoint_path: str | None) -> str:
+    """What to say of TRAIN_STEPS that seem to count the pretraining's steps too; else nothing."""
+    found = re.search(r"checkpoint_(\d+)/?$", initial_checkpoint_path or "")
+    before = int(found[1]) if found else 0
+    if not 0 < before < train_steps:
+        return ""
+    return (
+        f"TRAIN_STEPS = {train_steps:,} counts from the start of fine-tuning; T5X adds the "
+        f"checkpoint's {before:,} steps to it: for the same run give "
+        f"TRAIN_STEPS = {train_steps - before}"
+    )
 
 
 def is_known(selector: str) -> bool:

@@ -31,7 +31,7 @@ from sbs_jax.datasets.methods import (
     Prefixes,
     View,
 )
-from sbs_jax.datasets.records import SEPARATOR
+from sbs_jax.datasets.records import SEPARATOR, Record
 from sbs_jax.datasets.registry import Dataset
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.metrics import accuracy as metrics
@@ -194,7 +194,9 @@ def _examples(
     view: View,
     settings: Settings,
 ) -> tf.data.Dataset:
-    """{inputs, targets, label, id} of a split as text; `label` is gold, for scoring.
+    """{inputs, targets, label, teacher_label, id} of a split as text.
+
+    `label` is gold, for scoring; `teacher_label` is empty where a record has none.
 
     A training record without a target is left out. In the other splits all records stay, with
     empty targets where need be: accuracy is over all of them. The whole split's text is held in
@@ -204,14 +206,15 @@ def _examples(
     training = split == registry.TRAIN
     view = view if training else VIEWS[_SCORED_AS.get(view.name, view.name)]
     place = {row: index for index, row in enumerate(rows.tolist())}
-    columns: dict[str, list[str]] = {"inputs": [], "targets": [], "label": [], "id": []}
+    names = ("inputs", "targets", "label", "teacher_label", "id")
+    columns: dict[str, list[str]] = {name: [] for name in names}
     places = []
     for row, record in enumerate(dataset.read(file_split)):
         if row in place:
             inputs, targets = view.texts(record, settings.prefixes)
             if targets is not None or not training:
                 places.append(place[row])
-                values = (inputs, targets or "", record.label, record.id)
+                values = (inputs, targets or "", record.label, _teacher_label(record), record.id)
                 for column, value in zip(columns.values(), values, strict=True):
                     column.append(value)
     order = np.argsort(places, kind="stable")
@@ -221,6 +224,11 @@ def _examples(
     return tf.data.Dataset.from_tensor_slices(
         {name: tf.constant(column, tf.string) for name, column in ordered.items()}
     )
+
+
+def _teacher_label(record: Record) -> str:
+    """Empty without a label of the teacher, blank for an unreadable one."""
+    return "" if record.llm_label is None else record.llm_label or " "
 
 
 def tokenize(
@@ -300,9 +308,32 @@ def _postprocess(
     **unused: Any,
 ) -> str:
     """The student's label for an output; for a target the gold label as a student can write it."""
-    text = example["label"] if is_target else output
-    text = text.decode() if isinstance(text, bytes) else str(text)
-    return vocabulary.decode(vocabulary.encode(text)) if is_target else answer(text)
+    if not is_target:
+        return answer(_text(output))
+    gold, teacher = _text(example["label"]), _text(example.get("teacher_label", ""))
+    return Gold(vocabulary.decode(vocabulary.encode(gold)), gold, teacher)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Gold(str):
+    """A gold label as a student can write it, which is all that a metric function needs to see.
+
+    Attributes:
+        label: the label as the record has it.
+        teacher_label: the teacher's label of the same example; empty where it gave none.
+    """
+
+    label: str
+    teacher_label: str
+
+    def __new__(cls, text: str, label: str, teacher_label: str) -> "Gold":
+        """A string that knows where it comes from."""
+        gold = super().__new__(cls, text)
+        gold.label, gold.teacher_label = label, teacher_label
+        return gold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,9 +347,23 @@ class _Accuracy:
         return "accuracy"
 
     def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-        """``{"accuracy", "correct", "n"}``."""
+        """``{"accuracy", "correct", "n"}``, and the teacher's on the same examples.
+
+        The few-shot teacher's are ``teacher_accuracy``, ``teacher_correct`` and ``teacher_n``: over
+        the examples that have its label, unreadable ones counted as wrong; left out without any.
+        """
         scored = metrics.accuracy(self.metric, predictions, targets)
-        return {"accuracy": scored.value, "correct": scored.correct, "n": scored.n}
+        result = {"accuracy": scored.value, "correct": scored.correct, "n": scored.n}
+        golds = [t for t in targets if isinstance(t, Gold) and t.teacher_label]
+        if golds:
+            labels = [gold.teacher_label for gold in golds]
+            teacher = metrics.accuracy(self.metric, labels, [gold.label for gold in golds])
+            result |= {
+                "teacher_accuracy": teacher.value,
+                "teacher_correct": teacher.correct,
+                "teacher_n": teacher.n,
+            }
+        return result
 
 
 registry.subscribe(register)

@@ -13,7 +13,7 @@ from absl import flags
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.datasets.methods import TASK_ID_FEATURE
-from sbs_jax.integrations import seqio_tasks
+from sbs_jax.integrations import seqio_cache, seqio_tasks
 
 TASK_IDS = "decoder_task_ids"
 
@@ -47,13 +47,16 @@ class TaskIdConverter(seqio.EncDecFeatureConverter):
         return {**lengths, TASK_IDS: task_feature_lengths["targets"]}
 
 
-def mixture(config: TrainConfig) -> str:
+def mixture(config: TrainConfig, use_cached: bool = False) -> str:
     """MIXTURE_OR_TASK_NAME, once SeqIO's tasks have the settings of the macros.
 
     Records are read from --tfds_data_dir, else from $SBS_DATA_DIR.
 
+    Args:
+        use_cached: USE_CACHED_TASKS: the training data come from a SeqIO cache, which is checked.
+
     Raises:
-        UserError: for a name that is no task or mixture of ours.
+        UserError: for a name that is no task or mixture of ours, or a cache of other settings.
     """
     seqio_tasks.configure(
         vocabulary=config.vocabulary,
@@ -64,7 +67,10 @@ def mixture(config: TrainConfig) -> str:
         task_ids=True,
         data_dir=_data_dir(),
     )
-    registry.resolve(config.mixture_or_task_name)
+    selection = registry.resolve(config.mixture_or_task_name)
+    for view in selection.views if use_cached else ():
+        prefix = f"{(view.prefix or 'label').upper()}_PREFIX"
+        seqio_cache.check(f"{selection.dataset.name}_{view.name}", prefix)
     return config.mixture_or_task_name
 
 

@@ -12,7 +12,7 @@ from t5x.examples.t5 import network
 from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
-from sbs_jax.integrations import seqio_tasks
+from sbs_jax.integrations import seqio_tasks, t5x_settings
 from sbs_jax.integrations.t5x_data import TASK_IDS, TaskIdConverter
 from sbs_jax.training import losses
 
@@ -43,6 +43,8 @@ class Student(models.EncoderDecoderModel):
         optimizer_def: optimizers.OptimizerDef | None = None,
         decode_fn: Callable = decoding.temperature_sample,
     ) -> None:
+        t5x_settings.check_command_line()
+        t5x_settings.notice(config)
         vocabulary = seqio_tasks.seqio_vocabulary(config.vocabulary)
         super().__init__(
             module=network.Transformer(config=network_config(config.model)),

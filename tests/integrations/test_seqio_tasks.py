@@ -274,7 +274,10 @@ def test_seqios_evaluator_scores_every_record_against_gold(
     metrics, _ = evaluator.evaluate(
         compute_metrics=True, predict_fn=predict, score_fn=None, predict_with_aux_fn=None
     )
-    assert metrics.result()[task_name] == {"accuracy": 0.75, "correct": 30, "n": 40}
+    # The teacher is right on records 0 and 6; record 3 has no label of it.
+    teacher = {"teacher_accuracy": 2 / 39, "teacher_correct": 2, "teacher_n": 39}
+    expected = {"accuracy": 0.75, "correct": 30, "n": 40, **teacher}
+    assert metrics.result()[task_name] == expected
 
 
 def test_rationale_tasks_have_no_accuracy(data_dir: pathlib.Path, settings: None) -> None:

@@ -95,7 +95,7 @@ def bound(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path):
         function = SCRIPTS[run]
         monkeypatch.setattr(sys.modules["__main__"], function.__name__, function, raising=False)
         root = pathlib.Path(t5x.__file__).parent.parent
-        gin_loader.load(files, [*GIVEN, *bindings], [*search_path(run), str(root)])
+        gin_loader.load(files, [*GIVEN, *bindings], [*search_path(run), str(root)], False)
         return gin.get_configurable("configs.TrainConfig")(), gin.get_bindings(function.__name__)
 
     yield resolve

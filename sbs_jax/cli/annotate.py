@@ -72,6 +72,8 @@ _define(
     "How long a reasoning model thinks: the field reasoning_effort.",
     enum_values=["none", "minimal", "low", "medium", "high"],
 )
+_define("boolean", "structured", False, "Ask the server to enforce a JSON object with a label.")
+_define("boolean", "logprobs", False, "Ask for token probabilities: how sure the model is.")
 _define("string", "request_json", "{}", "More request fields as JSON; null removes a field.")
 
 _define("integer", "concurrency", 8, "Calls in flight.", lower_bound=1)
@@ -117,6 +119,7 @@ _define(
 )
 _define("boolean", "only_correct", False, "Drop rationales of wrong labels.")
 _define("float", "min_agreement", 0.0, "Drop answers with a smaller share of votes.")
+_define("float", "min_confidence", 0.0, "Drop answers with a less probable label.")
 _define("integer", "min_words", 0, "Drop shorter rationales.")
 _define("integer", "max_words", None, "Drop longer rationales.")
 _define("boolean", "drop_leaks", False, "Drop rationales that state the label as the answer.")
@@ -127,7 +130,7 @@ _define("boolean", "drop_repeats", False, "Drop rationales given for another que
 _ASKING = (
     *("dry_run", "base_url", "model", "api", "mode", "label_given", "n", "temperature"),
     *("max_tokens", "request_json", "shard", "batch_export", "batch_import", "effort"),
-    *("max_tokens_total", "max_cost"),
+    *("max_tokens_total", "max_cost", "structured", "logprobs"),
 )
 
 
@@ -250,6 +253,7 @@ def _limited(read: Callable[[], Iterable[Record]]) -> Callable[[], Iterable[Reco
 
 
 def _recipe(prompt: Any) -> Any:
+    from sbs_jax.teacher import structured
     from sbs_jax.teacher.requests import Recipe
 
     if not FLAGS.model:
@@ -258,6 +262,10 @@ def _recipe(prompt: Any) -> Any:
     if temperature is None:
         temperature = 0.7 if FLAGS.n > 1 else 0.0
     extra = _request_fields()
+    if FLAGS.logprobs:
+        extra = {"logprobs": True if FLAGS.api == "chat" else 1} | extra
+    if FLAGS.structured:
+        prompt = structured.prompt_for(prompt)
     return Recipe(
         prompt=prompt,
         model=FLAGS.model,
@@ -267,6 +275,7 @@ def _recipe(prompt: Any) -> Any:
         temperature=temperature,
         max_tokens=FLAGS.max_tokens or prompt.max_tokens,
         extra=tuple(extra.items()),
+        structured=FLAGS.structured,
     )
 
 
@@ -316,6 +325,7 @@ def _filters() -> Any:
         FLAGS.max_words,
         FLAGS.drop_leaks,
         FLAGS.drop_repeats,
+        FLAGS.min_confidence,
     )
 
 

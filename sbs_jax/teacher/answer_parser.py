@@ -53,12 +53,15 @@ class Reading:
 
     Attributes:
         contradiction: the letter of one choice with the text of another; the text counts.
+        sentence, wording: the text the label was read from, and the label's part of it.
     """
 
     rationale: str
     label: str
     outcome: str
     contradiction: bool = False
+    sentence: str = dataclasses.field(default="", compare=False)
+    wording: str = dataclasses.field(default="", compare=False)
 
     @property
     def found(self) -> bool:
@@ -71,6 +74,7 @@ class _Sentence:
     """A wording with "answer is": what is before it, what follows on its line, its end."""
 
     before: str
+    opening: str
     wording: str
     end: int
 
@@ -108,7 +112,8 @@ def read(
     if len(stated) != 1:
         return _unread("several" if stated else "no_answer")
     two = labels.contradicts(prompt.answer, record.input, block)
-    return Reading(_explanation(prompt, record, block), stated[0], "last_label", two)
+    part = labels.written_part(block, stated[0])
+    return Reading(_explanation(prompt, record, block), stated[0], "last_label", two, block, part)
 
 
 def _exact(prompt: Prompt, text: str) -> Reading:
@@ -155,7 +160,9 @@ def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> 
                 rung = "spelling"
             written = meant[0].wording if meant else wording  # the exact parser drops letters
             two = labels.contradicts(prompt.answer, record.input, written)
-            return Reading(rationale.strip(), label, rung, two)
+            opening = meant[0].opening if meant else ""
+            part = labels.written_part(written, label)
+            return Reading(rationale.strip(), label, rung, two, opening + written, part)
         outside = True
     return _unread("outside") if outside and not cut else None
 
@@ -181,7 +188,7 @@ def _sentences(block: str, cut: bool) -> list[_Sentence]:
             complete = True
         wording = block[match.end() : end]
         if wording.strip() and complete:
-            found.append(_Sentence(block[: match.start()], wording, end))
+            found.append(_Sentence(block[: match.start()], match[0], wording, end))
     return found
 
 

@@ -58,6 +58,11 @@ class _Refusal:
     body: Any
     text: str
 
+    @property
+    def is_about_fields(self) -> bool:
+        """Whether the request itself may be to blame, not its prompt, the key or the model."""
+        return server_errors.kind(self.status, self.body) == "request"
+
 
 class Client:
     """A connection pool to one server; use as ``async with Client(...) as client``."""
@@ -144,14 +149,20 @@ class Client:
                 reply = replies.read_response(parsed, 1 + raw.retries_taken)
                 changed = request != dict(body)
                 return dataclasses.replace(reply, sent=request if changed else None)
-            if refusal.status not in (400, 422) or _is_about_the_prompt(refusal):
-                raise self._sorted(refusal)
             if asked > 1 and self._refuses_n(refusal, request):
                 return await self._alone(body)
-            if self._fields.applied(body) == request and not self._fields.learn(
-                refusal.body, request
-            ):
-                raise self._unchangeable(refusal, request)
+            if not self._changes(refusal, body, request):
+                raise self._error(refusal, request)
+
+    def _changes(
+        self, refusal: _Refusal, body: Mapping[str, Any], request: Mapping[str, Any]
+    ) -> bool:
+        """Whether the next request will differ from the one that was refused."""
+        if self._fields.applied(body) != request:
+            return True  # another call has learned of it meanwhile
+        if self._fields.refuses_structure(refusal.status, request):
+            return self._fields.next_form(refusal.text)
+        return refusal.is_about_fields and self._fields.learn(refusal.body, request)
 
     async def _alone(self, body: Mapping[str, Any]) -> Reply:
         """One sample, after a refusal of several; remembered where that helps."""
@@ -160,6 +171,8 @@ class Client:
         return reply
 
     def _refuses_n(self, refusal: _Refusal, request: Mapping[str, Any]) -> bool:
+        if not refusal.is_about_fields:
+            return False
         named = server_errors.named_fields(refusal.body, {**request, "n": 2})
         return not named or "n" in named
 
@@ -190,9 +203,10 @@ class Client:
             return Stop(f"no such model or address: {text}")
         return TooLong(text + _slots(refusal.body)) if kind == "too_long" else Failed(text)
 
-    def _unchangeable(self, refusal: _Refusal, request: Mapping[str, Any]) -> Exception:
-        """A refusal of the request that would meet every question, or of this one alone."""
-        advice = self._fields.advice(refusal.body, request)
+    def _error(self, refusal: _Refusal, request: Mapping[str, Any]) -> Exception:
+        """A refusal that would meet every question ends the run, another one this call."""
+        about = refusal.is_about_fields
+        advice = self._fields.advice(refusal.body, request) if about else ""
         if not advice:
             return self._sorted(refusal)
         return Stop(f"the server refuses the request: {refusal.text}; {advice}")
@@ -230,11 +244,6 @@ async def _show_errors_to_the_sdk(response: Any) -> None:
     pause = server_errors.retry_seconds(body)
     if pause and response.status_code != 200:
         response.headers.setdefault("retry-after", pause)
-
-
-def _is_about_the_prompt(refusal: _Refusal) -> bool:
-    """Whether a 400 or 422 has a kind of its own: then no field of the request is to blame."""
-    return server_errors.kind(refusal.status, refusal.body) != "request"
 
 
 def _slots(body: Any) -> str:

@@ -91,6 +91,14 @@ def contradicts(kind: Kind, text: str, wording: str) -> bool:
     return bool({options.get(letter.casefold()) for letter in letters} - {label, None})
 
 
+def written_part(wording: str, label: str) -> str:
+    """The label as a wording writes it: its own text, else the first line without its frame."""
+    place = wording.casefold().find(label.casefold())
+    if place >= 0:
+        return wording[place : place + len(label)]
+    return next((line for line in wording.splitlines() if line.strip()), "").strip(_DECORATION)
+
+
 def hedges(kind: Kind, labels: Sequence[str], text: str, wording: str) -> bool:
     """Whether a wording offers several answers: ``either (a) pond or (b) lake``, ``(a), (b)``."""
     line = first_line(wording).casefold()

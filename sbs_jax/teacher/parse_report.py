@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import answer_parser, thoughts
+from sbs_jax.teacher import answer_parser, confidence, thoughts
 from sbs_jax.teacher.answer_parser import Reading
 from sbs_jax.teacher.journal import Row
 from sbs_jax.teacher.replies import finish_of
@@ -22,6 +22,7 @@ class Completion:
     finish_reason: str | None
     thoughts: str
     refused: bool
+    tokens: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, row: Row) -> "Completion":
@@ -34,6 +35,7 @@ class Completion:
             finish_reason=finish_of(row.get("finish_reason")),
             thoughts=apart if isinstance(apart, str) and apart else aloud,
             refused=bool(row.get("refusal")) and not answer,
+            tokens=tuple(confidence.tokens_of(row.get("logprobs"))),
         )
 
 

@@ -61,6 +61,7 @@ class Prompt:
         metric: how a label is compared with gold (see `metrics.is_correct`).
         stop: where a completion ends; sent to the server, and cut here where it is ignored.
         max_tokens: the budget of one completion.
+        as_json: exemplars answer with a JSON object (see `structured`).
     """
 
     name: str
@@ -81,6 +82,7 @@ class Prompt:
     separator: str = "\n\n"
     system: str = SYSTEM
     about: str = ""
+    as_json: bool = False
 
     def parse(self, text: str) -> tuple[str, str]:
         """Reads a completion that keeps the format, with the exact parser."""
@@ -89,6 +91,9 @@ class Prompt:
     def write_completion(self, exemplar: Exemplar) -> str:
         """The completion in the format: what a perfect teacher would have written."""
         answer = answers.shown(self.answer, exemplar.label, exemplar.input)
+        if self.as_json:
+            fields = {"rationale": exemplar.rationale, "answer": answer}
+            return json.dumps(fields, ensure_ascii=False)
         return _fill(self.completion, {"rationale": exemplar.rationale, "answer": answer})
 
     def render(self, record: Record, mode: Mode = "few_shot", label_given: bool = False) -> str:
@@ -179,7 +184,7 @@ _LISTS = ("fields", "stop", "labels")
 
 
 def _build(path: Path, fields: dict[str, Any]) -> Prompt:
-    known = {f.name for f in dataclasses.fields(Prompt)} - {"name"}
+    known = {f.name for f in dataclasses.fields(Prompt)} - {"name", "as_json"}
     for name in fields.keys() - known:
         raise UserError(f"{path}: unknown field {name!r}; known: {', '.join(sorted(known))}")
     required = {*_TEXTS, "fields", "answer", "stop", "max_tokens", "exemplars"}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from sbs_jax.datasets.records import Record
-from sbs_jax.teacher import answer_parser
+from sbs_jax.teacher import answer_parser, confidence
 from sbs_jax.teacher.answer_parser import Reading, Strictness
 from sbs_jax.teacher.journal import Journal
 from sbs_jax.teacher.parse_report import Completion, ParseReport
@@ -69,16 +69,17 @@ class Reader:
         """One per record, in order; counts into `report`."""
         for record in records:
             completions = list(self._completions(record))
-            readings = []
+            readings, sure = [], []
             for completion in completions:
                 reading = self._read(record, completion)
                 report.count(record, completion, reading)
                 readings.append(reading)
+                sure.append(confidence.of(completion.tokens, reading.sentence, reading.wording))
             report.records += 1
             report.unanswered += not completions
             report.sampled += len(completions) > 1
             report.identical_samples += len(completions) > 1 and len(set(completions)) == 1
-            yield vote(self.prompt.metric, record, readings)
+            yield vote(self.prompt.metric, record, readings, sure)
 
     def _read(self, record: Record, completion: Completion) -> Reading:
         if completion.refused:

@@ -15,6 +15,7 @@ from sbs_jax.teacher import server_errors, thoughts
 _THOUGHT_TYPES = ("thinking", "reasoning", "thought", "redacted_thinking", "reasoning_text")
 _TEXT_KEYS = ("text", "content", "output_text", "value")
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_TOKEN_KEYS = ("token", "logprob")
 _TOKENS = {
     "prompt_tokens": ("prompt_tokens", "input_tokens"),
     "completion_tokens": ("completion_tokens", "output_tokens"),
@@ -48,6 +49,7 @@ class Choice:
         thoughts: what the server gives apart as the model's thoughts.
         refusal: the model's words where it refuses to answer.
         error: the server's words where it failed in the middle.
+        tokens: (token, log probability) of the text, where the server gives them.
     """
 
     text: str
@@ -55,6 +57,7 @@ class Choice:
     thoughts: str = ""
     refusal: str = ""
     error: str = ""
+    tokens: tuple[tuple[str, float], ...] = ()
 
     @property
     def problem(self) -> str:
@@ -204,7 +207,23 @@ def _choice(choice: Any) -> Choice:
         thoughts="\n".join(dict.fromkeys(filter(str.strip, [*apart, aloud]))),
         refusal=refusal,
         error=server_errors.words(choice.get("error") or message.get("error")),
+        tokens=_tokens(choice.get("logprobs")),
     )
+
+
+def _tokens(logprobs: Any) -> tuple[tuple[str, float], ...]:
+    """The tokens in the shape of the chat API (``content``) or of the completions API."""
+    if not isinstance(logprobs, dict):
+        return ()
+    content = logprobs.get("content")
+    pairs: list[Any] = [logprobs.get("tokens"), logprobs.get("token_logprobs")]
+    if isinstance(content, list):
+        pairs = [[part.get(n) for part in content if isinstance(part, dict)] for n in _TOKEN_KEYS]
+    if not all(isinstance(column, list) for column in pairs):
+        return ()
+    rows = list(zip(*pairs, strict=False))
+    usable = all(isinstance(t, str) and isinstance(p, int | float) for t, p in rows)
+    return tuple((token, min(0.0, float(value))) for token, value in rows) if usable else ()
 
 
 def _content(value: Any) -> tuple[str, str]:

@@ -28,6 +28,7 @@ class ReportCard:
         self._by_label: dict[str, Accuracy] = {}
         self._said: collections.Counter[str] = collections.Counter()
         self._words = 0
+        self._by_confidence: dict[int, tuple[Accuracy, float]] = {}
 
     def add(self, answer: Answer) -> None:
         """Counts one answer."""
@@ -38,6 +39,10 @@ class ReportCard:
         self.overall += one
         level = (answer.votes, answer.samples)
         self._by_agreement[level] = self._by_agreement.get(level, _NOTHING) + one
+        if answer.confidence is not None:
+            tenth = min(9, int(answer.confidence * 10))
+            counts, total = self._by_confidence.get(tenth, (_NOTHING, 0.0))
+            self._by_confidence[tenth] = (counts + one, total + answer.confidence)
         if answer.label:
             self.readable += one
             self._words += len(answer.rationale.split())
@@ -65,6 +70,13 @@ class ReportCard:
             for (votes, samples), found in ordered
         ]
 
+    def confidence(self) -> list[dict[str, Any]]:
+        """Accuracy in every tenth of the label's probability, the surest first."""
+        return [
+            {"from": tenth / 10, "mean_confidence": round(total / counts.n, 4), **counts.to_json()}
+            for tenth, (counts, total) in sorted(self._by_confidence.items(), reverse=True)
+        ]
+
     def labels(self) -> dict[str, dict[str, Any]]:
         """Per gold label: accuracy, and how often the teacher says it."""
         return {
@@ -79,6 +91,7 @@ class ReportCard:
             "accuracy_where_readable": self.readable.to_json(),
             "mean_rationale_words": round(self._words / readable, 1) if readable else None,
             "calibration": self.calibration(),
+            **({"confidence": self.confidence()} if self._by_confidence else {}),
             "labels": self.labels(),
         }
 
@@ -91,6 +104,9 @@ class ReportCard:
         for row in self.calibration() if several else ():
             found = Accuracy(row["correct"], row["n"])
             lines.append(f"  {row['votes']} of {row['samples']} agree".ljust(22) + str(found))
+        for row in self.confidence():
+            sure = f"  sure {row['from']:.1f} and more".ljust(22)
+            lines.append(sure + str(Accuracy(row["correct"], row["n"])))
         for label, row in self.labels().items():
             found = Accuracy(row["correct"], row["n"])
             gold = str(found) if found.n else "(never gold)"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sbs_jax.teacher import server_errors
+from sbs_jax.teacher import server_errors, structured
 
 # Field -> what takes its place; None drops it.
 _SUBSTITUTES: dict[str, str | None] = {
@@ -50,6 +50,7 @@ class RequestFields:
     tell: Callable[[str], None] = print
     _changes: dict[str, str | None] = dataclasses.field(default_factory=dict)
     _without_system: bool = False
+    _form: int = -1  # of structured.FALLBACKS; -1 is OpenAI's own
 
     def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The request as this server takes it."""
@@ -59,6 +60,10 @@ class RequestFields:
                 value = request.pop(name)
                 if substitute:
                     request.setdefault(substitute, value)
+        schema = structured.schema_of(request)
+        if self._form >= 0 and schema is not None and "response_format" not in self.fixed:
+            del request["response_format"]
+            request |= structured.FALLBACKS[self._form][1](schema)
         if self._without_system and isinstance(request.get("messages"), list):
             request["messages"] = _in_one_message(request["messages"])
         return request
@@ -70,11 +75,40 @@ class RequestFields:
             self._without_system = True
             self.tell(f"the model takes no system line, it goes into the question ({text})")
             return True
+        if self._next_form(body, request):
+            return True
         for name in server_errors.named_fields(body, request):
             if self._may_change(name):
                 self._change(name, request, text)
                 return True
         return False
+
+    def refuses_structure(self, status: int, request: Mapping[str, Any]) -> bool:
+        """Whether a failure may be that of a server which knows no schemas (HTTP 500)."""
+        return (
+            status in (500, 501)
+            and self._form + 1 < len(structured.FALLBACKS)
+            and (structured.schema_of(request) is not None and "response_format" not in self.fixed)
+        )
+
+    def _next_form(self, body: Any, request: Mapping[str, Any]) -> bool:
+        """Goes on to the next form of a structured answer, where that is what is refused."""
+        asked = {"response_format", "guided_json"} & request.keys() - self.fixed.keys()
+        text = server_errors.words(body).casefold()
+        signs = ("response_format", "json_schema", "guided", "schema", "grammar", "json")
+        if not asked or not any(sign in text for sign in signs):
+            return False
+        return self.next_form(text)
+
+    def next_form(self, text: str) -> bool:
+        """Takes the next form of a structured answer; False after the last."""
+        if self._form + 1 >= len(structured.FALLBACKS):
+            return False
+        self._form += 1
+        self.tell(
+            f"the server refuses the schema, trying {structured.FALLBACKS[self._form][0]} ({text})"
+        )
+        return True
 
     def _may_change(self, name: str) -> bool:
         if name not in _SUBSTITUTES or name in self._changes:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from sbs_jax.datasets.records import Record
 from sbs_jax.errors import UserError
+from sbs_jax.teacher import structured
 from sbs_jax.teacher.prompts import Mode, Prompt
 
 Api = Literal["chat", "completions"]
@@ -42,6 +43,7 @@ class Recipe:
 
     Attributes:
         extra: further fields of the request, e.g. ``{"top_p": 0.9}``; None removes a field.
+        structured: the server is asked to enforce a JSON object; `prompt` then shows such.
     """
 
     prompt: Prompt
@@ -52,6 +54,7 @@ class Recipe:
     temperature: float = 0.0
     max_tokens: int = 128
     extra: tuple[tuple[str, Any], ...] = ()
+    structured: bool = False
 
     def request(self, record: Record) -> Request:
         """Raises UserError where the record does not fit the prompt."""
@@ -63,6 +66,8 @@ class Recipe:
                 f"record {record.id}: its text holds half a character (a lone surrogate); fix it"
             ) from None
         body: dict[str, Any] = {"model": self.model, **self.parameters()}
+        if self.structured:
+            body |= structured.field(self.prompt, record)
         if self.api == "chat":
             body["messages"] = self.prompt.messages(text)
         else:
@@ -98,6 +103,7 @@ class Recipe:
             "api": self.api,
             "mode": self.mode,
             "label_given": self.label_given,
+            **({"structured": True} if self.structured else {}),
             **{f"request.{name}": value for name, value in self.parameters().items()},
             **{f"prompt.{name}": value for name, value in frame.items()},
         }

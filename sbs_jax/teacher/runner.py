@@ -237,6 +237,8 @@ def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row
 
 
 def _completion(choice: Choice) -> Row:
-    row = {"text": choice.text, "finish_reason": choice.finish_reason}
+    row: Row = {"text": choice.text, "finish_reason": choice.finish_reason}
+    if choice.tokens:
+        row["logprobs"] = [[token, round(value, 4)] for token, value in choice.tokens]
     apart = {"thoughts": choice.thoughts, "refusal": choice.refusal}
     return row | {name: text for name, text in apart.items() if text}

@@ -19,6 +19,7 @@ class Answer:
         votes: samples that gave the label; agreement is their share of all samples.
         samples: samples answered (unreadable ones included); 0 where there is no answer yet.
         dropped: the filters that the answer did not pass.
+        confidence: mean probability of the label's tokens over the samples that gave it, or None.
     """
 
     record: Record
@@ -27,6 +28,7 @@ class Answer:
     votes: int
     samples: int
     dropped: tuple[str, ...] = ()
+    confidence: float | None = None
 
     @property
     def agreement(self) -> float:
@@ -44,11 +46,12 @@ class Answer:
         A filter of the rationale leaves the label alone, so that the teacher's accuracy stays
         that of all its answers; an agreement below the threshold is no label.
         """
-        if not self.samples or "agreement" in self.dropped:
+        if not self.samples or {"agreement", "confidence"} & set(self.dropped):
             return None
         return self.label or " "
 
     def to_json(self) -> dict[str, Any]:
+        sure = {} if self.confidence is None else {"confidence": round(self.confidence, 4)}
         return {
             "id": self.record.id,
             "rationale": self.kept_rationale,
@@ -57,31 +60,46 @@ class Answer:
             "votes": self.votes,
             "samples": self.samples,
             "dropped": list(self.dropped),
+            **sure,
         }
 
 
-def vote(metric: accuracy.Name, record: Record, readings: Sequence[Reading]) -> Answer:
+def vote(
+    metric: accuracy.Name,
+    record: Record,
+    readings: Sequence[Reading],
+    confidences: Sequence[float | None] = (),
+) -> Answer:
     """Self-consistency (Wang et al. 2022): the label most samples give, of equals the first.
 
     Labels are compared by the dataset's metric, so that (3 + 4) and (4 + 3) vote together. The
     rationale is the shortest among those that support the label, read on the highest rung.
     """
-    camps: list[list[Reading]] = []
-    for reading in readings:
+    camps: list[list[int]] = []
+    for index, reading in enumerate(readings):
         if not reading.found:
             continue
         for camp in camps:
-            if accuracy.is_correct(metric, reading.label, camp[0].label):
-                camp.append(reading)
+            if accuracy.is_correct(metric, reading.label, readings[camp[0]].label):
+                camp.append(index)
                 break
         else:
-            camps.append([reading])
+            camps.append([index])
     if not camps:
         rationale = readings[0].rationale if readings else ""
         return Answer(record, rationale, "", 0, len(readings))
     winners = max(camps, key=len)
-    best = min(winners, key=_preference)
-    return Answer(record, best.rationale, best.label, len(winners), len(readings))
+    best = min((readings[index] for index in winners), key=_preference)
+    sure = [confidences[index] for index in winners if confidences]
+    known = [value for value in sure if value is not None]
+    return Answer(
+        record,
+        best.rationale,
+        best.label,
+        len(winners),
+        len(readings),
+        confidence=sum(known) / len(known) if known else None,
+    )
 
 
 def _preference(reading: Reading) -> tuple[bool, int, int]:
@@ -103,6 +121,7 @@ class Filters:
         drop_leaks: the rationale must not give the label away as one ("the answer is", or the
             label's own word where labels come from a list); wanted when it becomes an input.
         drop_repeats: the same rationale for a second question.
+        min_confidence: least probability of the label; an answer without one does not pass.
     """
 
     only_correct: bool = False
@@ -111,6 +130,7 @@ class Filters:
     max_words: int | None = None
     drop_leaks: bool = False
     drop_repeats: bool = False
+    min_confidence: float = 0.0
 
     def apply(self, prompt: Prompt, answers: Iterable[Answer]) -> Iterable[Answer]:
         """The same answers in order, each with the names of the filters it did not pass."""
@@ -131,6 +151,7 @@ class Filters:
             "gold": self.only_correct
             and not accuracy.is_correct(prompt.metric, answer.label, answer.record.label),
             "agreement": answer.agreement < self.min_agreement,
+            "confidence": (answer.confidence or 0.0) < self.min_confidence,
             "short": words < self.min_words,
             "long": self.max_words is not None and words > self.max_words,
             "leak": self.drop_leaks and leaks(prompt, answer),

@@ -1,0 +1,32 @@
+"""How sure a model was of the label it wrote, from the probabilities of its tokens."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def tokens_of(value: Any) -> list[tuple[str, float]]:
+    """The ``logprobs`` of a journal's line; empty for anything else."""
+    if not isinstance(value, list):
+        return []
+    pairs = [pair for pair in value if isinstance(pair, list) and len(pair) == 2]
+    return [(t, float(p)) for t, p in pairs if isinstance(t, str) and isinstance(p, int | float)]
+
+
+def of(tokens: Sequence[tuple[str, float]], sentence: str, wording: str) -> float | None:
+    """The probability of `wording`, the label as it is written at the end of `sentence`.
+
+    The product over the tokens that hold a part of it. None without tokens, or where the sentence
+    is not in their text.
+    """
+    text = "".join(token for token, _ in tokens)
+    start = text.find(sentence) if sentence else -1
+    if start < 0 or not wording.strip():
+        return None
+    begin = start + sentence.rindex(wording.strip())
+    end, position, total = begin + len(wording.strip()), 0, 0.0
+    for token, value in tokens:
+        if position < end and position + len(token) > begin:
+            total += value
+        position += len(token)
+    return math.exp(total)

@@ -1,8 +1,9 @@
-# The front door: every target works on a fresh clone and needs nothing but make and Python.
+# Every target works on a fresh clone and needs nothing but make and Python.
 PYTHON ?= python3
+VENV ?= .venv
 EXTRAS := bench,export,report,teacher,test
-BIN := .venv/bin
-STAMP := .venv/installed
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 CONSTRAINTS := requirements/constraints-py$(VERSION).txt
 
@@ -14,8 +15,8 @@ help:  ## show this list
 setup: $(STAMP)  ## create .venv with the pinned dependencies and this package in it
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
-	@echo "Setting up .venv with Python $(VERSION); this downloads about 1 GB once."
-	$(PYTHON) -m venv .venv
+	@echo "Setting up $(VENV) with Python $(VERSION); this downloads about 1 GB once."
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
@@ -27,7 +28,7 @@ requirements/constraints-py%.txt:
 demo: $(STAMP)  ## annotate, train, evaluate and compare on the embedded dataset, offline
 	$(BIN)/sbs demo
 
-# Two processes: the tests mostly compile, each on one core. A file stays in one of them.
+# Two processes, because tests mostly compile, each on one core; a file stays in one process.
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
@@ -39,7 +40,7 @@ test-server: $(STAMP) build/server/installed  ## the tests against transformers:
 	  tests/checkpoints/test_hf.py tests/checkpoints/test_hf_tokenizer.py tests/checkpoints/test_torch_file.py \
 	  tests/export/test_export.py
 
-# In a place of its own: nothing of it is needed to use this package. 1.3 GB; on Linux give pip the
+# A separate environment: this package needs nothing of it. 1.3 GB; on Linux give pip the
 # address of torch's CPU builds (PIP_INDEX_URL or pip.conf), or it fetches CUDA as well.
 build/server/installed:
 	$(PYTHON) -m venv build/server

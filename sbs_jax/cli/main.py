@@ -32,6 +32,8 @@ from sbs_jax.utils import paths
 _VERBS = {
     "demo": "the whole pipeline, offline, on the embedded dataset",
     "tasks": "list tasks and mixtures; show examples of one",
+    "init": "a small project from your own data: records, tasks module, gin file",
+    "vocabulary": "train a SentencePiece vocabulary on your own text",
     "data": "prepare the released archive; print sizes and the teacher's accuracy",
     "annotate": "stage 1: ask a teacher for a rationale and a label of every input",
     "train": "stage 2: train a student from a gin file",

@@ -1,0 +1,75 @@
+"""Train a SentencePiece vocabulary on your own text, with T5's ids.
+
+A public checkpoint needs its own vocabulary (t5, mt5, bytes). Train one for a model that starts
+from random parameters, in a language or notation that the public ones do not cover.
+
+Examples:
+  sbs vocabulary --input=train.jsonl --fields=input,label,rationale --size=8000 --output=spiece
+  sbs vocabulary --input=corpus.csv.gz --fields=text --size=4000 --output=spiece
+"""
+
+import io
+from collections.abc import Iterator
+
+from absl import flags
+
+from sbs_jax.cli import flags as shared
+from sbs_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+
+shared.paths_flag(
+    FLAGS,
+    "input",
+    None,
+    "A table of texts: JSONL, JSON, CSV, TSV (also .gz), Parquet; may be given several times.",
+    required=True,
+)
+flags.DEFINE_list("fields", ["input", "label", "rationale"], "Columns to read.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "size", 8000, "Pieces, without the 100 extra ids.", lower_bound=16, flag_values=FLAGS
+)
+shared.path(FLAGS, "output", None, "Writes OUTPUT.model.", required=True)
+
+
+def main(argv: list[str]) -> None:
+    """Trains, writes the model file and says how to use it."""
+    import sentencepiece
+
+    from sbs_jax.input_pipeline import vocabularies
+    from sbs_jax.utils.files import write_bytes
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_texts(),
+            model_writer=model,
+            vocab_size=FLAGS.size,
+            hard_vocab_limit=False,
+            pad_id=vocabularies.PAD_ID,
+            eos_id=vocabularies.EOS_ID,
+            unk_id=vocabularies.UNK_ID,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(f"--size={FLAGS.size}: {str(error).splitlines()[-1][:200]}") from None
+    path = f"{FLAGS.output.removesuffix('.model')}.model"
+    write_bytes(path, model.getvalue())
+    size = vocabularies.load(path).size
+    print(f"written: {path}; set VOCABULARY = {path!r} and VOCAB_SIZE to {size} or more")
+
+
+def _texts() -> Iterator[str]:
+    """One text per line of every column; a text of several lines is several texts."""
+    from sbs_jax.datasets import tables
+
+    found = False
+    for path in FLAGS.input:
+        for _, row in tables.rows(path):
+            for field in FLAGS.fields:
+                for line in str(row.get(field) or "").splitlines():
+                    found = True
+                    yield line
+    if not found:
+        raise UserError(f"--fields={','.join(FLAGS.fields)}: no text in {', '.join(FLAGS.input)}")

@@ -1,0 +1,151 @@
+"""A user's table as records: columns mapped to fields, splits carved, and what is in them."""
+
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbs_jax.datasets import splits, tables
+from sbs_jax.datasets.records import Record, unique, write_jsonl
+from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
+from sbs_jax.errors import UserError, nearest
+
+_SEED = 0
+_SHOWN = 8  # classes a report names
+_MOST_CLASSES = 50  # with more the labels are no classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which column of a table holds which field of a record; None for no such column."""
+
+    text: str
+    label: str
+    rationale: str | None = None
+    teacher_label: str | None = None
+    id: str | None = None
+
+
+def read(path: str, columns: Columns) -> list[Record]:
+    """The records of a table.
+
+    Args:
+        path: see `tables.rows`.
+        columns: a record without an id column gets its number, from 1.
+
+    Raises:
+        UserError: naming the row and column: a column is missing, or a value is neither text nor
+            a number.
+    """
+
+    def records() -> Iterator[tuple[str, Record]]:
+        for number, (where, row) in enumerate(tables.rows(path), start=1):
+            yield where, _record(where, row, columns, str(number))
+
+    return list(unique(records))
+
+
+def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: str) -> Record:
+    def text(column: str | None) -> str | None:
+        return None if column is None else _text(where, row, column)
+
+    def needed(column: str) -> str:
+        value = _text(where, row, column)
+        if value is None:
+            raise UserError(f"{where}: column {column!r} is empty; every record needs it")
+        return value
+
+    return Record(
+        id=default_id if columns.id is None else needed(columns.id),
+        input=needed(columns.text),
+        label=needed(columns.label),
+        rationale=text(columns.rationale),
+        llm_label=text(columns.teacher_label),
+    )
+
+
+def _text(where: str, row: Mapping[str, Any], column: str) -> str | None:
+    if column not in row:
+        names = ", ".join(map(repr, row))
+        raise UserError(f"{where}: no column {column!r}{nearest(column, row)}; it has {names}")
+    value = row[column]
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
+    raise UserError(f"{where}: column {column!r} holds {str(value)[:40]}; give text or a number")
+
+
+def carve(files: Mapping[str, Sequence[Record]], fraction: float) -> dict[str, list[Record]]:
+    """All three splits: those that are missing are drawn from train, by question, with seed 0.
+
+    Args:
+        files: split -> records; train at least.
+        fraction: of the training questions, for each missing split.
+
+    Raises:
+        UserError: too few questions.
+    """
+    complete = {split: list(records) for split, records in files.items()}
+    for split in (TEST, VALIDATION):
+        if split not in complete:
+            complete[TRAIN], complete[split] = _divide(complete[TRAIN], fraction)
+    return {split: complete[split] for split in SPLITS}
+
+
+def _divide(records: Sequence[Record], fraction: float) -> tuple[list[Record], list[Record]]:
+    question_of = splits.question_numbers(record.input for record in records)
+    questions = int(question_of.max()) + 1 if len(question_of) else 0
+    sides = splits.train_test_rows(questions, fraction, _SEED)
+    kept, drawn = (np.sort(splits.rows_of(question_of, side)) for side in sides)
+    return [records[row] for row in kept], [records[row] for row in drawn]
+
+
+def write(folder: Path, records: Mapping[str, Iterable[Record]]) -> None:
+    """FOLDER/SPLIT.jsonl of every split. Ids get the split's name: they differ between splits."""
+    for split, rows in records.items():
+        write_jsonl(folder / f"{split}.jsonl", (_with_split(row, split) for row in rows))
+
+
+def _with_split(record: Record, split: str) -> Record:
+    return dataclasses.replace(record, id=f"{split}-{record.id}")
+
+
+def report(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    """Lines on what the splits hold: sizes, rationales, classes and their balance."""
+    for split, rows in records.items():
+        rationales = sum(bool(row.rationale and row.rationale.strip()) for row in rows)
+        questions = len({row.input for row in rows})
+        repeated = "" if questions == len(rows) else f" of {questions:,} questions"
+        yield f"{split:<11} {len(rows):,} records{repeated}, {rationales:,} with a rationale"
+    yield from _classes(records)
+
+
+def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    train = collections.Counter(row.label for row in records[TRAIN])
+    if len(train) > _MOST_CLASSES:
+        yield f"labels      {len(train):,} different ones in train: free text"
+        return
+    most = train.most_common()
+    named = ", ".join(f"{label!r} {count / train.total():.0%}" for label, count in most[:_SHOWN])
+    more = f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else ""
+    yield f"labels      {len(most)} classes in train: {named}{more}"
+    for split in (VALIDATION, TEST):
+        unseen = {row.label for row in records[split]} - train.keys()
+        if unseen:
+            count = sum(row.label in unseen for row in records[split])
+            yield (
+                f"warning: {split} has {count} records whose label is not in train, "
+                f"such as {min(unseen)!r}"
+            )
+
+
+def fitting_length(lengths: Sequence[int], most: int) -> int:
+    """The smallest multiple of 8 that truncates none, at most `most` tokens."""
+    longest = max(lengths, default=1)
+    return min(most, math.ceil(longest / 8) * 8)

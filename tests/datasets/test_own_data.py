@@ -1,0 +1,106 @@
+"""A user's table as records: columns, splits and the report on them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sbs_jax.datasets import own_data
+from sbs_jax.datasets.own_data import Columns
+from sbs_jax.datasets.records import Record, read_jsonl
+from sbs_jax.errors import UserError
+
+
+def _write(folder: Path, *rows: dict) -> str:
+    path = folder / "t.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_columns_become_fields(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path,
+        {"q": "x", "a": 5, "why": None, "key": "k1", "said": True},
+        {"q": "y", "a": 0.5, "why": "so", "key": 2, "said": "no"},
+    )
+    columns = Columns("q", "a", "why", "said", "key")
+    assert own_data.read(path, columns) == [
+        Record("k1", "x", "5", None, "true"),
+        Record("2", "y", "0.5", "so", "no"),
+    ]
+    assert [record.id for record in own_data.read(path, Columns("q", "a"))] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "problem"),
+    [
+        (
+            {"question": "x", "a": "y"},
+            Columns("qestion", "a"),
+            "t.jsonl:2: no column 'qestion'; did",
+        ),
+        ({"q": None, "a": "y"}, Columns("q", "a"), "t.jsonl:2: column 'q' is empty"),
+        ({"q": "x", "a": None}, Columns("q", "a"), "t.jsonl:2: column 'a' is empty"),
+        ({"q": "x", "a": ["y"]}, Columns("q", "a"), "t.jsonl:2: column 'a' holds"),
+        ({"q": "x", "a": float("nan")}, Columns("q", "a"), "t.jsonl:2: column 'a' holds nan"),
+        ({"q": "x", "a": "y", "k": "1"}, Columns("q", "a", id="k"), "t.jsonl:2: repeated id '1'"),
+    ],
+)
+def test_wrong_columns_are_named(tmp_path: Path, row: dict, columns: Columns, problem: str) -> None:
+    sound = {"q": "x", "a": "y", "k": "1", "qestion": "x"}
+    with pytest.raises(UserError, match=problem):
+        own_data.read(_write(tmp_path, sound, row), columns)
+
+
+def _records(count: int, times: int = 1) -> list[Record]:
+    return [
+        Record(f"{q}-{t}", f"question {q}", "a", f"because {t}")
+        for q in range(count)
+        for t in range(times)
+    ]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("given", [[], ["test"], ["validation"], ["test", "validation"]])
+def test_missing_splits_are_drawn_by_question(times: int, given: list[str]) -> None:
+    files = {"train": _records(50, times), **{split: _records(3) for split in given}}
+    carved = own_data.carve(files, 0.2)
+    assert list(carved) == ["train", "validation", "test"]
+    for split in given:
+        assert carved[split] == files[split]
+    drawn = [split for split in carved if split not in given]
+    ids = [record.id for split in drawn for record in carved[split]]
+    assert sorted(ids) == sorted(record.id for record in files["train"])
+    asked = [{record.input for record in carved[split]} for split in drawn]
+    assert sum(map(len, asked)) == len(set().union(*asked)) == 50
+    assert own_data.carve(files, 0.2) == carved
+
+
+def test_too_few_questions_are_refused() -> None:
+    with pytest.raises(UserError, match="cannot be split"):
+        own_data.carve({"train": _records(1, 5)}, 0.1)
+
+
+def test_ids_differ_between_splits_once_written(tmp_path: Path) -> None:
+    own_data.write(tmp_path, {"train": _records(2), "test": _records(2)})
+    ids = [r.id for s in ("train", "test") for r in read_jsonl(tmp_path / f"{s}.jsonl")]
+    assert ids == ["train-0-0", "train-1-0", "test-0-0", "test-1-0"]
+
+
+def test_the_report_shows_sizes_balance_and_unseen_labels() -> None:
+    train = [*_records(9), Record("x", "question 0", "b")]
+    splits = {"train": train, "validation": _records(2), "test": [Record("1", "q", "never")]}
+    assert list(own_data.report(splits)) == [
+        "train       10 records of 9 questions, 9 with a rationale",
+        "validation  2 records, 2 with a rationale",
+        "test        1 records, 0 with a rationale",
+        "labels      2 classes in train: 'a' 90%, 'b' 10%",
+        "warning: test has 1 records whose label is not in train, such as 'never'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "length"), [([1], 8), ([8], 8), ([9, 3], 16), ([1000], 256), ([], 8)]
+)
+def test_lengths_truncate_as_little_as_they_may(lengths: list[int], length: int) -> None:
+    assert own_data.fitting_length(lengths, 256) == length

@@ -1,0 +1,113 @@
+"""Tables of any common format give the same rows; mistakes name file and row."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from sbs_jax.datasets import tables
+from sbs_jax.errors import UserError
+
+ROWS = [
+    {"q": "one, two", "a": "yes"},
+    {"q": 'say "hi"\nagain', "a": "no"},
+    {"q": "u\u2028v \U0001f600", "a": ""},
+]
+
+
+def _jsonl() -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+def _array() -> bytes:
+    return json.dumps(ROWS, indent=1).encode()
+
+
+def _separated(delimiter: str) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["q", "a"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue().encode("utf-8-sig")
+
+
+def _parquet() -> bytes:
+    content = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.jsonl", _jsonl()),
+        ("t.json", _jsonl()),
+        ("t.json", _array()),
+        ("t", b"\xef\xbb\xbf \n" + _array()),
+        ("t.csv", _separated(",")),
+        ("T.CSV", _separated(",")),
+        ("t.tsv", _separated("\t")),
+        ("t.parquet", _parquet()),
+        ("t.jsonl.gz", gzip.compress(_jsonl())),
+        ("t.json.gz", gzip.compress(_array())),
+        ("t.csv.gz", gzip.compress(_separated(","))),
+        ("packed.jsonl", gzip.compress(_jsonl())),
+    ],
+    ids=str,
+)
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert [row for _, row in tables.rows(str(path))] == ROWS
+
+
+def test_a_saved_dataset_is_read_in_the_order_of_its_parts(tmp_path: Path) -> None:
+    for number, part in enumerate((ROWS[:2], ROWS[2:])):
+        table = pyarrow.Table.from_pylist(part)
+        name = tmp_path / f"data-0000{number}-of-00002.arrow"
+        with pyarrow.ipc.new_stream(str(name), table.schema) as stream:
+            stream.write_table(table)
+    assert [row for _, row in tables.rows(str(tmp_path))] == ROWS
+
+
+def test_a_long_cell_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("q,a\n" + "x" * 300_000 + ",yes\n")
+    assert [len(row["q"]) for _, row in tables.rows(str(path))] == [300_000]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("t.csv", b"q,a\nx,y\nx\n", r"t.csv:3: 1 cells under 2 columns"),
+        ("t.csv", b'q,a\n"two\nlines",y\nx,y,z\n', r"t.csv:4: 3 cells under 2 columns"),
+        ("t.csv", b"q,q\nx,y\n", r"t.csv:1: the header"),
+        ("t.csv", b"", r"t.csv:1: the header"),
+        ("t.csv", b'q,a\n"x,y\n', r"t.csv:\d: not valid CSV"),
+        ("t.csv", b"q,a\nx,\xff\n", r"t.csv:\d: not UTF-8"),
+        ("t.jsonl", b'{"q": 1}\n{"q"\n', r"t.jsonl:2: not valid JSON"),
+        ("t.json", b"[1, 2]", r"t.json: item 1 is no JSON object"),
+        ("t.json", b'[{"q": 1}', r"t.json: not valid JSON"),
+        ("t.parquet", b"PAR1 no", r"t.parquet: cannot be read"),
+        ("t.csv.gz", gzip.compress(b"q,a\nx,y\n")[:-6], r"t.csv.gz: damaged gzip"),
+    ],
+    ids=str,
+)
+def test_mistakes_name_the_place(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=problem):
+        list(tables.rows(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None], ids=["empty folder", "absent"])
+def test_what_holds_no_table_is_named(tmp_path: Path, make: Callable) -> None:
+    path = tmp_path / "there"
+    make(path)
+    with pytest.raises(UserError, match="there: (holds no .arrow file|cannot be read)"):
+        list(tables.rows(str(path)))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from sbs_jax.datasets import tables
 from sbs_jax.datasets.records import Record
 from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
@@ -19,8 +20,6 @@ STDIN = STDOUT = "-"
 # What the questions may bring that the answers call otherwise: as in predictions-*.jsonl.
 _RENAMED = {"label": "gold", "rationale": "teacher_rationale", "llm_label": "teacher_label"}
 _ANSWERS = ("label", "rationale")
-
-_MAX_CELL = 2**27  # characters of a CSV cell; the csv module's own limit is 2**17
 
 
 class BadRow(Exception):
@@ -101,7 +100,7 @@ def _json_rows(file: IO[str]) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(path: str, file: IO[str]) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(_MAX_CELL)
+    csv.field_size_limit(tables.MAX_CELL)
     reader = csv.reader(file, strict=True)
     header = next(reader, [])
     if "input" not in header or len(set(header)) < len(header):

@@ -109,5 +109,5 @@ def test_mistakes_name_the_place(tmp_path: Path, name: str, content: bytes, prob
 def test_what_holds_no_table_is_named(tmp_path: Path, make: Callable) -> None:
     path = tmp_path / "there"
     make(path)
-    with pytest.raises(UserError, match="there: (holds no .arrow file|cannot be read)"):
+    with pytest.raises(UserError, match=r"there: (holds no .arrow file|cannot be read)"):
         list(tables.rows(str(path)))

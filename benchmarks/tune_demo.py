@@ -15,6 +15,7 @@ import statistics
 
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.studies import demo, runner
+from sbs_jax.studies.cells import Run
 from sbs_jax.studies.demo import Arm, Grid
 
 METHODS = {"standard": "finetune", "step_by_step": "step_by_step"}
@@ -24,7 +25,7 @@ SEEDS = (10, 11)
 FRACTION = 0.5
 
 
-def candidates(out: pathlib.Path) -> dict[tuple[str, float, float], list[runner.Run]]:
+def candidates(out: pathlib.Path) -> dict[tuple[str, float, float], list[Run]]:
     """(arm, learning rate, weight decay) -> its runs."""
     found = {}
     grid = itertools.product(METHODS.items(), LEARNING_RATES, WEIGHT_DECAYS)
@@ -36,7 +37,7 @@ def candidates(out: pathlib.Path) -> dict[tuple[str, float, float], list[runner.
     return found
 
 
-def validation(run: runner.Run) -> Accuracy:
+def validation(run: Run) -> Accuracy:
     """What a finished run scored on its validation questions."""
     results = json.loads(pathlib.Path(run.config.model_dir, "results.json").read_text())
     entry = next(r for r in results["results"] if r["split"] == "validation")

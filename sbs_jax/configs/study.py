@@ -24,10 +24,17 @@ class StudyConfig:
         study_dir: STUDY_DIR. The same command with the same folder does what is missing.
         arms: the gin files of an experiment (a name or a list) by the name of what is compared.
             ``standard`` and ``step_by_step`` are names the report knows.
+        datasets: put for ``{dataset}`` in the arms' files, each a part of the grid; none: the
+            files name theirs.
+        sizes: gin files that choose a model, by the name of the size; read after the arm's.
+        alphas: ALPHA of the runs that train two tasks; none: what their files say.
         fractions: DATA_FRACTION of the runs.
         seeds: RANDOM_SEED of the runs; an interval over seeds needs two or more.
         bindings: gin bindings of all runs, e.g. ``TRAIN_STEPS = 300``.
         arm_bindings: further bindings, by arm.
+        search: train only what is needed to find the least data with which each arm beats the
+            teacher: bisection over the fractions, with all seeds at each.
+        search_runs: at most this many runs are trained by a search.
         workers: runs trained side by side. With more than one, each gets one CPU thread and no
             accelerator; a single run uses every device.
     """
@@ -36,6 +43,11 @@ class StudyConfig:
     arms: Mapping[str, str | Sequence[str]] = setting(
         rule=Rule(bool, '{"NAME": "experiments/FILE.gin", ...}')
     )
+    datasets: Sequence[str] = setting((), rule=described("names of datasets"))
+    sizes: Mapping[str, str | Sequence[str]] = dataclasses.field(
+        default_factory=dict, metadata={"rule": described('{"NAME": "sbs_models/FILE.gin", ...}')}
+    )
+    alphas: Sequence[float] = setting((), rule=described("numbers from 0 to 1"))
     fractions: Sequence[float] = setting(
         (1.0,), rule=Rule(_each_once, "values, each once, such as (0.25, 1.0)")
     )
@@ -47,13 +59,17 @@ class StudyConfig:
         default_factory=dict,
         metadata={"rule": described("{ARM: a list of strings, 'NAME = VALUE'}")},
     )
+    search: bool = False
+    search_runs: int = setting(1000, rule=COUNT)
     workers: int = setting(1, rule=COUNT)
 
     def __post_init__(self) -> None:
         check(self)
-        for arm in self.arms:  # a folder is named after it
-            good = re.fullmatch(r"[\w-]+", arm)
-            require(bool(good), "StudyConfig.arms", arm, "named with letters, digits, _ and -")
+        for field in ("arms", "sizes"):
+            for name in getattr(self, field):  # a folder is named after it
+                good = re.fullmatch(r"[\w-]+", name)
+                rule = "named with letters, digits, _ and -"
+                require(bool(good), f"StudyConfig.{field}", name, rule)
         self._check_bindings("StudyConfig.bindings", self.bindings)
         for arm, bindings in self.arm_bindings.items():
             known = f"about one of the arms, {', '.join(self.arms)}"

@@ -21,7 +21,8 @@ from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.reporting import page, rows
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import runner
-from sbs_jax.studies.runner import Run, Study
+from sbs_jax.studies.cells import Run, cell_dir
+from sbs_jax.studies.runner import Study
 from sbs_jax.utils import paths
 from sbs_jax.utils.console import say
 
@@ -83,8 +84,12 @@ def run(out: str | os.PathLike[str], grid: Grid = Grid()) -> str:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror}); choose another folder"
         ) from None
-    runner.run(study_of(out, _runs(out, grid), grid))
-    return page.write([out], out)
+    failures = runner.run(study_of(out, _runs(out, grid), grid))
+    text = page.write([out], out)
+    if failures:
+        print(text)
+    runner.refuse(failures)
+    return text
 
 
 def study_of(out: Path, runs: Sequence[Run], grid: Grid) -> Study:
@@ -164,7 +169,7 @@ def cell(
     steps = settings.train_steps * arm.steps
     config = dataclasses.replace(
         settings,
-        model_dir=runner.cell_dir(out, arm.name, fraction, seed),
+        model_dir=cell_dir(out, arm.name, fraction, seed),
         mixture_or_task_name=f"{dataset_name(seed)}_{arm.method}",
         train_steps=steps,
         eval_period=steps,

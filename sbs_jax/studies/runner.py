@@ -1,74 +1,30 @@
-"""Grids of runs: arms x data fractions x seeds, one row of study.jsonl per finished run.
+"""Grids of runs: arms x data fractions x seeds, one row of study.jsonl per run.
 
 What is finished is never done again: a run that has a row is skipped, and one that was interrupted
-continues from its last checkpoint. `report` makes tables and figures of the folder.
+continues from its last checkpoint. A run that fails is a row with its reason; the others are done,
+and the next start tries it again. `reporting.page` makes tables and figures of the folder.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.reporting import study_files
 from sbs_jax.reporting.rows import arm_name, labels_name
 from sbs_jax.reporting.study_files import StudyTexts
-from sbs_jax.runs import reader
-from sbs_jax.studies.workers import ONE_CPU_THREAD, Outcome, Workers
-from sbs_jax.utils import jsonl
+from sbs_jax.studies import study_rows
+from sbs_jax.studies.cells import Key, Run
+from sbs_jax.studies.workers import ONE_CPU_THREAD, Failure, Outcome, Workers
 from sbs_jax.utils.console import duration, say
 from sbs_jax.utils.files import locked, write_lines
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-
-# A run may change these between its starts; the rows of a study are compared with each other.
-_OF_THE_SCORE = ("eval_num_examples", "max_decode_length")
-
-_Key = tuple[str, float, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A cell of the grid.
-
-    Attributes:
-        arm: what is compared; `rows.ARM_NAMES` holds the usual ones.
-        config: of the training; its data_fraction and random_seed say where in the grid it is.
-        majority: what an untrained guesser scores on the test questions, instead of the
-            commonest training label.
-        config_gin: gin text that gives the config again, for the run's MODEL_DIR.
-    """
-
-    arm: str
-    config: TrainConfig
-    majority: Accuracy | None = None
-    config_gin: str = ""
-
-    @property
-    def key(self) -> _Key:
-        """(arm, fraction, seed)"""
-        return self.arm, self.config.data_fraction, self.config.random_seed
-
-    @property
-    def settings(self) -> str:
-        """Changes with anything that would make it another run, or its score another one."""
-        text = json.dumps(_fixed(dataclasses.asdict(self.config)), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _fixed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that may not differ between the starts of one run, or decide its score."""
-    from sbs_jax.runs import run_dir  # imports jax, which a dry run does without
-
-    free = {*run_dir.FREE_FIELDS} - {*_OF_THE_SCORE}
-    return {name: value for name, value in fields.items() if name not in free}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,51 +54,70 @@ def environment(folder: Path, one_cpu_thread: bool) -> dict[str, str]:
     return shared | (ONE_CPU_THREAD if one_cpu_thread else {})
 
 
-def cell_dir(folder: Path, arm: str, fraction: float, seed: int) -> str:
-    """The MODEL_DIR of a cell: FOLDER/runs/ARM-PERCENTpct-seedSEED."""
-    return str(folder / "runs" / f"{arm}-{100 * fraction:g}pct-seed{seed}")
+def run(study: Study) -> list[tuple[Run, str]]:
+    """Trains what has no row yet, adding each row as its run ends; tells how far it is.
 
-
-def run(study: Study) -> None:
-    """Trains what has no row yet, adding each row as its run finishes; tells how far it is.
+    Returns:
+        The runs that failed, each with its reason.
 
     Raises:
-        UserError: a row has other settings, the folder cannot be written or is another process's
-            at the moment, or a run was refused.
+        UserError: a row has other settings or other data, or the folder cannot be written or is
+            another process's at the moment.
         KeyboardInterrupt: what is finished is kept, and the same call continues.
     """
-    rows = _finished(study)
-    todo = [run for run in study.runs if run.key not in rows]
+    rows = study_rows.read(study.folder, study.runs)
+    todo = [run for run in study.runs if "error" in rows.get(run.key, {"error": "not begun"})]
     _begin(study)
     done, total = len(study.runs) - len(todo), len(study.runs)
     if done:
         say(f"{study.folder}: {done} of {total} runs are finished already")
     if not todo:
-        return
+        return []
     count = min(study.workers, len(todo))
     logs = study.folder / "logs"
     say(f"{len(todo)} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
     say("The first takes longest: frameworks are loaded and programs compiled.")
-    progress = _Progress(todo, total, count)
-    pairs = [(run.config, run.config_gin) for run in todo]
     try:
         with (
             locked(study.folder, "STUDY_DIR"),
             Workers(count, study.prepare, study.environment, logs) as workers,
         ):
-            for index, outcome in workers.train(pairs, progress.started):
-                run_ = todo[index]
-                rows[run_.key] = _row(study.folder, run_, outcome)
-                _write_rows(study.folder, rows.values())
-                progress.finished(index, outcome, rows[run_.key])
-                done += 1
+            return _train(study, todo, rows, workers)
     except KeyboardInterrupt:
+        done = sum("error" not in rows.get(run.key, {"error": ""}) for run in study.runs)
         say(f"{done} of {total} runs are finished; the same command continues")
         raise
 
 
-def _begin(study: Study) -> None:
+def _train(
+    study: Study, todo: Sequence[Run], rows: dict[Key, dict[str, Any]], workers: Workers
+) -> list[tuple[Run, str]]:
+    """Adds a row to `rows`, and to the file, for every run as it ends."""
+    progress = _Progress(todo, len(study.runs), workers.count)
+    failures = []
+    pairs = [(run.config, run.config_gin) for run in todo]
+    for index, outcome in workers.train(pairs, progress.started):
+        run = todo[index]
+        if isinstance(outcome, Failure):
+            rows[run.key] = study_rows.failed(run, outcome.reason)
+            failures.append((run, outcome.reason))
+            progress.failed(index, outcome.reason)
+        else:
+            rows[run.key] = study_rows.finished(study.folder, run, outcome)
+            progress.finished(index, outcome, rows[run.key])
+        study_rows.write(study.folder, rows.values())
+    return failures
 
+
+def refuse(failures: Sequence[tuple[Run, str]]) -> None:
+    """Raises UserError, which names them, if there are failures."""
+    if failures:
+        named = "; ".join(f"{run.name}: {reason}" for run, reason in failures)
+        count = f"{len(failures)} run{'s' if len(failures) > 1 else ''}"
+        raise UserError(f"{count} failed, the same command tries again: {named}")
+
+
+def _begin(study: Study) -> None:
     texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
@@ -151,84 +126,6 @@ def _begin(study: Study) -> None:
         raise UserError(
             f"STUDY_DIR {study.folder}: cannot be written ({error.strerror}); choose another folder"
         ) from None
-
-
-def _finished(study: Study) -> dict[_Key, dict[str, Any]]:
-    """The rows of study.jsonl by key, those of cells that are not asked for now too."""
-    path = study.folder / study_files.STUDY_ROWS
-    known = {run.key: run for run in study.runs}
-    rows = {}
-    for where, row in jsonl.objects(path) if path.exists() else ():
-        key = _key(row, where)
-        run = known.get(key)
-        if run and row.get("settings") != run.settings:
-            _check_same(run, where)
-            row = {**row, "settings": run.settings}
-        rows[key] = row
-    return rows
-
-
-def _key(row: Mapping[str, Any], where: str) -> _Key:
-    arm, fraction, seed = (row.get(name) for name in ("arm", "fraction", "seed"))
-    if not (isinstance(arm, str) and isinstance(fraction, int | float) and isinstance(seed, int)):
-        raise UserError(
-            f"{where}: not a row of a study: arm, fraction and seed must be a name, a number and a "
-            "whole number; remove the line, and its run is scored again"
-        )
-    return arm, float(fraction), seed
-
-
-def _check_same(run: Run, where: str) -> None:
-    """Raises UserError, naming a field if run.json tells it, unless the row is of this very run.
-
-    Rows of earlier versions were marked by more of the settings.
-    """
-    from sbs_jax.runs import run_dir  # imports jax, which a dry run does without
-
-    try:
-        before = _fixed(dataclasses.asdict(run_dir.load(run.config.model_dir)))
-        now = _fixed(dataclasses.asdict(run.config))
-        changes = (f"{n} was {before[n]!r}, now {now[n]!r}" for n in now if before[n] != now[n])
-        change = next(changes, "")
-    except UserError:
-        change = "its folder does not tell which"
-    if change:
-        raise UserError(
-            f"{where}: {run.arm}, fraction {run.config.data_fraction:g}, seed "
-            f"{run.config.random_seed} was run with other settings: {change}; choose another "
-            "folder, or the settings it had"
-        )
-
-
-def _row(folder: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
-    """The object of study.jsonl; see `rows.Row`."""
-    scored = next(r for r in outcome.results["results"] if r["split"] == "test")
-    arm, fraction, seed = run.key
-    return {
-        "arm": arm,
-        "fraction": fraction,
-        "seed": seed,
-        "correct": scored["correct"],
-        "n": scored["n"],
-        "steps": run.config.train_steps,
-        "train_examples": outcome.train_examples,
-        "cpu_seconds": _cpu_seconds(Path(run.config.model_dir)),
-        "teacher": scored["teacher"],
-        "majority": run.majority.to_json() if run.majority else scored["majority"],
-        "model_dir": str(Path(run.config.model_dir).relative_to(folder)),
-        "settings": run.settings,
-    }
-
-
-def _cpu_seconds(model_dir: Path) -> float:
-    """Of the updates alone: compilation, evaluation and checkpoints are left out."""
-    logged = reader.read_run(model_dir).metrics
-    return round(sum(line.get("cpu_seconds", 0.0) for line in logged), 2)
-
-
-def _write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-
-    write_lines(folder / study_files.STUDY_ROWS, (json.dumps(row) + "\n" for row in rows))
 
 
 class _Progress:
@@ -242,14 +139,20 @@ class _Progress:
     def started(self, index: int) -> None:
         self._began[index] = time.monotonic()
 
+    def failed(self, index: int, reason: str) -> None:
+        self._seconds[index] = time.monotonic() - self._began[index]
+        say(f"{self._count()} failed: {self._todo[index].name}: {reason}")
+
+    def _count(self) -> str:
+        done = self._total - len(self._todo) + len(self._seconds)
+        return f"[{done:>{len(str(self._total))}}/{self._total}]"
+
     def finished(self, index: int, outcome: Outcome, row: Mapping[str, Any]) -> None:
         self._seconds[index] = time.monotonic() - self._began[index]
         run = self._todo[index]
-        done = self._total - len(self._todo) + len(self._seconds)
         labels = labels_name(run.config.data_fraction, outcome.train_examples)
         say(
-            f"[{done:>{len(str(self._total))}}/{self._total}] "
-            f"{arm_name(run.arm)}, {labels} labels, seed {run.config.random_seed}: "
+            f"{self._count()} {arm_name(run.arm)}, {labels} labels, seed {run.config.random_seed}: "
             f"{row['correct'] / row['n']:.3f} ({row['correct']}/{row['n']})  "
             f"{outcome.seconds:.0f} s  ETA {duration(self._left())}"
         )

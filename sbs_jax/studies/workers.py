@@ -1,5 +1,6 @@
 """Processes that live long and train run after run, so that frameworks are loaded once each."""
 
+import collections
 import contextlib
 import dataclasses
 import multiprocessing
@@ -34,21 +35,28 @@ class Outcome:
 
     Attributes:
         results: content of results.json.
+        dataset: name of the dataset trained on.
         train_examples: questions trained on.
         seconds: by the clock, since this start of the run.
     """
 
     results: dict[str, Any]
+    dataset: str
     train_examples: int
     seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
-class _Failure:
-    """Why a run did not finish: a mistake of the user's, or the traceback of a bug."""
+class Failure:
+    """Why a run did not finish.
 
-    message: str
-    mistake: bool
+    Attributes:
+        reason: one line.
+        again: whether another try may end otherwise: the worker was killed, or a bug was met.
+    """
+
+    reason: str
+    again: bool
 
 
 class Workers:
@@ -72,19 +80,30 @@ class Workers:
         self._count, self._logs = count, logs
         self._arguments = (prepare, dict(environment))
         self._processes: dict[connection.Connection, BaseProcess] = {}
+        self._numbers: dict[connection.Connection, int] = {}
+
+    @property
+    def count(self) -> int:
+        """Processes side by side."""
+        return self._count
 
     def __enter__(self) -> "Workers":
-        # Forking a process that runs threads is not safe, and a fork would inherit its jax.
-        context = multiprocessing.get_context("spawn")
         self._logs.mkdir(parents=True, exist_ok=True)
         for number in range(self._count):
-            ours, theirs = context.Pipe()
-            arguments = (theirs, self._log(number), *self._arguments)
-            process = context.Process(target=_work, args=arguments, daemon=True)
-            process.start()
-            theirs.close()
-            self._processes[ours] = process
+            self._start(number)
         return self
+
+    def _start(self, number: int) -> connection.Connection:
+        # Forking a process that runs threads is not safe, and a fork would inherit its jax.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self._log(number), *self._arguments)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        self._processes[ours] = process
+        self._numbers[ours] = number
+        return ours
 
     def __exit__(self, *error: object) -> None:
         for pipe, process in self._processes.items():
@@ -99,52 +118,47 @@ class Workers:
 
     def train(
         self, runs: Sequence[tuple[TrainConfig, str]], started: Callable[[int], object]
-    ) -> Iterator[tuple[int, Outcome]]:
-        """Yields (index of the run, outcome) in the order in which the runs finish.
+    ) -> Iterator[tuple[int, Outcome | Failure]]:
+        """Yields (index of the run, outcome) in the order in which the runs end.
+
+        A run whose worker was killed, or that met a bug, is tried once more, after all others.
 
         Args:
             runs: what to train, and the gin text that goes into its MODEL_DIR.
             started: called with the index of every run that begins.
-
-        Raises:
-            UserError: a run was refused, or its worker killed; the message names its MODEL_DIR.
-            RuntimeError: a run broke; the message holds the traceback.
         """
-        waiting = iter(range(len(runs)))
-        running: dict[connection.Connection, int] = {}
-
-        def give_work(pipe: connection.Connection) -> None:
-            index = next(waiting, None)
-            if index is not None:
+        waiting = collections.deque(range(len(runs)))
+        tried: set[int] = set()
+        idle = list(self._processes)
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while idle and waiting:
+                pipe, index = idle.pop(), waiting.popleft()
                 pipe.send(runs[index])
                 running[pipe] = index
                 started(index)
+            for ready in connection.wait(list(running)):
+                index = running.pop(ready)
+                pipe, outcome = self._receive(ready)
+                idle.append(pipe)
+                if isinstance(outcome, Failure) and outcome.again and index not in tried:
+                    tried.add(index)
+                    waiting.append(index)
+                else:
+                    yield index, outcome
 
-        for pipe in self._processes:
-            give_work(pipe)
-        while running:
-            for pipe in connection.wait(list(running)):
-                index = running.pop(pipe)
-                outcome = self._receive(pipe, runs[index][0].model_dir)
-                give_work(pipe)
-                yield index, outcome
-
-    def _receive(self, pipe: connection.Connection, model_dir: str) -> Outcome:
+    def _receive(self, pipe: Any) -> tuple[connection.Connection, Outcome | Failure]:
+        """The outcome, and the pipe of the worker or of its successor."""
         try:
-            answer = pipe.recv()
-        except EOFError:
-            process = self._processes[pipe]
+            return pipe, pipe.recv()
+        except (EOFError, ConnectionResetError):
+            process, number = self._processes.pop(pipe), self._numbers.pop(pipe)
             process.join(_JOIN_SECONDS)
-            log = self._log(list(self._processes).index(pipe))
-            raise UserError(
-                f"{model_dir}: its worker ended with status {process.exitcode} (killed, or out of "
-                f"memory?); {log} tells more, and the same command continues"
-            ) from None
-        if isinstance(answer, Outcome):
-            return answer
-        if answer.mistake:
-            raise UserError(f"{model_dir}: {answer.message}")
-        raise RuntimeError(f"{model_dir}: the run failed\n{answer.message}")
+            reason = (
+                f"its worker ended with status {process.exitcode} (killed, or out of memory?); "
+                f"{self._log(number)} tells more"
+            )
+            return self._start(number), Failure(reason, again=True)
 
 
 def _work(
@@ -162,7 +176,8 @@ def _work(
     os.environ.update(environment)
     with contextlib.suppress(EOFError):
         while run := pipe.recv():
-            pipe.send(_outcome(*run, prepare))
+            config, config_gin = run
+            pipe.send(_outcome(config, config_gin, prepare))
 
 
 def _stop_with_caller() -> None:
@@ -178,7 +193,7 @@ _prepared = False
 
 def _outcome(
     config: TrainConfig, config_gin: str, prepare: Callable[[], object]
-) -> Outcome | _Failure:
+) -> Outcome | Failure:
     from sbs_jax.datasets import registry
     from sbs_jax.training import trainer  # jax reads the environment when it is imported
 
@@ -194,10 +209,14 @@ def _outcome(
         _, rows = dataset.rows(registry.TRAIN, config.data_fraction, config.random_seed)
         return Outcome(
             results=results,
+            dataset=dataset.name,
             train_examples=len(rows),
             seconds=time.monotonic() - began,
         )
     except UserError as error:
-        return _Failure(str(error), mistake=True)
-    except Exception:
-        return _Failure(traceback.format_exc(), mistake=False)
+        print(f"{config.model_dir}: {error}", file=sys.stderr, flush=True)
+        return Failure(str(error), again=False)
+    except Exception as error:
+        traceback.print_exc()  # to the worker's log
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        return Failure(f"{line}; the worker's log has the traceback", again=True)

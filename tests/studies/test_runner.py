@@ -14,7 +14,8 @@ from sbs_jax.errors import UserError
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.runs import run_dir
 from sbs_jax.studies import demo, runner, workers
-from sbs_jax.studies.runner import Run, Study
+from sbs_jax.studies.cells import Run, cell_dir
+from sbs_jax.studies.runner import Study
 from sbs_jax.utils import files
 
 MODEL = T5Config(
@@ -30,7 +31,7 @@ MODEL = T5Config(
 
 def make_study(folder: pathlib.Path, mixture: str, prepare=demo.annotate) -> Study:
     config = TrainConfig(
-        model_dir=runner.cell_dir(folder, "standard", 1.0, 0),
+        model_dir=cell_dir(folder, "standard", 1.0, 0),
         mixture_or_task_name=mixture,
         task_feature_lengths={"inputs": 32, "targets": 32},
         train_steps=2,
@@ -47,23 +48,72 @@ def make_study(folder: pathlib.Path, mixture: str, prepare=demo.annotate) -> Stu
     )
 
 
-def test_a_refused_run_is_named_and_has_no_row(tmp_path):
+def read_rows(folder: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "study.jsonl").read_text().splitlines()]
+
+
+def test_a_refused_run_is_a_row_with_its_reason(tmp_path):
     demo.annotate(tmp_path, 0)
     registered = functools.partial(demo.register, tmp_path, (0,))
-    with pytest.raises(UserError, match=r"standard-100pct-seed0: demo_seed0_fintune: .*finetune"):
-        runner.run(make_study(tmp_path, "demo_seed0_fintune", registered))
-    assert not (tmp_path / "study.jsonl").exists()
+    failures = runner.run(make_study(tmp_path, "demo_seed0_fintune", registered))
+    ((run, reason),) = failures
+    assert run.name == "standard, fraction 1, seed 0"
+    assert "demo_seed0_fintune" in reason and "finetune" in reason
+    (row,) = read_rows(tmp_path)
+    assert (row["arm"], row["fraction"], row["seed"], row["error"]) == ("standard", 1, 0, reason)
+    with pytest.raises(
+        UserError, match=r"^1 run failed, the same command tries again: standard, f"
+    ):
+        runner.refuse(failures)
 
 
-def test_a_bug_in_a_worker_shows_its_traceback(tmp_path):
+def test_a_bug_in_a_worker_is_named_and_its_log_has_the_traceback(tmp_path):
     broken = functools.partial(int, "no number")
-    with pytest.raises(RuntimeError, match=r"(?s)standard-100pct-seed0.*ValueError: invalid lit"):
-        runner.run(make_study(tmp_path, "demo_finetune", broken))
+    ((_, reason),) = runner.run(make_study(tmp_path, "demo_finetune", broken))
+    assert reason.startswith("ValueError: invalid literal") and "\n" not in reason
+    log = (tmp_path / "logs" / "worker-0.log").read_text()
+    assert log.count("Traceback") == 2, "tried once more, in case another process was in the way"
 
 
-def test_a_worker_that_dies_is_noticed(tmp_path):
-    with pytest.raises(UserError, match=r"seed0: its worker ended with status 9 .*worker-0\.log"):
-        runner.run(make_study(tmp_path, "demo_finetune", functools.partial(os._exit, 9)))
+def test_a_worker_that_dies_is_noticed_and_replaced(tmp_path):
+    ((_, reason),) = runner.run(
+        make_study(tmp_path, "demo_finetune", functools.partial(os._exit, 9))
+    )
+    assert "its worker ended with status 9" in reason and "worker-0.log" in reason
+
+
+def test_failed_runs_are_tried_again_and_the_others_are_done(tmp_path):
+    """Three runs, the first and last refused; at the next start, mended, all are finished."""
+    demo.annotate(tmp_path, 0)
+    registered = functools.partial(demo.register, tmp_path, (0,))
+    made = make_study(tmp_path, "demo_seed0_finetune", registered)
+    (run,) = made.runs
+
+    def seeded(seed: int, **changes: object) -> Run:
+        config = dataclasses.replace(
+            run.config,
+            model_dir=cell_dir(tmp_path, "standard", 1.0, seed),
+            random_seed=seed,
+            eval_num_examples=4,
+            max_decode_length=2,
+            **changes,
+        )
+        return dataclasses.replace(run, config=config)
+
+    runs = [seeded(0, vocabulary="gone.model"), seeded(1), seeded(2, vocabulary="gone.model")]
+    failures = runner.run(dataclasses.replace(made, runs=runs))
+    assert [failed.key[-1] for failed, _ in failures] == [0, 2]
+    assert {row["seed"]: "error" in row for row in read_rows(tmp_path)} == {
+        0: True,
+        1: False,
+        2: True,
+    }
+    finished = (tmp_path / "runs").stat()
+    assert runner.run(dataclasses.replace(made, runs=[seeded(i) for i in range(3)])) == []
+    assert not any("error" in row for row in read_rows(tmp_path))
+    assert finished.st_ino == (tmp_path / "runs").stat().st_ino
+    for row in read_rows(tmp_path):
+        assert row["dataset"] == "demo_seed0"
 
 
 def test_settings_name_everything_but_the_folder(tmp_path):
@@ -71,7 +121,7 @@ def test_settings_name_everything_but_the_folder(tmp_path):
     (moved,) = make_study(tmp_path / "b", "demo_finetune").runs
     (other,) = make_study(tmp_path, "demo_distill").runs
     assert run.settings == moved.settings != other.settings
-    assert run.key == ("standard", 1.0, 0)
+    assert run.key == ("standard", None, None, None, 1.0, 0)
 
 
 ROW = {"arm": "standard", "fraction": 1, "seed": 0}
@@ -112,6 +162,44 @@ def test_a_row_with_other_settings_is_refused_before_anything_starts(tmp_path):
         runner.run(changed(made, alpha=0.25))
     runner.run(made)  # run.json tells that nothing differs: a row of an earlier version
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "refused"),
+    [
+        ({"train": "a", "test": "b"}, {"train": "a", "test": "b"}, None),
+        ({"train": "a", "test": "b"}, {"train": "x", "test": "b"}, "train"),
+        ({"train": "a", "test": "b"}, {"train": "a", "test": "x"}, "test"),
+        ({"train": "a"}, {"train": "a", "test": "b"}, None),
+        ({}, {"train": "a"}, None),
+        ({"train": "a"}, {}, None),
+    ],
+)
+def test_a_finished_run_on_other_data_is_refused(tmp_path, before, now, refused):
+    made = make_study(tmp_path, "demo_finetune")
+    (run,) = made.runs
+    made = dataclasses.replace(made, runs=[dataclasses.replace(run, data=now)])
+    write_rows(tmp_path, ROW | {"settings": run.settings, "data": before})
+    if refused is None:
+        assert runner.run(made) == []
+        return
+    with pytest.raises(
+        UserError, match=rf"study\.jsonl:1: .* on other data: the {refused} records"
+    ):
+        runner.run(made)
+
+
+def test_the_training_data_of_an_earlier_versions_row_are_in_its_run(tmp_path):
+    made = make_study(tmp_path, "demo_finetune")
+    (run,) = made.runs
+    model_dir = pathlib.Path(run.config.model_dir)
+    model_dir.mkdir(parents=True)
+    fields = dataclasses.asdict(run.config) | {"fingerprints": {"data_fingerprint": "a"}}
+    (model_dir / "run.json").write_text(json.dumps(fields))
+    write_rows(tmp_path, ROW | {"settings": run.settings})
+    made = dataclasses.replace(made, runs=[dataclasses.replace(run, data={"train": "b"})])
+    with pytest.raises(UserError, match="the train records have changed since"):
+        runner.run(made)
 
 
 def test_rows_that_are_not_asked_for_are_kept(tmp_path, capsys):
@@ -236,8 +324,53 @@ def test_a_mistake_in_a_study_is_one_line(here, capsys, change, message):
     assert not (here / "made").exists()
 
 
-@pytest.mark.parametrize("name", ["demo", "cqa"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "demo",
+        "cqa",
+        "paper_fractions",
+        "paper_unlabelled",
+        "paper_sizes",
+        "paper_tasks",
+        "paper_svamp_asdiv",
+    ],
+)
 def test_the_packaged_studies_resolve(tmp_path, capsys, name):
     given = [f"--gin_file=studies/{name}.gin", f"--gin.STUDY_DIR='{tmp_path}'"]
     assert main(["study", *given, "--dry_run"]) == 0
-    assert "runs in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "runs in" in printed and "hours at 100 TFLOP/s" in printed
+
+
+def test_a_grid_over_sizes_and_alphas(here, capsys):
+    """An arm of one task has no alpha: it is trained once for each size."""
+    (here / "wide.gin").write_text("T5Config.mlp_dim = 512\n")
+    axes = [
+        "--gin.StudyConfig.sizes={'narrow': [], 'wide': 'wide.gin'}",
+        "--gin.StudyConfig.alphas=(0.25, 0.75)",
+        "--gin.StudyConfig.arm_bindings={}",
+        "--gin.StudyConfig.seeds=(0,)",
+    ]
+    assert main.main([*GIVEN, *axes, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("6 runs in made")
+    names = [line.split()[0].rpartition("/")[2] for line in printed.splitlines()[1:7]]
+    assert sorted(names) == [
+        "standard-narrow-5pct-seed0",
+        "standard-wide-5pct-seed0",
+        "step_by_step-narrow-alpha0.25-5pct-seed0",
+        "step_by_step-narrow-alpha0.75-5pct-seed0",
+        "step_by_step-wide-alpha0.25-5pct-seed0",
+        "step_by_step-wide-alpha0.75-5pct-seed0",
+    ]
+
+
+def test_a_dataset_takes_its_place_in_the_files(here, capsys):
+    arms = "--gin.StudyConfig.arms={'standard': 'experiments/{dataset}_finetune.gin'}"
+    datasets = "--gin.StudyConfig.datasets=('cqa', 'svamp')"
+    rest = ["--gin.StudyConfig.arm_bindings={}", "--gin.StudyConfig.bindings=['TRAIN_STEPS = 5']"]
+    assert main.main([*GIVEN, arms, datasets, *rest, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "cqa-standard-5pct-seed1  cqa_finetune: 5 updates" in printed
+    assert "svamp-standard-5pct-seed0  svamp_finetune: 5 updates" in printed

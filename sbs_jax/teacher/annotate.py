@@ -8,6 +8,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,9 +21,11 @@ from sbs_jax.teacher import (
     existing_completions,
     folder_settings,
     journal,
+    merging,
     outputs,
     requests,
 )
+from sbs_jax.teacher import second_pass as second
 from sbs_jax.teacher.budget import Budget
 from sbs_jax.teacher.client import Client
 from sbs_jax.teacher.cost_estimate import Plan
@@ -110,9 +113,13 @@ def plan(job: Job) -> Plan:
 
 
 def ask(
-    job: Job, connect: Callable[[], Client], limits: Limits, prices: Prices
+    job: Job,
+    connect: Callable[[], Client],
+    limits: Limits,
+    prices: Prices,
+    spent: tuple[int, int] = (0, 0),
 ) -> tuple[Outcome, Progress]:
-    """Asks the teacher for what is missing.
+    """Asks the teacher for what is missing; `spent` are tokens of other passes, for the budget.
 
     Raises UserError where the folder belongs to other settings or another process, or the disk is
     full; everything answered by then is kept.
@@ -125,8 +132,15 @@ def ask(
         if not wanted:
             return Outcome(), progress
         pending = (request for request in job.requests() if missing(written, request, job.n))
-        budget = Budget(prices, limits.max_tokens_total, limits.max_cost, written.spent)
+        before = spent[0] + written.spent[0], spent[1] + written.spent[1]
+        budget = Budget(prices, limits.max_tokens_total, limits.max_cost, before)
         return asyncio.run(_ask(job, client, written, progress, pending, limits, budget)), progress
+
+
+def spent(folder: Path) -> tuple[int, int]:
+    """(Prompt, completion) tokens of all calls in a folder's journals."""
+    with Journal(folder) as answered:
+        return answered.spent
 
 
 def _is_free(job: Job, written: Journal) -> bool:
@@ -171,15 +185,16 @@ def load_batch(job: Job, paths: list[Path]) -> batch_api.Loaded:
         return batch_api.load(written, job.requests(), job.n, paths)
 
 
-def finish(job: Job, filters: Filters, rules: Rules = TOLERANT) -> Report:
+def finish(
+    job: Job,
+    filters: Filters,
+    rules: Rules = TOLERANT,
+    explained: outputs.Explained | None = None,
+) -> Report:
     """Reads the journal and writes the output files."""
-    return _finish(
-        job.folder,
-        job.inputs,
-        job.recipe.prompt,
-        lambda record: job.recipe.request(record).sha,
-        (job.n, filters, rules),
-    )
+    reading = (job.n, filters, rules)
+    prompt = job.recipe.prompt
+    return _finish(job.folder, job.inputs, prompt, _sha_of(job), reading, explained)
 
 
 def import_completions(
@@ -215,8 +230,68 @@ def _finish(
     prompt: Prompt,
     sha_of: Callable[[Record], str],
     reading: tuple[int, Filters, Rules],
+    explained: outputs.Explained | None = None,
 ) -> Report:
     n, filters, rules = reading
     with Journal(folder) as answered:
         reader = Reader(prompt, answered, sha_of, n, rules)
-        return outputs.write(folder, inputs, reader, filters)
+        report = ParseReport(answered.unreadable)
+        cards = outputs.write(
+            folder,
+            inputs,
+            prompt,
+            lambda split, records, counts: reader.answers(records, counts),
+            filters,
+            report,
+            explained,
+        )
+    return report, cards
+
+
+def second_pass(
+    job: Job, name: str, n: int, rules: Rules, done: outputs.Explained
+) -> tuple[Job, dict[str, list[Record]]]:
+    """The job that asks again what was answered wrong, and its records by split."""
+    with Journal(job.folder) as answered:
+        reader = Reader(job.recipe.prompt, answered, _sha_of(job), job.n, rules)
+        records = second.wrong(reader, job.inputs, done)
+    inputs: dict[str, Callable[[], Iterable[Record]]] = {
+        split: functools.partial(list, rows) for split, rows in records.items()
+    }
+    return Job(job.folder / name, inputs, second.recipe(job.recipe, name), n), records
+
+
+def explanations(
+    again: Job, records: dict[str, list[Record]], name: str, rules: Rules
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """What a second pass explains: (split, id) -> (rationale, name of the pass)."""
+    with Journal(again.folder) as answered:
+        return second.explanations(answered, again.recipe, again.n, rules, records, name)
+
+
+def _sha_of(job: Job) -> Callable[[Record], str]:
+    return lambda record: job.recipe.request(record).sha
+
+
+def merge(
+    folder: Path, inputs: Inputs, prompt: Prompt, folders: list[Path], filters: Filters
+) -> tuple[Report, merging.Agreement]:
+    """One set of output files out of several teachers' folders.
+
+    Raises UserError for folders without answers, or where FOLDER holds answers of its own.
+    """
+    if any(folder.glob("journal*.jsonl")) or folder.resolve() in [f.resolve() for f in folders]:
+        raise UserError(f"{folder}: holds answers of one teacher; choose another --out")
+    agreement = merging.Agreement(prompt, merging.load(folders))
+    folder.mkdir(parents=True, exist_ok=True)
+    report = ParseReport()
+    cards = outputs.write(
+        folder,
+        inputs,
+        prompt,
+        lambda split, records, counts: merging.answers(prompt, split, records, agreement),
+        filters,
+        report,
+    )
+    merging.write_agreement(folder / merging.AGREEMENT, agreement)
+    return (report, cards), agreement

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.teacher.parse_report import ParseReport
-from sbs_jax.teacher.reader import Reader
+from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.report_card import ReportCard
 from sbs_jax.teacher.voting import Answer, Filters
 from sbs_jax.utils.files import atomic_writer
@@ -29,38 +29,64 @@ REPORT_CARD = "report_card.json"
 Inputs = Mapping[str, Callable[[], Iterable[Record]]]
 
 
+Answers = Callable[[str, Iterable[Record], ParseReport], Iterator[Answer]]
+# (Split, record id) -> (rationale, where it comes from), for answers that were wrong.
+Explained = Mapping[tuple[str, str], tuple[str, str]]
+
+
 def write(
-    folder: Path, inputs: Inputs, reader: Reader, filters: Filters
-) -> tuple[ParseReport, dict[str, ReportCard]]:
-    """Writes all output files, each whole or not at all; returns what they report, per split."""
-    report, cards = ParseReport(reader.journal.unreadable), {}
+    folder: Path,
+    inputs: Inputs,
+    prompt: Prompt,
+    answers: Answers,
+    filters: Filters,
+    report: ParseReport,
+    explained: Explained | None = None,
+) -> dict[str, ReportCard]:
+    """Writes all output files, each whole or not at all; returns a report card per split.
+
+    Args:
+        answers: gives one answer per record of a split, in order, and counts into the report.
+        explained: rationales of a second pass; they count neither as answers nor in the cards.
+    """
+    cards = {}
     with atomic_writer(folder / RATIONALES) as rationales:
         for split, records in inputs.items():
-            cards[split] = card = ReportCard(reader.prompt)
-            answered = filters.apply(reader.prompt, reader.answers(records(), report))
-            write_jsonl(
-                folder / f"{split}.jsonl", _annotated(answered, split, rationales, card, report)
-            )
+            cards[split] = card = ReportCard(prompt)
+            answered = filters.apply(prompt, answers(split, records(), report))
+            files = _Files(split, rationales, card, report, explained or {})
+            write_jsonl(folder / f"{split}.jsonl", files.annotated(answered))
     _write_json(folder / PARSE_REPORT, report.to_json())
     _write_json(folder / REPORT_CARD, {split: card.to_json() for split, card in cards.items()})
-    return report, cards
+    return cards
 
 
-def _annotated(
-    answered: Iterable[Answer],
-    split: str,
-    rationales: IO[Any],
-    card: ReportCard,
-    report: ParseReport,
-) -> Iterator[Record]:
-    for answer in answered:
-        card.add(answer)
-        report.dropped.update(answer.dropped)
-        line = {"split": split, **answer.to_json()}
-        rationales.write(json.dumps(line, ensure_ascii=False) + "\n")
-        yield dataclasses.replace(
-            answer.record, rationale=answer.kept_rationale, llm_label=answer.kept_label
-        )
+@dataclasses.dataclass
+class _Files:
+    """Where the answers of one split go."""
+
+    split: str
+    rationales: IO[Any]
+    card: ReportCard
+    report: ParseReport
+    explained: Explained
+
+    def annotated(self, answered: Iterable[Answer]) -> Iterator[Record]:
+        """The records with the teacher's fields; counts and writes each on the way."""
+        for answer in answered:
+            self.card.add(answer)
+            self.report.dropped.update(answer.dropped)
+            line = {"split": self.split, **answer.to_json()}
+            rationale = answer.kept_rationale
+            second = self.explained.get((self.split, answer.record.id))
+            if second is not None:
+                rationale, line["provenance"] = second
+                line["rationale"] = rationale
+                self.report.explained[second[1]] += 1
+            self.rationales.write(json.dumps(line, ensure_ascii=False) + "\n")
+            yield dataclasses.replace(
+                answer.record, rationale=rationale, llm_label=answer.kept_label
+            )
 
 
 def _write_json(path: Path, value: Any) -> None:

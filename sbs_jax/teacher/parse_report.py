@@ -48,6 +48,7 @@ class ParseReport:
         sampled: records with several completions; `identical_samples` of them all the same.
         thoughts: completions with thoughts, in the text or apart from it.
         without_rationale: completions with a label and no rationale.
+        explained: rationales of wrong answers that a second pass brought, by pass.
         contradictions: answers with the letter of one choice and the text of another.
     """
 
@@ -64,6 +65,7 @@ class ParseReport:
     finish_reasons: collections.Counter[str] = dataclasses.field(
         default_factory=collections.Counter
     )
+    explained: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     samples: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class ParseReport:
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {
             name: dict(getattr(self, name).most_common())
-            for name in ("outcomes", "finish_reasons", "dropped")
+            for name in ("outcomes", "finish_reasons", "explained", "dropped")
         }
 
     def __str__(self) -> str:
@@ -100,6 +102,11 @@ class ParseReport:
             )
         if self.dropped:
             lines.append(f"left out by filters: {_counts(self.dropped)}")
+        if self.explained:
+            lines.append(
+                f"wrong answers explained by a second pass: {_counts(self.explained)}; "
+                "the accuracy is that of the first answers"
+            )
         if self.unreadable_lines:
             lines.append(f"warning: {self.unreadable_lines} unreadable journal lines were skipped")
         if self.unanswered:

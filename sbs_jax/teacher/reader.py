@@ -81,6 +81,10 @@ class Reader:
             report.identical_samples += len(completions) > 1 and len(set(completions)) == 1
             yield vote(self.prompt.metric, record, readings, sure)
 
+    def readings(self, record: Record) -> list[Reading]:
+        """What every sample of one record says."""
+        return [self._read(record, completion) for completion in self._completions(record)]
+
     def _read(self, record: Record, completion: Completion) -> Reading:
         if completion.refused:
             return answer_parser.refused()

@@ -48,6 +48,14 @@ class Outcome:
     budget: str = ""
     interrupted: bool = False
 
+    def add(self, later: "Outcome") -> None:
+        """Takes in how a second run went."""
+        self.failures |= later.failures
+        self.too_long |= later.too_long
+        self.stopped = self.stopped or later.stopped
+        self.budget = self.budget or later.budget
+        self.interrupted = self.interrupted or later.interrupted
+
 
 class _Spent(Exception):
     """The budget has no room for another call."""

@@ -1,0 +1,121 @@
+"""The flags of `sbs annotate`."""
+
+from typing import Any
+
+from absl import flags
+
+from sbs_jax.cli import flags as shared
+
+FLAGS = flags.FlagValues()
+
+
+def _define(kind: str, name: str, default: Any, text: str, **more: Any) -> None:
+    getattr(flags, f"DEFINE_{kind}")(name, default, help=text, flag_values=FLAGS, **more)
+
+
+_define(
+    "string", "task", None, "Dataset with a prompt of its own, or a prompt file.", required=True
+)
+shared.paths_flag(FLAGS, "input", None, "JSONL of records; default: DATA_DIR/TASK/train.jsonl.")
+shared.path(FLAGS, "out", None, "Folder of journal and results.", required=True)
+shared.data_dir(FLAGS, "The folder `sbs data` wrote, for the default of --input")
+shared.cache_dir(FLAGS)
+_define("integer", "limit", None, "Only the first so many records of each input.", lower_bound=1)
+_define("boolean", "dry_run", False, "Show prompts, number of requests and cost; send nothing.")
+
+_define(
+    "enum",
+    "teacher",
+    "api",
+    "A server, or the demo dataset's own.",
+    enum_values=["api", "embedded"],
+)
+shared.place(
+    FLAGS, "import_released", None, "The released archive: take PaLM's completions from it."
+)
+_define("string", "base_url", None, "Address of the server; default: $OPENAI_BASE_URL or OpenAI.")
+_define("string", "model", None, "Name of the model, as the server knows it.")
+_define("enum", "api", "chat", "Which API to call.", enum_values=["chat", "completions"])
+_define("string", "api_key_env", "OPENAI_API_KEY", "Environment variable that holds the key.")
+
+_define("enum", "mode", "few_shot", "Prompt form.", enum_values=["few_shot", "zero_shot"])
+_define("boolean", "label_given", False, "Tell the gold label and ask only why it is right.")
+_define("integer", "n", 1, "Samples per record; their majority is the label.", lower_bound=1)
+_define("float", "temperature", None, "Default: 0 for one sample, 0.7 for several.", lower_bound=0)
+_define("integer", "max_tokens", None, "Of a completion; default: the prompt's.", lower_bound=1)
+_define(
+    "enum",
+    "effort",
+    None,
+    "How long a reasoning model thinks: the field reasoning_effort.",
+    enum_values=["none", "minimal", "low", "medium", "high"],
+)
+_define("boolean", "structured", False, "Ask the server to enforce a JSON object with a label.")
+_define("boolean", "logprobs", False, "Ask for token probabilities: how sure the model is.")
+_define("string", "request_json", "{}", "More request fields as JSON; null removes a field.")
+
+_define("integer", "concurrency", 8, "Calls in flight.", lower_bound=1)
+_define("float", "rpm", None, "Most requests per minute.", lower_bound=0.001)
+_define("float", "tpm", None, "Most tokens per minute.", lower_bound=1)
+_define("float", "timeout", 120.0, "Seconds before a silent call is given up.", lower_bound=0.001)
+_define("integer", "max_retries", 6, "Retries of a failed call.", lower_bound=0)
+_define("float", "price_in", None, "Price per million prompt tokens.", lower_bound=0)
+_define("float", "price_out", None, "Price per million completion tokens.", lower_bound=0)
+_define(
+    "integer",
+    "max_tokens_total",
+    None,
+    "Stop before the answers in OUT, all runs together, take more tokens.",
+    lower_bound=1,
+)
+_define("float", "max_cost", None, "Stop before they cost more; needs both prices.", lower_bound=0)
+_define("string", "shard", None, "I/N: ask only part I (from 0) of N; then run once without.")
+_define("boolean", "batch_export", False, "Write what is missing as Batch API files; send nothing.")
+shared.paths_flag(FLAGS, "batch_import", None, "Take answers from Batch API result files.")
+
+_define(
+    "enum",
+    "gold",
+    "checked",
+    "Gold labels that no answer can match: refuse them, read what they mean, or take any.",
+    enum_values=["checked", "meant", "any"],
+)
+_define("enum", "parser", None, "Reading of answers.", enum_values=["tolerant", "exact"])
+_define(
+    "enum",
+    "thoughts",
+    "drop",
+    "A model's thoughts: leave them out, or make them the rationale of answers without one.",
+    enum_values=["drop", "rationale"],
+)
+_define(
+    "integer",
+    "max_rationale_tokens",
+    None,
+    "Shorten rationales to whole sentences of about this many tokens.",
+    lower_bound=1,
+)
+_define("boolean", "only_correct", False, "Drop rationales of wrong labels.")
+_define("float", "min_agreement", 0.0, "Drop answers with a smaller share of votes.")
+_define("float", "min_confidence", 0.0, "Drop answers with a less probable label.")
+_define("integer", "min_words", 0, "Drop shorter rationales.")
+_define("integer", "max_words", None, "Drop longer rationales.")
+_define("boolean", "drop_leaks", False, "Drop rationales that state the label as the answer.")
+_define("boolean", "drop_repeats", False, "Drop rationales given for another question already.")
+
+_define(
+    "integer",
+    "retry_wrong",
+    0,
+    "Ask wrong answers again: this many samples at a higher temperature.",
+    lower_bound=0,
+)
+_define("boolean", "rationalize", False, "Explain wrong answers with the gold label given.")
+shared.paths_flag(FLAGS, "merge", None, "Vote over the --out folders of several teachers.")
+
+# What is about asking a server, and nothing else.
+ASKING = (
+    *("dry_run", "base_url", "model", "api", "mode", "label_given", "n", "temperature"),
+    *("max_tokens", "request_json", "shard", "batch_export", "batch_import", "effort"),
+    *("max_tokens_total", "max_cost", "structured", "logprobs", "retry_wrong", "rationalize"),
+)

@@ -200,12 +200,12 @@ def _plan(config: TrainConfig) -> str:
 
 def _joined() -> contextlib.AbstractContextManager[None]:
     """Joins the other processes of the run, if it has several."""
-    from sbs_jax.distributed import multihost
+    from sbs_jax.distributed import multihost, rendezvous
 
     if not FLAGS.multiprocess_gpu and not FLAGS.coordinator_address:
         if FLAGS.process_count is not None or FLAGS.process_index is not None:
             raise UserError("--process_count and --process_index need --coordinator_address")
-        if not multihost.on_tpu_pod():
+        if not rendezvous.on_tpu_pod():
             _warn_of_forgotten_flag()
             return contextlib.nullcontext()
     return multihost.joined(

@@ -13,7 +13,7 @@ import pytest
 
 from sbs_jax.cli import main, train
 from sbs_jax.cli.main import VERBS
-from sbs_jax.configs import gin_loader
+from sbs_jax.configs import gin_loader, t5x_names
 from sbs_jax.utils import paths
 
 FRAMEWORKS = {"jax", "flax", "tensorflow", "seqio", "grain", "matplotlib", "scipy"}
@@ -174,6 +174,13 @@ def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[s
         (["annotate"], "--task is required (sbs annotate --help)"),
         (["tasks", "cqa", "svamp"], "'svamp': unexpected argument"),
         (["train", "--gin_file=x.gin", "--gin.MODEL_DIR"], "--gin.MODEL_DIR: needs a value"),
+        (["train", "--gin_file=x.gin", "--run_mode=eval"], "--run_mode=eval: use sbs evaluate"),
+        (["train", "--gin_file=x.gin", "--run_mode=infer"], "use sbs predict"),
+        (["train", "--gin_file=x.gin", "--noalsologtostderr"], "progress always goes to stderr"),
+        (["train", "--gin_file=x.gin", "--logtostderr"], "leave the flag out"),
+        (["train", "--gin_file=x.gin", "-v=1"], "there are no log levels"),
+        (["train", "--gin_file=x.gin", "--seqio_additional_cache_dirs=c"], "reads no SeqIO cache"),
+        (["tasks", "--module_import=no_such_module"], "--module_import=no_such_module: no such"),
         (["data", "--data_dir=gs://bucket/x"], "flag --data_dir=gs://bucket/x: gs://bucket/x: not"),
         (["train", "--gin_search_paths=a,$NOT_SET"], "the variable $NOT_SET is not set"),
         (["export", "--to=hf", "run", "gs:/bucket/x"], "gs:/bucket/x: not a local path"),
@@ -442,3 +449,55 @@ def test_the_script_finds_task_modules_in_the_working_directory(
     gin_loader.load(["x.gin"], [])
     assert sys.modules.pop("own_tasks").LOADED
     assert sys.path == before
+
+
+@pytest.mark.parametrize("args", [["--dry_run"], ["--dry_run", "--plan"], []], ids=str)
+def test_a_bucket_as_model_dir_is_refused_before_anything_is_written(
+    here: pathlib.Path, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    (here / "x.gin").write_text(EXPERIMENT)
+    bucket = "--gin.MODEL_DIR='gs://bucket/run'"
+    error = refused(capsys, "train", "--gin_file=x.gin", bucket, *args)
+    assert "MODEL_DIR gs://bucket/run: not a local folder" in error
+    assert [path.name for path in here.iterdir()] == ["x.gin"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "path", "notice"),
+    [
+        (1_010_000, "t5/checkpoint_1000000", "give TRAIN_STEPS = 10000"),
+        (1_010_000, "t5/checkpoint_1000000/", "give TRAIN_STEPS = 10000"),
+        (10_000, "t5/checkpoint_1000000", ""),
+        (10_000, "t5/checkpoint_0", ""),
+        (10_000, "hf://google/t5-v1_1-small", ""),
+        (10_000, None, ""),
+    ],
+)
+def test_absolute_train_steps_are_noticed(steps: int, path: str | None, notice: str) -> None:
+    said = t5x_names.steps_notice(steps, path)
+    assert notice in said and bool(said) == bool(notice)
+
+
+@pytest.mark.parametrize(
+    ("variables", "warned"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM started 2 tasks"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "MPI started 4 tasks"),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, ""),
+        ({"SLURM_NTASKS": "8"}, ""),  # of an allocation; this may be its one shell
+        ({}, ""),
+    ],
+    ids=str,
+)
+def test_a_forgotten_multiprocess_flag_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    warned: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    train._warn_of_forgotten_flag()
+    said = capsys.readouterr().err
+    assert warned in said and bool(said) == bool(warned)
+    assert not warned or "--multiprocess_gpu" in said

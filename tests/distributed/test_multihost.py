@@ -4,10 +4,8 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +13,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.schedulers import free_address, slurm
 
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.errors import UserError
 from sbs_jax.runs import run_dir
 from sbs_jax.training import optimizers, train_step
 
@@ -41,12 +39,6 @@ COMMAND = [
     "--gin.T5Config.emb_dim=16",
     "--gin.T5Config.mlp_dim=32",
 ]
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def start(
@@ -231,30 +223,6 @@ def test_what_one_process_lacks_ends_both(tmp_path):
     assert "process 0: preparation failed on process 1" in told[0] or "is gone" in told[0]
 
 
-def slurm(index: int, port: str) -> dict[str, str]:
-    """What SLURM tells process `index` of two; the port is else taken from the job's number."""
-    job = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-    place = {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
-    return {**job, **place, "JAX_COORDINATOR_PORT": port}
-
-
-def open_mpi(index: int, port: str) -> dict[str, str]:
-    ranks = {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_LOCAL_RANK": str(index)}
-    size = {"OMPI_COMM_WORLD_SIZE": "2", "JAX_COORDINATOR_PORT": port}
-    return {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", **size, **ranks}
-
-
-@pytest.mark.parametrize(
-    ("scheduler", "host"), [(slurm, "localhost"), (open_mpi, "127.0.0.1")], ids=["slurm", "mpi"]
-)
-def test_a_scheduler_tells_who_is_who(monkeypatch, scheduler, host):
-    for name, value in scheduler(1, "7777").items():
-        monkeypatch.setenv(name, value)
-    assert multihost.detect() == (f"{host}:7777", 2, 1)
-    assert multihost.detect("10.0.0.1:5", 4, 3) == ("10.0.0.1:5", 4, 3), "flags go before"
-    assert not multihost.on_tpu_pod()
-
-
 def test_under_slurm_two_processes_are_one_run(tmp_path):
     port = free_address().rpartition(":")[2]
     quick = ("--multiprocess_gpu", "--gin.TRAIN_STEPS=2", "--gin.EVAL_PERIOD=2")
@@ -272,68 +240,6 @@ def test_under_slurm_a_missing_process_is_named(tmp_path):
     assert child.returncode == 2
     assert f"of 2 processes, missing at localhost:{port} within 2 s: 1;" in errors
     assert len(errors.splitlines()) == 1
-
-
-def answers(calls: list[tuple]) -> list[str | None]:
-    """What `roll_call` says to each of several processes that call at once."""
-    said: list[str | None] = [None] * len(calls)
-
-    def call(place: int) -> None:
-        try:
-            multihost.roll_call(*calls[place])
-        except UserError as error:
-            said[place] = str(error)
-
-    threads = [threading.Thread(target=call, args=(place,)) for place in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return said
-
-
-def test_the_roll_call_lets_a_complete_run_pass():
-    address = free_address()
-    assert answers([(address, 3, index, 20.0) for index in (2, 0, 1)]) == [None] * 3
-    assert answers([(address, 2, index, 20.0) for index in (0, 1)]) == [None] * 2, "port is free"
-
-
-def test_missing_processes_are_named_to_all_within_the_time():
-    address = free_address()
-    began = time.monotonic()
-    for said in answers([(address, 4, index, 1.0) for index in (0, 2)]):
-        assert said.startswith(f"of 4 processes, missing at {address} within 1 s: 1, 3;")
-    assert time.monotonic() - began < 10
-
-
-def test_a_missing_process_0_is_named():
-    address = free_address()
-    (said,) = answers([(address, 2, 1, 0.5)])
-    assert said.startswith(f"process 0 was not at {address} within 0.5 s")
-
-
-@pytest.mark.parametrize(
-    ("calls", "message"),
-    [
-        ([(2, 0), (3, 1)], "process 1 has --process_count=3, process 0 has 2"),
-        ([(3, 0), (3, 1), (3, 1)], "two processes have --process_index=1"),
-        ([(2, 2)], "--process_index=2: must be from 0 to 1 (--process_count)"),
-    ],
-)
-def test_processes_started_wrongly_are_told_so(calls, message):
-    address = free_address()
-    for said in answers([(address, count, index, 20.0) for count, index in calls]):
-        assert said.startswith(message)
-
-
-def test_an_address_without_port_and_a_taken_port_are_named():
-    assert answers([("127.0.0.1", 2, 0, 1.0)]) == [
-        "--coordinator_address=127.0.0.1: give IP:port of process 0"
-    ]
-    with socket.create_server(("", 0)) as taken:
-        port = taken.getsockname()[1]
-        (said,) = answers([(f"127.0.0.1:{port}", 2, 0, 1.0)])
-    assert f"process 0 cannot listen at port {port} (Address already in use)" in said
 
 
 def test_no_cluster_is_one_line(tmp_path):

@@ -13,12 +13,16 @@ Examples:
 
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from sbs_jax.cli import flags as shared
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
+
+if TYPE_CHECKING:
+    from sbs_jax.datasets.prepare import Prepared
 
 FLAGS = flags.FlagValues()
 
@@ -47,10 +51,11 @@ flags.DEFINE_enum(
 )
 
 
-def main(argv: list[str]) -> int | None:
+def main(argv: list[str]) -> None:
     """Writes the files, then prints one table of sizes and one of the teacher's accuracy."""
     folder = paths.data_dir(FLAGS.data_dir)
-    done, notes = [], []
+    done: list[Prepared] = []
+    notes: list[str] = []
     if FLAGS.release or not FLAGS.asdiv:
         done, notes = _released(folder)
     elif FLAGS.datasets:
@@ -66,7 +71,7 @@ def main(argv: list[str]) -> int | None:
     print(_teacher_accuracy(done))
 
 
-def _released(folder: pathlib.Path) -> tuple[list, list[str]]:
+def _released(folder: pathlib.Path) -> tuple[list["Prepared"], list[str]]:
     """The datasets written, and a line for everything that the archive lacks."""
     from sbs_jax.datasets import prepare
     from sbs_jax.datasets.release import RELEASED, URL, Release
@@ -78,7 +83,8 @@ def _released(folder: pathlib.Path) -> tuple[list, list[str]]:
             raise UserError(f"--datasets: no dataset {name!r}; choose from {', '.join(RELEASED)}")
         if name not in present:
             raise UserError(f"--datasets: {name} is not in the archive ({', '.join(present)} are)")
-    done, notes = [], []
+    done: list[Prepared] = []
+    notes: list[str] = []
     for name in RELEASED:
         if name not in present:
             notes.append(f"{name}: not in this archive")
@@ -90,7 +96,7 @@ def _released(folder: pathlib.Path) -> tuple[list, list[str]]:
     return done, notes
 
 
-def _asdiv(folder: pathlib.Path) -> tuple[object, str]:
+def _asdiv(folder: pathlib.Path) -> tuple["Prepared", str]:
     from sbs_jax.datasets import asdiv, prepare
 
     problems = asdiv.read(FLAGS.asdiv)

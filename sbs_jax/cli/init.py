@@ -116,7 +116,7 @@ def _vocabulary() -> str:
 
 
 def _name(folder: Path) -> str:
-    """A dataset's name made of the folder's."""
+    """The dataset's name, from the folder's."""
     letters = "".join(c if c.isascii() and c.isalnum() else "_" for c in folder.resolve().name)
     return letters if letters[:1].isalpha() else f"data_{letters}"
 

@@ -39,7 +39,7 @@ flags.DEFINE_string(
 _MOST_TOKENS = 60  # of one sequence on the screen
 
 
-def main(argv: list[str]) -> int | None:
+def main(argv: list[str]) -> None:
     """Without a name the list, else examples of that task or mixture."""
     import sbs_jax.tasks  # noqa: F401
     from sbs_jax.configs import gin_loader

@@ -64,12 +64,12 @@ def _texts() -> Iterator[str]:
     """One text per line of every column; a text of several lines is several texts."""
     from sbs_jax.datasets import tables
 
-    found = False
+    any_text = False
     for path in FLAGS.input:
         for _, row in tables.rows(path):
             for field in FLAGS.fields:
                 for line in str(row.get(field) or "").splitlines():
-                    found = True
+                    any_text = True
                     yield line
-    if not found:
+    if not any_text:
         raise UserError(f"--fields={','.join(FLAGS.fields)}: no text in {', '.join(FLAGS.input)}")

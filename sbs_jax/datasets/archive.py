@@ -39,7 +39,7 @@ class Archive:
         path: as given.
         names: sorted names, ``/`` between their parts.
 
-    Raises UserError where there is nothing, or no zip, at `path`.
+    Raises UserError if `path` is missing or neither a folder nor a zip.
     """
 
     def __init__(self, path: str | os.PathLike[str], patterns: tuple[str, ...]) -> None:
@@ -50,8 +50,8 @@ class Archive:
                 members = [info for info in archive.infolist() if not info.is_dir()]
             self._stamps = {info.filename: (info.file_size, info.CRC) for info in members}
         else:
-            found = {file for pattern in patterns for file in self.path.glob(pattern)}
-            files = {file.relative_to(self.path).as_posix(): file.stat() for file in found}
+            paths = {file for pattern in patterns for file in self.path.glob(pattern)}
+            files = {file.relative_to(self.path).as_posix(): file.stat() for file in paths}
             self._stamps = {name: (s.st_size, s.st_mtime_ns) for name, s in files.items()}
         self.names = sorted(self._stamps)
 

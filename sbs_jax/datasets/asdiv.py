@@ -36,7 +36,7 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
         name = problem.get("ID") or ""
         where = f"{path}: problem {number} ({name})"
         if not name or name in records:
-            raise UserError(f"{where}: has no ID of its own; repair the file")
+            raise UserError(f"{where}: has no ID, or that of another problem; repair the file")
         body, question, answer = (_field(problem, f, where) for f in ("Body", "Question", "Answer"))
         records[name] = Record(name, f"{body}\n{question}", answer.split()[0])
     if not records:

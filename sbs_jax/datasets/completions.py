@@ -97,10 +97,10 @@ def phrase(text: str, answer: str = "So the answer is", stop: str = "Q:") -> tup
     The label is what follows the last answer phrase on its line, without one final period; both
     are blank where the phrase or the label is missing.
     """
-    rationale, found, rest = _before(text, stop).rpartition(answer)
+    rationale, separator, rest = _before(text, stop).rpartition(answer)
     lines = rest.strip().splitlines()
     label = lines[0].strip().removesuffix(".").rstrip() if lines else ""
-    return (rationale.strip(), label) if found and label else _NOTHING
+    return (rationale.strip(), label) if separator and label else _NOTHING
 
 
 PARSERS: dict[str, Parser] = {

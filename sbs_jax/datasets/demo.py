@@ -22,6 +22,7 @@ import io
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def questions(split: str, seed: int = 0) -> list[Record]:
         raise UserError(f"demo: unknown split {split!r}; known: {known}")
     facts, draw = table(seed), _generator(seed, "split")
     verb_order = [draw.permutation(len(VERBS)) for _ in NOUNS]
-    records = []
+    records: list[Record] = []
     first = 0
     for name, count in VERBS_PER_SPLIT.items():
         for place in range(first, first + count):
@@ -164,8 +165,8 @@ def annotate(
 
 def records(split: str, seed: int = 0) -> Iterator[Record]:
     """The split's questions with what the parser reads out of the teacher's completions."""
-    asked = questions(split, seed)
-    for record, text in zip(asked, annotate(asked, seed), strict=True):
+    rows = questions(split, seed)
+    for record, text in zip(rows, annotate(rows, seed), strict=True):
         rationale, llm_label = completions.phrase(text)
         yield dataclasses.replace(record, rationale=rationale, llm_label=llm_label)
 
@@ -222,7 +223,8 @@ def vocabulary_model() -> bytes:
             num_threads=1,
             minloglevel=2,
         )
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    model_proto: Any = sentencepiece_model_pb2  # generated code without types
+    proto = model_proto.ModelProto.FromString(model.getvalue())
     proto.normalizer_spec.ClearField("normalization_rule_tsv")  # the temporary folder's name
     return proto.SerializeToString(deterministic=True)
 

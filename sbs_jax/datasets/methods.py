@@ -2,10 +2,10 @@
 
 A view turns a record into (inputs, targets). What one trains on is a method: one or two views.
 
-Blank teacher output: the released data hold " " where a completion held no readable answer, and
-nothing where there was no completion. In a view that needs a blank field the record has no row; it
-keeps its rows in the other views. (The original trains on the label " " instead.) The rows left out
-are counted (`tokens.TokenTable.missing`) and printed.
+Blank teacher output: the released data hold " " for a completion without a readable answer, and
+nothing without a completion. A record has no row in a view that needs a blank field; it keeps its
+rows in the other views. (The original trains on the label " " instead.) The skipped rows are
+counted (`token_cache.TokenTable.missing`) and printed.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from sbs_jax.datasets.records import Record
 LABEL, RATIONALE = 1, 2  # task ids in a batch; 0 is padding
 TASK_ID_FEATURE = "targets_task"  # in SeqIO examples: the task id of every target token
 
-# In single_task the answer stands between this phrase and the end, as in the teacher's completions.
+# In single_task the answer follows this phrase, as in the teacher's completions.
 ANSWER_PHRASE = " So the answer is "
 
 
@@ -34,7 +34,7 @@ RELEASED_PREFIXES = Prefixes("predict: ", "explain: ")
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One task: what is asked of a record, and the answer to it.
+    """One task: the inputs and the targets made of a record.
 
     Attributes:
         task_id: `LABEL` or `RATIONALE`: the mean loss its target tokens belong to.
@@ -63,7 +63,7 @@ class Method:
 
     Attributes:
         views: names of the views trained on; every question brings its row of each.
-        eval_view: the view whose inputs are asked when the student is scored.
+        eval_view: the view whose inputs the student gets when it is scored.
         rationale_view: the view that asks the student to explain itself; None if it cannot.
         answer: the label in the student's output.
     """

@@ -49,7 +49,7 @@ class Prepared:
     Attributes:
         dataset: its name.
         files: split -> what its file holds.
-        carve_validation: the share of train that becomes validation; None where there is a file.
+        carve_validation: the share of train that becomes validation; None if it has a file.
     """
 
     dataset: str

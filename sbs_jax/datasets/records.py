@@ -25,8 +25,8 @@ class Record:
         id: unique within a dataset's split.
         input: the question without task prefix; `SEPARATOR` marks where the EOS id goes.
         label: the gold answer.
-        rationale: the teacher's chain of thought, or None where there is none.
-        llm_label: the teacher's answer, or None where there is none. Blank text (``" "``) means
+        rationale: the teacher's chain of thought, or None.
+        llm_label: the teacher's answer, or None. Blank text (``" "``) means
             that the completion held no readable answer, as in the original's files.
     """
 

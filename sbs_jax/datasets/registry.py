@@ -36,12 +36,12 @@ class Dataset:
     """One dataset: its files, what is right, and which rows make up a split.
 
     Attributes:
-        source: the train, validation and test files, or what stands for them.
+        source: of the records of each split.
         metric: "text", "equation", or a function (prediction, gold) -> a bool, or a number from
             0 to 1 that is averaged.
         metric_fns: further metrics, SeqIO's functions (targets, predictions) -> {name: value}.
         carve_validation: share of the training rows that becomes the validation split; None
-            where there is a validation file.
+            with a validation file.
         subsample: (n, fraction, run) -> which of n questions, or rows, of the training file are
             kept (see `splits`).
         split_by: "question": rows with equal inputs are subsampled and carved together; "row":
@@ -140,11 +140,11 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """A task or mixture by name: the dataset, and what is trained and asked.
+    """A task or mixture by name: the dataset, and how it is trained on and scored.
 
     Attributes:
         views: trained on; a question brings its row of each.
-        method: also says how answers are asked for and read.
+        method: also says how answers are decoded and read.
     """
 
     name: str
@@ -192,11 +192,11 @@ def add_dataset(
             split name to Records. With neither this nor `source`, DATA_DIR/name is read.
         source, format: a seqio.DataSource, and what makes a Record of one of its examples (a
             dict of numpy values).
-        prepare_command: what writes the files of DATA_DIR/name, told to whom they are missing.
+        prepare_command: command that creates DATA_DIR/name; shown when the files are missing.
         annotations: name of a JSONL beside the files: teacher outputs (id, rationale, label).
         metric: "text" (same string), "equation" (same value), or a function (prediction, gold)
             that returns a bool, or a number from 0 to 1 that is averaged.
-        metric_fns: further metrics, reported beside accuracy: SeqIO's functions
+        metric_fns: further metrics, reported with accuracy: SeqIO's functions
             (targets, predictions) -> {name: value}.
         carve_validation: e.g. 0.1: that share of the training rows is the validation split.
         subsample: which training questions (or rows) a data fraction keeps.
@@ -211,7 +211,7 @@ def add_dataset(
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise UserError(f"add_dataset({name!r}): use letters, digits and underscores")
     if name in _registry:
-        raise UserError(f"add_dataset({name!r}): there is such a dataset; choose another name")
+        raise UserError(f"add_dataset({name!r}): the name is taken; choose another")
     if not callable(metric) and metric not in METRICS:
         raise UserError(
             f"add_dataset({name!r}): metric {metric!r} is neither a function nor one of "
@@ -259,7 +259,7 @@ def _source(
     if (source is None) != (format is None) or (source is not None and records is not None):
         raise UserError(f"add_dataset({name!r}): give records, or source together with format")
     if source is not None:
-        return sources.from_seqio(name, source, format)
+        return sources.from_seqio(name, source, cast(Callable[[Any], Record], format))
     if callable(records):
         return sources.Function(name, records)
     hint = f"run: {prepare_command} --data_dir {{root}}" if prepare_command else "put it there"

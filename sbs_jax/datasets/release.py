@@ -1,6 +1,6 @@
 """The original's released data (its datasets.zip), as a zip, an unpacked folder or a URL.
 
-Layout, all under one folder wherever it stands in the archive::
+Layout, under one folder anywhere in the archive::
 
     cqa/cqa_train.json              one JSON object per line
     cqa/llm/train_CoT_0.json        one JSON array of completions per shard, in file order
@@ -53,7 +53,7 @@ class Released:
         format: a row of the file -> (input, label), as the original formats them.
         metric: how answers are scored.
         carve_validation: the share of train that becomes validation (seed 0, after subsampling),
-            where there is no validation file.
+            without a validation file.
     """
 
     description: str
@@ -144,7 +144,7 @@ class Release:
         source: a zip, a folder (of the datasets, or up to two levels above), or a URL.
         cache_dir: where a URL is downloaded to; needed for a URL only.
 
-    Raises UserError where there is no such archive, or none of the datasets in it.
+    Raises UserError if the archive is missing or holds none of the datasets.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ class Release:
         for count, (text, label) in enumerate(rows, start=1):
             rationale, llm_label = next(outputs, (None, None))
             if shards and rationale is None:
-                records, said = count + sum(1 for _ in rows), count - 1
-                raise self._unequal(dataset, name, shards, records, said)
+                records = count + sum(1 for _ in rows)
+                raise self._unequal(dataset, name, shards, records, outputs=count - 1)
             yield Record(f"{dataset}-{split}-{count - 1}", text, label, rationale, llm_label)
         if not count:
             raise UserError(f"{self._archive.where(name)}: holds no records")
@@ -221,18 +221,18 @@ class Release:
                 raise UserError(f"{where}: {error}; every record needs it") from None
 
     def _shards(self, dataset: str, split: str, teacher: Teacher) -> list[str]:
-        """Names of the files of completions in numeric order; empty where there are none."""
+        """Names of the files of completions in numeric order, if any."""
         stem = RELEASED[dataset].files[split]
         if teacher == "gpt-neox":
             name = f"{self._root}gpt-neox/{dataset}/{stem}.json"
             return [name] if name in self._archive.names else []
         pattern = re.compile(re.escape(f"{self._root}{dataset}/llm/{stem}_CoT_") + r"(\d+)\.json")
-        found = {int(m[1]): n for n in self._archive.names if (m := pattern.fullmatch(n))}
-        for number in range(len(found)):
-            if number not in found:
+        shards = {int(m[1]): n for n in self._archive.names if (m := pattern.fullmatch(n))}
+        for number in range(len(shards)):
+            if number not in shards:
                 folder = self._archive.where(f"{self._root}{dataset}/llm")
                 raise UserError(f"{folder}/{stem}_CoT_{number}.json: missing between other shards")
-        return [found[number] for number in sorted(found)]
+        return [shards[number] for number in sorted(shards)]
 
     def _outputs(self, shards: list[str], parser: str) -> Iterator[tuple[str, str]]:
         return map(completions.PARSERS[parser], self._texts(shards))

@@ -22,7 +22,7 @@ _SUFFIXES = (".jsonl", ".jsonl.gz")
 
 @runtime_checkable
 class Source(Protocol):
-    """The files (or what stands for them) of one dataset, by split name."""
+    """The records of one dataset, by split name."""
 
     def read(self, split: str) -> Iterator[Record]:
         """Streams the records in file order."""

@@ -70,7 +70,7 @@ def _separated(delimiter: str) -> Callable[[str], Rows]:
 
 
 def _cells(path: str, reader: Any) -> Rows:
-    header = next(reader, [])
+    header: list[str] = next(reader, [])
     if not header or len(set(header)) < len(header):
         raise UserError(f"{path}:1: the header must name every column, none twice; has {header}")
     start = reader.line_num + 1

@@ -43,7 +43,7 @@ _SCORED_AS = {"llm_label": "label", "distill": "finetune"}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the registered tasks are made with.
+    """Settings of the registered tasks.
 
     Attributes:
         vocabulary: "t5", "mt5", "bytes", "demo" or a path (also gs://); None for each dataset's
@@ -79,7 +79,7 @@ def configure(
     task_ids: bool | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Settings:
-    """Changes what is given and registers every task again; see `Settings`.
+    """Changes the settings passed and registers every task again; see `Settings`.
 
     Also meant for gin: ``@seqio_tasks.configure()`` with bindings such as
     ``seqio_tasks.configure.vocabulary = "spiece.model"``. Tasks taken from SeqIO's registry
@@ -91,7 +91,7 @@ def configure(
     global _settings
     if data_dir is not None:
         paths.set_data_dir(data_dir)
-    given = {
+    settings: dict[str, Any] = {
         "vocabulary": vocabulary,
         "label_prefix": label_prefix,
         "rationale_prefix": rationale_prefix,
@@ -99,7 +99,7 @@ def configure(
         "run": run,
         "task_ids": task_ids,
     }
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = {name: value for name, value in settings.items() if value is not None}
     _settings = dataclasses.replace(_settings, **changes)
     for dataset in list(_registered.values()):
         register(dataset)
@@ -236,7 +236,7 @@ def tokenize(
 ) -> tf.data.Dataset:
     """Text to ids without a final EOS; `SEPARATOR` becomes the EOS id (`vocabularies.encode_text`).
 
-    Keeps the text beside it, as ``inputs_pretokenized`` and ``targets_pretokenized``.
+    Keeps the text too, as ``inputs_pretokenized`` and ``targets_pretokenized``.
     """
 
     @tf.autograph.experimental.do_not_convert  # no Python control flow to convert
@@ -291,8 +291,8 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
         return seqio.SentencePieceVocabulary(vocabularies.PUBLIC[spec].bucket_path)
     path = spec
     if not spec.startswith("gs://"):
-        found = vocabularies.model_path(spec)  # a missing file is reported now, not by TensorFlow
-        path = os.fspath(found) if spec == "demo" else spec
+        local = vocabularies.model_path(spec)  # a missing file is reported now, not by TensorFlow
+        path = os.fspath(local) if spec == "demo" else spec
     with tf.io.gfile.GFile(path, "rb") as file:
         extra_ids = vocabularies.missing_extra_ids(file.read())
     return seqio.SentencePieceVocabulary(path, extra_ids)

@@ -2,7 +2,7 @@
 
 Importing this module registers the builder, after which ``tfds.load`` and ``seqio.TfdsDataSource``
 know it. The data comes from `manual_dir` (the original's datasets.zip, or its folder unpacked), or
-is downloaded where there is none; TFDS writes it to any data_dir, cloud storage included.
+is downloaded without one; TFDS writes it to any data_dir, cloud storage included.
 """
 
 import dataclasses

@@ -337,7 +337,7 @@ def test_augmentation_adds_annotated_records_to_train_only(data_dir: pathlib.Pat
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("cqa", {}, "there is such a dataset"),
+        ("cqa", {}, "the name is taken"),
         ("my data", {}, "letters, digits and underscores"),
         (
             "mine",

@@ -11,7 +11,7 @@ import sys
 
 from sbs_jax.tasks import anli1, asdiv, cqa, demo, esnli, svamp, svamp_asdiv
 
-if "seqio" in sys.modules:
+if sys.modules.get("seqio"):
     from sbs_jax.integrations import seqio_tasks  # noqa: F401
 
 __all__ = ["anli1", "asdiv", "cqa", "demo", "esnli", "svamp", "svamp_asdiv"]

@@ -13,6 +13,7 @@ the working directory, in --gin_search_paths and among the packaged ones.
 
 import contextlib
 import os
+import time
 
 from absl import flags
 
@@ -87,6 +88,20 @@ flags.DEFINE_boolean(
     "Also compile the planned step for the devices that are here and print XLA's analysis.",
     flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "plan_accelerator",
+    None,
+    ["v5e", "v6e", "h100", "v5p", "h200"],
+    "Compare the planned bytes with the memory of this device; default: with each of them.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "profile_steps",
+    0,
+    "Write a profile of this many updates to MODEL_DIR/profile, for TensorBoard or XProf.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_boolean(
     "multiprocess_gpu",
     False,
@@ -132,6 +147,7 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> int | None:
     """Parses gin, then trains (or prints the configuration)."""
+    started = time.monotonic()
     from sbs_jax.configs import gin_loader, t5x_names
     from sbs_jax.datasets import registry
 
@@ -151,19 +167,24 @@ def main(argv: list[str]) -> int | None:
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(found))
-        return
+        return None
     import gin
 
     from sbs_jax.training import trainer
 
     with _joined():
-        trainer.train(config, gin.operative_config_str())
+        trainer.train(
+            config,
+            gin.operative_config_str(),
+            profile_steps=FLAGS.profile_steps,
+            started=started,
+        )
 
 
 def _check_plan() -> None:
     if FLAGS.plan and not FLAGS.dry_run:
         raise UserError("--plan needs --dry_run: it plans a run and starts none")
-    for name in ("plan_devices", "plan_shape", "plan_compile"):
+    for name in ("plan_devices", "plan_shape", "plan_compile", "plan_accelerator"):
         if FLAGS[name].present and not FLAGS.plan:
             raise UserError(f"--{name}: needs --dry_run --plan")
 
@@ -195,7 +216,7 @@ def _plan(config: TrainConfig) -> str:
         raise UserError("--plan_shape: give three whole numbers, ROWS,INPUTS,TARGETS") from None
     shape = plan.batch_shape(config, devices, given)
     measured = plan.measure(config, devices, shape) if FLAGS.plan_compile else None
-    return plan.describe(plan.plan(config, devices, shape), measured)
+    return plan.describe(plan.plan(config, devices, shape), measured, FLAGS.plan_accelerator)
 
 
 def _joined() -> contextlib.AbstractContextManager[None]:

@@ -158,8 +158,8 @@ class TrainConfig:
         eval_batch_size: examples decoded at a time.
         eval_num_examples: EVALUATOR_NUM_EXAMPLES, the maximum number of examples per split; None
             evaluates all.
-        max_decode_length: maximum number of new tokens of a decoded answer; None takes the
-            targets' length.
+        max_decode_length: MAX_DECODE_LENGTH, the maximum number of new tokens of a decoded answer;
+            None takes the longest label target of the training file (`evaluation.lengths`).
         output_rationale: OUTPUT_RATIONALE: the final predictions file holds the student's
             rationales too.
         label_prefix, rationale_prefix: LABEL_PREFIX, RATIONALE_PREFIX.
@@ -197,7 +197,7 @@ class TrainConfig:
     eval_period: int = setting(1000, macro="EVAL_PERIOD", rule=COUNT)
     eval_batch_size: int = setting(64, rule=COUNT)
     eval_num_examples: int | None = setting(None, macro="EVALUATOR_NUM_EXAMPLES", rule=COUNT)
-    max_decode_length: int | None = setting(63, rule=COUNT)
+    max_decode_length: int | None = setting(None, macro="MAX_DECODE_LENGTH", rule=COUNT)
     output_rationale: bool = setting(False, macro="OUTPUT_RATIONALE")
     label_prefix: str = setting("[label] ", macro="LABEL_PREFIX")
     rationale_prefix: str = setting("[rationale] ", macro="RATIONALE_PREFIX")

@@ -1,21 +1,36 @@
-"""Decode every example of a split once, score it, and put the teacher's score beside it."""
+"""Decodes every example of a split once and scores it, with the teacher's score for comparison."""
 
 import dataclasses
-import json
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+
+from sbs_jax.configs import TrainConfig
+from sbs_jax.datasets import registry
 from sbs_jax.datasets.records import Record
-from sbs_jax.datasets.registry import Selection
+from sbs_jax.datasets.registry import TEST, VALIDATION
+from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation.decoder import Decoder
+from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.pipeline import Split
 from sbs_jax.metrics import accuracy as metrics
-from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.utils.files import write_lines
+from sbs_jax.metrics import extra
+from sbs_jax.metrics.accuracy import Accuracy, Metric
+from sbs_jax.runs import score_identity
+from sbs_jax.runs.score_identity import ScoreIdentity
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A split's score as counts, and one prediction per record."""
+    """A split's score as counts, and one prediction per record.
+
+    Attributes:
+        identity: fingerprints of what was scored.
+        max_decode_length: maximum number of new tokens of an answer.
+        truncated_answers: answers that reached it before they ended.
+        metrics: values of the dataset's further metrics, by name.
+    """
 
     task: str
     split: str
@@ -23,8 +38,12 @@ class Result:
     teacher: Accuracy | None
     majority: Accuracy | None
     predictions: list[dict]
+    identity: ScoreIdentity
+    max_decode_length: int
+    truncated_answers: int
+    metrics: dict[str, Any]
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """The entry of results.json."""
         return {
             "task": self.task,
@@ -32,71 +51,148 @@ class Result:
             **self.accuracy.to_json(),
             "teacher": self.teacher and self.teacher.to_json(),
             "majority": self.majority and self.majority.to_json(),
+            "max_decode_length": self.max_decode_length,
+            "truncated_answers": self.truncated_answers,
+            **({"metrics": self.metrics} if self.metrics else {}),
+            **self.identity._asdict(),
         }
 
 
-def score(
-    decoder: Decoder,
-    params: dict,
-    selection: Selection,
-    split: Split,
-    max_decode_length: int,
-    rationale_length: int,
-    majority: Accuracy | None = None,
-) -> Result:
-    """Decodes the split's questions; compares the student's and the teacher's answers with gold.
+class Evaluator:
+    """Scores a student's parameters on the splits of a run's dataset.
 
     Args:
-        params: of the student.
-        max_decode_length: most new tokens of an answer; `rationale_length`: of a rationale.
-        majority: what guessing the most frequent training label scores here.
+        config: of the run; its `max_decode_length` is a number (`lengths.resolve`).
     """
-    metric = selection.dataset.metric
-    outputs = decoder.decode(params, split.label_table, split.rows, max_decode_length)
-    answers = [selection.method.answer(output) for output in outputs]
-    rationales: list[str | None] = [None] * len(answers)
-    if split.rationale_table is not None:
-        rationales = decoder.decode(params, split.rationale_table, split.rows, rationale_length)
-    predictions = [
-        _prediction(record, answer, rationale, metric)
-        for record, answer, rationale in zip(split.records, answers, rationales, strict=True)
-    ]
-    correct = sum(row["correct"] for row in predictions)
-    return Result(
-        task=f"{selection.dataset.name}_{selection.method.eval_view}",
-        split=split.name,
-        accuracy=Accuracy(correct, len(predictions)),
-        teacher=teacher_accuracy(split.records, metric),
-        majority=majority,
-        predictions=predictions,
-    )
+
+    def __init__(
+        self, config: TrainConfig, source: pipeline.Source, partitioner: Partitioner
+    ) -> None:
+        self._config, self._source = config, source
+        self._splits: dict[tuple[str, bool], Split] = {}
+        self._decoder = Decoder(
+            config.model, partitioner, source.vocabulary, config.eval_batch_size
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """The dataset's metric."""
+        return self._source.selection.dataset.metric
+
+    @property
+    def max_decode_length(self) -> int:
+        """Maximum number of new tokens of an answer."""
+        return self._config.max_decode_length or self._config.task_feature_lengths["targets"]
+
+    def check(self) -> None:
+        """Opens the splits that a run scores and calls the metric once per gold label.
+
+        Raises:
+            UserError: a split is missing, empty or without labels, or the metric fails.
+        """
+        for name, rationales in ((VALIDATION, False), (TEST, self._config.output_rationale)):
+            by_label = {record.label: record for record in self.split(name, rationales).records}
+            for record in by_label.values():
+                _score(self.metric, record.label, record)
+
+    def identity(self, name: str) -> ScoreIdentity:
+        """The fingerprints of what `evaluate` would score now."""
+        records = self.split(name).records
+        view = self._source.selection.eval_view
+        return score_identity.identify(
+            inputs=[record.input for record in records],
+            asked=[view.inputs(record) for record in records],
+            golds=[record.label for record in records],
+            metric=self.metric,
+            max_decode_length=self.max_decode_length,
+        )
+
+    def teacher(self, name: str) -> Accuracy | None:
+        """The teacher's accuracy on a split; None without teacher labels."""
+        return teacher_accuracy(self.split(name).records, self.metric)
+
+    def evaluate(self, name: str, params: dict, final: bool = False) -> Result:
+        """Decodes and scores a split; compares student and teacher with gold.
+
+        Args:
+            name: of the split.
+            params: of the student.
+            final: adds the majority baseline and, where the run asks for them, rationales.
+
+        Raises:
+            UserError: the metric cannot score an answer.
+        """
+        selection, vocabulary = self._source.selection, self._source.vocabulary
+        split = self.split(name, final and self._config.output_rationale)
+        length = self.max_decode_length
+        ids = self._decoder.ids(params, split.label_table, split.rows, length)
+        answers = [selection.method.answer(vocabulary.decode(row.tolist())) for row in ids]
+        scores = [
+            _score(self.metric, answer, record)
+            for record, answer in zip(split.records, answers, strict=True)
+        ]
+        golds = [record.label for record in split.records]
+        return Result(
+            task=f"{selection.dataset.name}_{selection.method.eval_view}",
+            split=name,
+            accuracy=Accuracy.of(scores),
+            teacher=teacher_accuracy(split.records, self.metric),
+            majority=self._majority(split) if final else None,
+            predictions=[
+                _prediction(record, answer, rationale, score)
+                for record, answer, rationale, score in zip(
+                    split.records, answers, self._rationales(params, split), scores, strict=True
+                )
+            ],
+            identity=self.identity(name),
+            max_decode_length=length,
+            truncated_answers=int(np.sum(np.all(ids != vocabulary.eos_id, axis=1))),
+            metrics=extra.evaluate(registry.metric_fns(selection), golds, answers),
+        )
+
+    def _rationales(self, params: dict, split: Split) -> Sequence[str | None]:
+        if split.rationale_table is None:
+            return [None] * len(split.rows)
+        length = self._config.task_feature_lengths["targets"]
+        return self._decoder.decode(params, split.rationale_table, split.rows, length)
+
+    def _majority(self, split: Split) -> Accuracy | None:
+        return pipeline.majority_baseline(self._source, self._config, split)
+
+    def split(self, name: str, with_rationales: bool = False) -> Split:
+        """A split's records and tokens, prepared at the first call.
+
+        Raises:
+            UserError: missing, empty or broken data.
+        """
+        key = (name, with_rationales)
+        if key not in self._splits:
+            self._splits[key] = self._source.split(name, self._config, with_rationales)
+        return self._splits[key]
 
 
-def _prediction(record: Record, answer: str, rationale: str | None, metric: str) -> dict:
+def _score(metric: Metric, answer: str, record: Record) -> metrics.Score:
+    return metrics.score(metric, answer, record.label, f"record {record.id!r}")
+
+
+def _prediction(
+    record: Record, answer: str, rationale: str | None, score: metrics.Score
+) -> dict[str, Any]:
     return {
         "id": record.id,
         "input": record.input,
         "gold": record.label,
         "label": answer,
-        "correct": metrics.is_correct(metric, answer, record.label),
+        "correct": score,
         "rationale": rationale,
         "teacher_label": record.llm_label,
         "teacher_rationale": record.rationale,
     }
 
 
-def teacher_accuracy(records: list[Record], metric: str) -> Accuracy | None:
+def teacher_accuracy(records: Sequence[Record], metric: Metric) -> Accuracy | None:
     """The teacher's labels against gold, unreadable ones counted as wrong; None without labels."""
     labelled = [record for record in records if record.llm_label is not None]
     if not labelled:
         return None
-    correct = sum(metrics.is_correct(metric, r.llm_label, r.label) for r in labelled)
-    return Accuracy(correct, len(labelled))
-
-
-def write_predictions(model_dir: Path, result: Result, step: int) -> Path:
-    """predictions-TASK-SPLIT-STEP.jsonl, complete or not there at all."""
-    path = model_dir / f"predictions-{result.task}-{result.split}-{step}.jsonl"
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in result.predictions)
-    write_lines(path, lines)
-    return path
+    return Accuracy.of(_score(metric, record.llm_label or "", record) for record in labelled)

@@ -1,108 +1,115 @@
-"""A run's student on a split: prepared once, scored as often as asked, reported at the end."""
+"""results.json and the predictions files: written once, kept while they belong to the run."""
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from sbs_jax.configs import TrainConfig
-from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.evaluation import evaluator
-from sbs_jax.evaluation.decoder import Decoder
-from sbs_jax.evaluation.evaluator import Result
-from sbs_jax.input_pipeline import pipeline
-from sbs_jax.input_pipeline.pipeline import Split
+from sbs_jax.datasets.registry import TEST, VALIDATION
+from sbs_jax.evaluation.evaluator import Evaluator, Result
+from sbs_jax.evaluation.lengths import Truncated
+from sbs_jax.metrics.accuracy import metric_name
+from sbs_jax.runs import layout
 from sbs_jax.utils import console
 from sbs_jax.utils.console import say
 from sbs_jax.utils.files import write_lines
 
-_FILE = "results.json"
 _LIBRARIES = ("sbs_jax", "jax", "flax", "optax", "orbax-checkpoint", "sentencepiece")
 
 
-class Scorer:
-    """Scores parameters on splits of a run's dataset."""
+def finished(config: TrainConfig, step: int, evaluator: Evaluator) -> dict[str, Any] | None:
+    """The content of results.json if it holds what scoring this checkpoint now would give.
 
-    def __init__(
-        self, config: TrainConfig, source: pipeline.Source, partitioner: Partitioner
-    ) -> None:
-        self._config, self._source = config, source
-        self._splits: dict[str, Split] = {}
-        self._decoder = Decoder(
-            config.model, partitioner, source.vocabulary, config.eval_batch_size
-        )
-
-    @property
-    def metric(self) -> str:
-        """The dataset's metric; a function goes by its name."""
-        metric = self._source.selection.dataset.metric
-        return metric if isinstance(metric, str) else metric.__name__
-
-    def __call__(self, name: str, params: dict, final: bool = False) -> Result:
-        """A split's result; `final` adds the majority baseline and, if asked for, rationales."""
-        config, targets = self._config, self._config.task_feature_lengths["targets"]
-        split = self._split(name, final and config.output_rationale)
-        return evaluator.score(
-            self._decoder,
-            params,
-            self._source.selection,
-            split,
-            max_decode_length=config.max_decode_length or targets,
-            rationale_length=targets,
-            majority=pipeline.majority_baseline(self._source, config, split) if final else None,
-        )
-
-    def _split(self, name: str, with_rationales: bool) -> Split:
-        split = self._splits.get(name)
-        if split is None or (with_rationales and split.rationale_table is None):
-            split = self._source.split(name, self._config, with_rationales)
-            self._splits[name] = split
-        return split
-
-
-def finished(config: TrainConfig, step: int) -> dict | None:
-    """What results.json says, if it is of this checkpoint and this many training steps."""
-    path = Path(config.model_dir) / _FILE
+    That is: the same step and TRAIN_STEPS, and for every split the same questions, gold labels,
+    metric, decoding length and teacher accuracy. Otherwise prints the reason and returns None.
+    """
+    path = Path(config.model_dir) / layout.RESULTS
     if not path.exists():
         return None
     summary = json.loads(path.read_text(encoding="utf-8"))
-    same = (summary["step"], summary["train_steps"]) == (step, config.train_steps)
-    return summary if same else None
+    if (summary["step"], summary["train_steps"]) != (step, config.train_steps):
+        return None
+    by_split = {entry["split"]: entry for entry in summary["results"]}
+    for name in (VALIDATION, TEST):
+        change = _change(by_split.get(name, {}), name, evaluator)
+        if change:
+            say(f"{path}: {change}; scoring again")
+            return None
+    return summary
+
+
+def _change(entry: dict[str, Any], name: str, evaluator: Evaluator) -> str:
+    """What differs between an entry of results.json and a score made now; empty for nothing."""
+    identity = evaluator.identity(name)
+    if "fingerprint" not in entry:
+        return f"the {name} score was written without a fingerprint of its questions"
+    if entry["questions"] != identity.questions:
+        return f"the {name} questions or gold labels changed"
+    if entry["max_decode_length"] != evaluator.max_decode_length:
+        return f"the {name} score was decoded with MAX_DECODE_LENGTH = {entry['max_decode_length']}"
+    if entry["fingerprint"] != identity.fingerprint:
+        return f"the metric, or what the student reads of {name}, changed"
+    teacher = evaluator.teacher(name)
+    if entry["teacher"] != (teacher and teacher.to_json()):
+        return f"the teacher's labels of {name} changed"
+    return ""
 
 
 def write_report(
-    config: TrainConfig, step: int, results: Sequence[Result], metric: str, params: dict
-) -> dict:
-    """Tells the results and writes predictions files and results.json; returns the latter.
+    config: TrainConfig,
+    step: int,
+    results: Sequence[Result],
+    evaluator: Evaluator,
+    truncated: Truncated,
+    params: dict,
+) -> dict[str, Any]:
+    """Prints the results, writes predictions files and results.json, and returns the latter.
 
-    Of several processes the first writes; all have the results.
+    Only process 0 writes; all processes return the results.
     """
     summary = {
         "mixture": config.mixture_or_task_name,
-        "metric": metric,
+        "metric": metric_name(evaluator.metric),
         "step": step,
         "train_steps": config.train_steps,
         "data_fraction": config.data_fraction,
         "random_seed": config.random_seed,
         "results": [result.to_json() for result in results],
+        "truncated": truncated,
+        "max_decode_length": evaluator.max_decode_length,
         "model": {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))},
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
     if console.is_primary():
-        model_dir = Path(config.model_dir)
         for result in results:
-            evaluator.write_predictions(model_dir, result, step)
-            tell(result, step)
-        write_lines(model_dir / _FILE, [json.dumps(summary, indent=2) + "\n"])
+            write_predictions(config.model_dir, result, step)
+            print_result(result, step)
+        path = Path(config.model_dir) / layout.RESULTS
+        write_lines(path, [json.dumps(summary, indent=2) + "\n"])
     return summary
 
 
-def tell(result: Result, step: int) -> None:
-    """A line for the student, and one each for the teacher and the majority baseline."""
+def write_predictions(model_dir: str | os.PathLike[str], result: Result, step: int) -> Path:
+    """Writes predictions-TASK-SPLIT-STEP.jsonl, complete or absent."""
+    path = layout.predictions(Path(model_dir), result.task, result.split, step)
+    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in result.predictions))
+    return path
+
+
+def print_result(result: Result, step: int) -> None:
+    """Prints a line each for the student, truncated answers, teacher and majority baseline."""
     name = f"{result.task} {result.split}"
     say(f"{name}: student {result.accuracy} at step {step}")
+    if result.truncated_answers:
+        say(
+            f"{name}: {result.truncated_answers} of {len(result.predictions)} answers were "
+            f"truncated after MAX_DECODE_LENGTH = {result.max_decode_length} tokens"
+        )
     if result.teacher:
         say(f"{name}: teacher {result.teacher}")
     if result.majority:

@@ -2,11 +2,10 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.evaluation import evaluator, results
-from sbs_jax.evaluation.evaluator import Result
+from sbs_jax.evaluation import lengths, results
+from sbs_jax.evaluation.evaluator import Evaluator, Result
 from sbs_jax.inference import student
 from sbs_jax.input_pipeline import pipeline
 
@@ -16,6 +15,12 @@ def evaluate_split(
 ) -> Result:
     """Scores a run's student on a split, prints it and writes the split's predictions file.
 
+    Args:
+        model_dir: of the run.
+        split: train, validation or test.
+        step: of the checkpoint; None takes the best on validation.
+        output_rationale: decode the student's rationales too.
+
     Raises:
         UserError: no run, no such or no intact checkpoint, or data that cannot be read.
     """
@@ -23,8 +28,9 @@ def evaluate_split(
     found = student.find_run(model_dir, step=step)
     assert found.run is not None
     config = dataclasses.replace(found.run, model=found.config, output_rationale=output_rationale)
-    scorer = results.Scorer(config, pipeline.Source.of(config), partitioner)
-    result = scorer(split, found.params(partitioner), final=True)
-    evaluator.write_predictions(Path(model_dir), result, found.checkpoint.step)
-    results.tell(result, found.checkpoint.step)
+    source = pipeline.Source.of(config)
+    evaluator = Evaluator(lengths.resolve(config, source), source, partitioner)
+    result = evaluator.evaluate(split, found.params(partitioner), final=True)
+    results.write_predictions(model_dir, result, found.checkpoint.step)
+    results.print_result(result, found.checkpoint.step)
     return result

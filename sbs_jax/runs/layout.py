@@ -8,7 +8,9 @@
       config.gin                           operative gin configuration, reloadable
       metrics.jsonl                        one object per logged step
       train/                               the same for TensorBoard
+      profile/                             of some updates, with --profile_steps
       checkpoints/STEP/                    parameters, optimizer state, checksums.json
+      checkpoints/scores.json              validation scores of the steps
       predictions-TASK-SPLIT-STEP.jsonl    one object per evaluation example
       results.json                         scores of the chosen checkpoint; the run is complete
 """
@@ -20,6 +22,7 @@ RUN = "run.json"
 CONFIG_GIN = "config.gin"
 METRICS = "metrics.jsonl"
 EVENTS = "train"
+PROFILE = "profile"
 CHECKPOINTS = "checkpoints"
 CHECKSUMS = "checksums.json"
 RESULTS = "results.json"

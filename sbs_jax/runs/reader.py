@@ -43,8 +43,8 @@ class Run:
             return []
         files = layout.find_predictions(self.folder, "test", self.results["step"])
         rows = [row for _, row in jsonl.objects(files[0])] if files else []
-        metric = self.results.get("metric")
-        metric = metric if metric in accuracy.METRICS else "text"
+        named = self.results.get("metric")
+        metric: accuracy.Metric = "equation" if named == "equation" else "text"
         for row in rows:
             label = row.get("teacher_label")
             row["teacher_correct"] = label is not None and accuracy.is_correct(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.distributed import multihost
@@ -154,7 +155,7 @@ def _identity(config: TrainConfig, fingerprints: Mapping[str, str]) -> dict:
     return json.loads(json.dumps(fields))  # as it reads back: lists for tuples
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: Any) -> Any:
     """JSON values with tuples for lists, as the configuration has them."""
     if isinstance(value, list):
         return tuple(map(_tuples, value))

@@ -1,87 +1,213 @@
-"""The training loop: prepare, restore, step, log, evaluate, save, report."""
+"""The training loop: prepare, restore, update, log, save, stop, evaluate, report."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 import optax
 
-from sbs_jax.checkpoints import initial
-from sbs_jax.checkpoints.manager import Store, newest_checkpoint
+from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.distributed import multihost
-from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.distributed.preemption import StopRequest, stop_on_signal
 from sbs_jax.errors import UserError
-from sbs_jax.evaluation import results as scoring
-from sbs_jax.evaluation.results import Scorer
-from sbs_jax.input_pipeline import pipeline
-from sbs_jax.input_pipeline.batches import Batches
-from sbs_jax.runs import run_dir
-from sbs_jax.training import losses, optimizers, updates
+from sbs_jax.evaluation import results
+from sbs_jax.input_pipeline.batches import iterate
+from sbs_jax.runs import layout, run_dir
+from sbs_jax.training import losses, optimizers, run_summary
 from sbs_jax.training import train_step as step
-from sbs_jax.training.metrics_writer import MetricsLog
+from sbs_jax.training.metrics_writer import MetricsLog, StepMetrics
+from sbs_jax.training.phases import Phases, Profiler
+from sbs_jax.training.preparation import Run, prepare
 from sbs_jax.training.train_step import TrainState
 from sbs_jax.utils.console import say
 
 _BEST_METRIC = "accuracy"
 
 
-def train(config: TrainConfig, operative_config: str = "") -> dict:
+def train(
+    config: TrainConfig,
+    operative_config: str = "",
+    *,
+    profile_steps: int = 0,
+    started: float | None = None,
+) -> dict[str, Any]:
     """Trains, or continues, the run of `config.model_dir` and scores its best checkpoint.
 
     Args:
+        config: of the run.
         operative_config: gin text that reproduces `config`, written to MODEL_DIR/config.gin.
+        profile_steps: updates of which a profile is written to MODEL_DIR/profile.
+        started: `time.monotonic()` at the start of the program, for the printed phases.
 
     Returns:
         The content of results.json.
 
     Raises:
-        UserError: for data, vocabulary, checkpoint or MODEL_DIR that do not fit.
+        UserError: data, vocabulary, checkpoint or MODEL_DIR do not fit.
         SystemExit: 130 or 143 after Ctrl-C or SIGTERM, once the state is saved.
     """
-    with multihost.together("preparation"):
-        source = pipeline.Source.of(config)
-        run_dir.refuse_another(config, source.fingerprints())
-        _refuse_fewer_steps(config)
-        partitioner = Partitioner.of(config.partitioner)
-        batches = _batches(config, source, partitioner)
-        initial_params = _initial_params(config)
-    fingerprints = source.fingerprints()
-    run_dir.check_same(config, fingerprints)
-    say(str(batches.plan))
-    scorer = Scorer(config, source, partitioner)
-    with run_dir.claimed(config, fingerprints, operative_config):
-        latest, best = config.keep_latest, config.keep_best
-        store = Store(_checkpoints(config), latest, _BEST_METRIC, keep_best=best)
-        optimizer, train_step = _compiled_by_need(config, source, partitioner, batches)
-        state = _restore(config, store, optimizer, partitioner, initial_params)
-        first = int(state.step)
-        log = MetricsLog(Path(config.model_dir), first, config.train_steps)
-        meter = updates.Meter(batches, config, last_checkpoint=lambda: _newest(store))
-        progress = updates.run(first, state, train_step, batches, partitioner, config, log, meter)
+    phases = Phases(started)
+    run = prepare(config, phases)
+    config, batches, partitioner = run.config, run.batches, run.partitioner
+    with run_dir.claimed(config, run.fingerprints, operative_config):
+        store = _open_store(config)
+        optimizer, jitted = _make_step(run)
+        state = _restore(run, store, optimizer)
+        first, last = int(state.step), config.train_steps
+        phases.end("parameters")
+        log = MetricsLog(config, first)
+        _evaluate_restored(run, store, state, log)
+        update = run_summary.introduce(run, state, jitted, first, phases)
+        metrics_of_steps = StepMetrics(batches, config, lambda: _newest(store))
+        profiler = Profiler(config.model_dir, first, profile_steps)
+
         with stop_on_signal() as stop:
-            for done, state in progress:
-                scores = None
-                if done % config.eval_period == 0 or done == config.train_steps:
-                    meter.check()
-                    accuracy = scorer(VALIDATION, state.params).accuracy
-                    say(f"step {done}  validation accuracy {accuracy}")
-                    log.write(done, {"validation/accuracy": accuracy.value})
-                    scores = {_BEST_METRIC: accuracy.value}
+            log.start_period()
+            for index, batch in iterate(batches, first, last, put=partitioner.put_batch):
+                profiler.before(index, state)
+                state, metrics = update(state, batch)
+                done = index + 1
+                metrics_of_steps.add(index, metrics)
+                log.count_update()
+                multihost.sign_of_progress()
+                if index == first:
+                    phases.first_update(metrics)
+
+                # 1. Log: one line per period; waits for the devices.
+                if done in (first + 1, last) or done % config.log_period == 0:
+                    log.end_period(done, metrics_of_steps.summarize())
+
+                # 2. Save: before the evaluation, which may fail, and never what is not finite.
                 stopping = stop.granted(done)
+                evaluating = done == last or done % config.eval_period == 0
                 period = config.checkpoint_period or config.eval_period
-                if scores or stopping or done % period == 0:
-                    meter.check()
-                    store.save(done, state, {}, scores)
-                if stopping:
-                    _stop(stop, store, log, done)
+                with log.paused():
+                    if evaluating or stopping or done % period == 0:
+                        metrics_of_steps.check()
+                        store.save(done, state, {})
+
+                    # 3. Stop: after Ctrl-C or preemption; the next start evaluates if it is due.
+                    if stopping:
+                        _stop(stop, store, log, done)
+
+                    # 4. Evaluate: the score ranks the checkpoint that was just saved.
+                    if evaluating:
+                        _evaluate(run, store, log, [(done, state.params)])
+
+            # 5. Report: the best checkpoint on validation and test.
+            profiler.close(last, state)
             log.close()
             store.wait()
-            summary = _report(config, store, state, scorer, stop)
+            summary = _report(run, store, state, stop)
         store.close()
         return summary
+
+
+def _open_store(config: TrainConfig) -> Store:
+    return Store(
+        layout.checkpoints(config.model_dir),
+        config.keep_latest,
+        _BEST_METRIC,
+        keep_best=config.keep_best,
+    )
+
+
+def _newest(store: Store) -> int | None:
+    store.wait()
+    return store.latest_step()
+
+
+def _make_step(run: Run) -> tuple[optax.GradientTransformation, functools.partial]:
+    """The optimizer and the jitted train step, which is not compiled yet."""
+    config = run.config
+    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
+    optimizer = optimizers.optimizer_of(config.optimizer, schedule)
+    tasks = tuple(losses.TASKS[view.task_id - 1] for view in run.source.selection.views)
+    train_step = step.make_train_step(
+        config.model,
+        optimizer,
+        schedule,
+        losses.coefficients(tasks, config.alpha),
+        run.partitioner,
+        seed=config.random_seed,
+        segments=run.batches.plan.segments,
+        num_microbatches=config.partitioner.num_microbatches,
+        on_nonfinite=config.on_nonfinite,
+    )
+    return optimizer, train_step
+
+
+def _restore(run: Run, store: Store, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state a run starts from: 1. MODEL_DIR, 2. INITIAL_CHECKPOINT_PATH, 3. random."""
+    config = run.config
+    if store.steps():
+        shapes = step.abstract_state(config.model, optimizer, run.partitioner)
+        state, _ = store.restore_latest(shapes)
+        say(f"continues from step {int(state.step)} of {config.model_dir}")
+        return state
+    origin = config.initial_checkpoint_path if run.initial_params else "random parameters"
+    say(f"starts from {origin}")
+    return step.init_state(
+        config.model, optimizer, run.partitioner, config.random_seed, run.initial_params
+    )
+
+
+def _evaluate_restored(run: Run, store: Store, state: TrainState, log: MetricsLog) -> None:
+    """Scores what a restart finds without a score, or scored on other questions."""
+    done = int(state.step)
+    fingerprint = run.evaluator.identity(VALIDATION).fingerprint
+    kept = {step: score for step in store.steps() if (score := store.score(step))}
+    outdated = [step for step, score in kept.items() if score.fingerprint != fingerprint]
+    if outdated:
+        known = any(kept[step].fingerprint for step in outdated)
+        say(
+            "validation: the questions, gold labels, metric or decoding length changed"
+            if known
+            else "validation: an earlier version noted scores without their questions",
+            end=f"; scoring the checkpoints of steps {', '.join(map(str, outdated))} again\n",
+        )
+    due = done > 0 and (done % run.config.eval_period == 0 or done == run.config.train_steps)
+    missing = [done] if due and done not in kept else []
+    _evaluate(run, store, log, _params_of(sorted({*outdated, *missing}), state, store))
+
+
+def _params_of(
+    steps: Iterable[int], state: TrainState, store: Store
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(step, parameters) of saved checkpoints, one at a time; damaged ones are left out."""
+    for done in steps:
+        if done == int(state.step):
+            yield done, state.params
+            continue
+        try:
+            params = store.restore_params(done, state.params)
+        except UserError:
+            continue  # the store has printed which one is damaged
+        yield done, params
+
+
+def _evaluate(
+    run: Run, store: Store, log: MetricsLog, checkpoints: Iterable[tuple[int, dict[str, Any]]]
+) -> None:
+    """Scores saved checkpoints on validation, logs and notes the scores.
+
+    Raises:
+        UserError: the metric fails; the checkpoint is on disk by then.
+    """
+    scores = {}
+    for done, params in checkpoints:
+        try:
+            result = run.evaluator.evaluate(VALIDATION, params)
+        except UserError:
+            store.wait()
+            raise
+        say(f"step {done}  validation accuracy {result.accuracy}")
+        log.write(done, {"validation/accuracy": result.accuracy.value})
+        scores[done] = result.accuracy.value
+    if scores:
+        store.note(scores, run.evaluator.identity(VALIDATION).fingerprint)
 
 
 def _stop(stop: StopRequest, store: Store, log: MetricsLog, done: int) -> NoReturn:
@@ -91,94 +217,23 @@ def _stop(stop: StopRequest, store: Store, log: MetricsLog, done: int) -> NoRetu
     raise SystemExit(stop.exit_code)
 
 
-def _refuse_fewer_steps(config: TrainConfig) -> None:
-    done = newest_checkpoint(_checkpoints(config))
-    if done is not None and done > config.train_steps:
-        raise UserError(
-            f"TRAIN_STEPS = {config.train_steps}: {config.model_dir} has done {done} updates "
-            "already; give more, or choose another MODEL_DIR"
-        )
-
-
-def _batches(config: TrainConfig, source: pipeline.Source, partitioner: Partitioner) -> Batches:
-    """This host's share of the run's batches."""
-    multiple = partitioner.batch_shards * config.partitioner.num_microbatches
-    accelerator = partitioner.mesh.devices.flat[0].platform != "cpu"
-    batches = pipeline.training_batches(source, config, multiple, accelerator)
-    return batches.shard(*partitioner.host_block)
-
-
-def _compiled_by_need(
-    config: TrainConfig, source: pipeline.Source, partitioner: Partitioner, batches: Batches
-) -> tuple[optax.GradientTransformation, Callable]:
-    """The optimizer, and the train step, which compiles when it is first called."""
-    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
-    optimizer = optimizers.optimizer_of(config.optimizer, schedule)
-    tasks = tuple(losses.TASKS[view.task_id - 1] for view in source.selection.views)
-    train_step = step.make_train_step(
-        config.model,
-        optimizer,
-        schedule,
-        losses.coefficients(tasks, config.alpha),
-        partitioner,
-        seed=config.random_seed,
-        segments=batches.plan.segments,
-        num_microbatches=config.partitioner.num_microbatches,
-        on_nonfinite=config.on_nonfinite,
-    )
-    return optimizer, train_step
-
-
-def _checkpoints(config: TrainConfig) -> Path:
-    return Path(config.model_dir) / "checkpoints"
-
-
-def _newest(store: Store) -> int | None:
-    store.wait()
-    return store.latest_step()
-
-
-def _initial_params(config: TrainConfig) -> dict | None:
-    # MODEL_DIR alone tells nothing: the run may have been killed before its first checkpoint.
-    if not config.initial_checkpoint_path or newest_checkpoint(_checkpoints(config)) is not None:
-        return None
-    return initial.load_params(config.initial_checkpoint_path, config.model)
-
-
-def _restore(
-    config: TrainConfig,
-    store: Store,
-    optimizer: optax.GradientTransformation,
-    partitioner: Partitioner,
-    initial_params: dict | None,
-) -> TrainState:
-    """Where a run starts: 1. MODEL_DIR, else 2. INITIAL_CHECKPOINT_PATH, else 3. random."""
-    if store.steps():
-        shapes = step.abstract_state(config.model, optimizer, partitioner)
-        state, _ = store.restore_latest(shapes)
-        say(f"continues from step {int(state.step)} of {config.model_dir}")
-        return state
-    origin = config.initial_checkpoint_path if initial_params else "random parameters"
-    say(f"starts from {origin}")
-    return step.init_state(config.model, optimizer, partitioner, config.random_seed, initial_params)
-
-
-def _report(
-    config: TrainConfig, store: Store, state: TrainState, scorer: Scorer, stop: StopRequest
-) -> dict:
-    """Scores the best checkpoint on validation and test, unless that was done before."""
+def _report(run: Run, store: Store, state: TrainState, stop: StopRequest) -> dict[str, Any]:
+    """Scores the best checkpoint on validation and test, unless results.json holds it."""
+    config = run.config
     best = store.best_step()
-    summary = scoring.finished(config, best)
+    if best is None:  # no finite score: the newest
+        best = int(state.step)
+    summary = results.finished(config, best, run.evaluator)
     if summary:
-        say(f"{config.model_dir}: already complete; results.json stands")
+        say(f"{config.model_dir}: already complete; keeping {layout.RESULTS}")
         return summary
     same = best == int(state.step)
     params = state.params if same else store.restore_params(best, state.params)
-    results = []
+    scored = []
     for number, name in enumerate((VALIDATION, TEST), start=1):
-        # Counted on as if they were updates: several processes agree on where to stop.
+        # Numbers after the last update: several processes agree on where to stop.
         if stop.granted(config.train_steps + number):
             say("stopped before the final scores; the same command makes them")
             raise SystemExit(stop.exit_code)
-        results.append(scorer(name, params, final=True))
-    return scoring.write_report(config, best, results, scorer.metric, params)
+        scored.append(run.evaluator.evaluate(name, params, final=True))
+    return results.write_report(config, best, scored, run.evaluator, run.truncated, params)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+import sbs_jax.tasks  # noqa: F401 - registers the embedded dataset, in child processes too
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner

@@ -127,7 +127,7 @@ def test_t5x_trains_what_our_engine_trains(name: str, bound) -> None:
     assert (train.batch_size, train.pack) == (wanted.batch_size * views, False)
     assert (train.split, train.seed, train.use_cached) == ("train", wanted.random_seed, False)
     scored = arguments["infer_eval_dataset_cfg"]
-    most = min(cut["targets"], wanted.max_decode_length)
+    most = min(cut["targets"], wanted.max_decode_length or cut["targets"])
     assert scored.task_feature_lengths == {**cut, "targets": most, "targets_task": most}
     assert scored.split == arguments["train_eval_dataset_cfg"].split == "validation"
     times = (arguments["total_steps"], arguments["eval_period"], arguments["random_seed"])

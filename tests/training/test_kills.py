@@ -15,7 +15,7 @@ from helpers.runs import config_of
 from sbs_jax.checkpoints.manager import Store
 from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.training import optimizers, train_step, trainer, updates
+from sbs_jax.training import optimizers, train_step, trainer
 
 BATCH, QUESTIONS = 32, 800  # of the embedded dataset: 25 updates are an epoch
 PATIENCE = 120.0
@@ -42,7 +42,7 @@ def live(model_dir: Path, steps: int, cache: Path) -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    iterate = updates.iterate
+    iterate = trainer.iterate
 
     def noted(batches, first, last):
         with journal(model_dir).open("a") as file:
@@ -52,7 +52,7 @@ def live(model_dir: Path, steps: int, cache: Path) -> None:
                 file.flush()
                 yield index, batch
 
-    updates.iterate = noted
+    trainer.iterate = noted
     trainer.train(settings(model_dir, steps))
 
 

@@ -14,9 +14,10 @@ import pytest
 from sbs_jax.cli import main
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.errors import UserError
+from sbs_jax.models import costs
+from sbs_jax.models.costs import Shape
 from sbs_jax.models.t5 import Transformer, init_params
 from sbs_jax.training import losses, plan
-from sbs_jax.training.plan import Shape
 
 importlib.import_module("sbs_jax.tasks")
 
@@ -146,8 +147,8 @@ def test_a_layer_keeps_what_its_remat_policy_says(policy, dtype, stack):
     """Asked of jax: XLA's scheduler for CPU makes all layers again at once (docs/planning.md)."""
     small = dataclasses.replace(MODEL, remat_policy=policy, dtype=dtype)
     large = dataclasses.replace(small, **{stack: getattr(small, stack) + 1})
-    by_plan = plan.activation_bytes(large, SHAPE, float(SHAPE.rows), 1)
-    by_plan -= plan.activation_bytes(small, SHAPE, float(SHAPE.rows), 1)
+    by_plan = costs.activation_bytes(large, SHAPE, float(SHAPE.rows), 1)
+    by_plan -= costs.activation_bytes(small, SHAPE, float(SHAPE.rows), 1)
     by_jax = kept_by_jax(large) - kept_by_jax(small)
     # jax adds the dropout keys of the layer, a few bytes each.
     assert 0 <= by_jax - by_plan < 256
@@ -187,13 +188,47 @@ def test_adafactor_has_smaller_slots():
     assert plan.plan(adafactor, 1, SHAPE).memory["optimizer slots"] < by_adam / 10
 
 
-def test_the_batch_is_that_of_the_data_or_an_upper_bound():
+def test_the_batch_is_that_of_the_data():
     found = plan.batch_shape(config_of(vocab_size=256), 2)
     assert found.origin == "from the run's data"
     assert found.rows % 2 == 0 and found.segments > 1
-    bound = plan.batch_shape(dataclasses.replace(config_of(), vocabulary="none.model"), 2)
-    assert (bound.rows, bound.inputs, bound.targets) == (16, 32, 16)
-    assert "none.model" in bound.origin
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocabulary": "none.model"}, "VOCABULARY = 'none.model': no such file"),
+        ({"vocabulary": "bytes"}, "VOCAB_SIZE"),
+        ({"mixture_or_task_name": "nowhere_finetune"}, "no such task or mixture"),
+        ({"row_lengths": (4, 24)}, "a row holds 4"),
+        ({"task_feature_lengths": {"inputs": 32, "targets": 16}, "row_lengths": (32, 2)}, "a row"),
+    ],
+)
+def test_data_that_cannot_be_read_are_an_error_that_names_the_shape_flag(changes, message):
+    config = dataclasses.replace(config_of(vocab_size=256), **changes)
+    with pytest.raises(UserError, match=message) as caught:
+        plan.batch_shape(config, 2)
+    assert "or give --plan_shape=ROWS,INPUTS,TARGETS" in str(caught.value)
+    assert plan.batch_shape(config, 2, (8, 32, 16)).origin == "as given"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "verdict"),
+    [
+        ("v5e", "does not fit (219%)"),
+        ("v6e", "does not fit (109%)"),
+        ("h100", "fits (44%)"),
+        ("v5p", "fits (37%)"),
+        ("h200", "fits (25%)"),
+    ],
+)
+def test_the_peak_is_compared_with_an_accelerators_memory(accelerator, verdict):
+    whole = plan.plan(config_of(), 1, SHAPE)
+    large = dataclasses.replace(whole, memory={**whole.memory, "activations": 35 * 2**30})
+    gib = plan.ACCELERATORS[accelerator]
+    assert f"{accelerator}, {gib} GiB: {verdict}" in plan.describe(large)
+    alone = plan.describe(large, accelerator=accelerator)
+    assert [name for name in plan.ACCELERATORS if f"{name}," in alone] == [accelerator]
 
 
 EXPERIMENT = """
@@ -230,6 +265,9 @@ def test_the_command_prints_and_writes_nothing(tmp_path, capsys):
         (["--plan", "--plan_devices=3", "--gin.PartitionerConfig.fsdp=2"], "does not divide"),
         (["--plan", "--plan_shape=8,x"], "three whole numbers"),
         (["--plan", "--plan_devices=8", "--plan_shape=12,32,16"], "a multiple of 8"),
+        (["--plan", "--gin.VOCABULARY='none.model'"], "or give --plan_shape"),
+        (["--plan", "--plan_accelerator=a100"], "plan_accelerator"),
+        (["--plan_accelerator=v5e"], "--plan_accelerator: needs --dry_run --plan"),
         (["--plan", "--plan_devices=64", "--plan_compile"], "64 devices are planned, 8 are here"),
     ],
 )

@@ -179,6 +179,7 @@ def main(argv: list[str]) -> int | None:
             profile_steps=FLAGS.profile_steps,
             started=started,
         )
+    return None
 
 
 def _check_plan() -> None:

@@ -44,10 +44,10 @@ def live(model_dir: Path, steps: int, cache: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     iterate = trainer.iterate
 
-    def noted(batches, first, last):
+    def noted(batches, first, last, **named):
         with journal(model_dir).open("a") as file:
             file.write(json.dumps({"start": first}) + "\n")
-            for index, batch in iterate(batches, first, last):
+            for index, batch in iterate(batches, first, last, **named):
                 file.write(json.dumps({"step": index, "ids": batches.ids(index)}) + "\n")
                 file.flush()
                 yield index, batch

@@ -85,8 +85,8 @@ def test_a_stopped_run_continues_to_the_same_parameters(whole, tmp_path, monkeyp
     model_dir = tmp_path / "run"
     real, calls = trainer.iterate, []
 
-    def stop_after_five(*args: object) -> object:
-        for index, batch in real(*args):
+    def stop_after_five(*args: object, **named: object) -> object:
+        for index, batch in real(*args, **named):
             calls.append(index)
             if len(calls) == 5:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -38,13 +38,14 @@ test-slow: $(STAMP)  ## run the tests that take more than 20 seconds each
 test-server: $(STAMP) build/server/installed  ## the tests against transformers: serving, exported students
 	SBS_SERVER_PYTHON=build/server/bin/python $(BIN)/python -m pytest -q tests/teacher/test_server.py \
 	  tests/checkpoints/test_hf.py tests/checkpoints/test_hf_tokenizer.py tests/checkpoints/test_torch_file.py \
-	  tests/export/test_export.py
+	  tests/export/test_export.py tests/export/test_onnx.py
 
 # A separate environment: this package needs nothing of it. 1.3 GB; on Linux give pip the
 # address of torch's CPU builds (PIP_INDEX_URL or pip.conf), or it fetches CUDA as well.
 build/server/installed:
 	$(PYTHON) -m venv build/server
-	build/server/bin/python -m pip install --quiet torch==2.13.0 'transformers[serving]==5.23.0'
+	build/server/bin/python -m pip install --quiet torch==2.13.0 'transformers[serving]==5.23.0' \
+	  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0
 	@touch $@
 
 lint: $(STAMP)  ## check style, formatting, types and spelling

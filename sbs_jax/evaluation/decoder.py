@@ -1,14 +1,17 @@
 """Decodes rows of a token table: batches of similar length, the greedy output of each row."""
 
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import batches
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
-from sbs_jax.models.decoding import greedy
+from sbs_jax.models.decoding import greedy, greedy_scored, score_labels
+from sbs_jax.models.label_trie import LabelTrie
 
 _WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
 
@@ -33,6 +36,8 @@ class Decoder:
         self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
     ) -> list[str]:
         """The greedy output of every row as text, in the order of `rows`."""
+        if not len(rows):
+            return []
         assert self._vocabulary is not None
         outputs = self.ids(params, table, rows, max_decode_length)
         return [self._vocabulary.decode(ids.tolist()) for ids in outputs]
@@ -41,18 +46,72 @@ class Decoder:
         self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
     ) -> Int[np.ndarray, "rows length"]:
         """The greedy output of every row, in the order of `rows`; 0 after the EOS."""
-        outputs = np.full((len(rows), max_decode_length), -1, np.int32)
-        for places, tokens in batches.eval_batches(
-            table, rows, self._batch_size, width_multiple=_WIDTH_MULTIPLE
-        ):
-            found = greedy(
+        (outputs,) = self._run(
+            lambda tokens: (
+                greedy(
+                    params,
+                    tokens,
+                    config=self._config,
+                    partitioner=self._partitioner,
+                    max_decode_length=max_decode_length,
+                ),
+            ),
+            table,
+            rows,
+        )
+        return outputs
+
+    def scored_ids(
+        self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
+    ) -> tuple[Int[np.ndarray, "rows length"], Float[np.ndarray, " rows"]]:
+        """As `ids`, with the natural logarithm of each output's probability."""
+        outputs, scores = self._run(
+            lambda tokens: greedy_scored(
                 params,
-                self._partitioner.put_rows(tokens),
+                tokens,
                 config=self._config,
                 partitioner=self._partitioner,
                 max_decode_length=max_decode_length,
-            )
-            outputs[places[places >= 0]] = self._partitioner.fetch(found)[places >= 0]
+            ),
+            table,
+            rows,
+        )
+        return outputs, scores
+
+    def label_scores(
+        self, params: dict, table: batches.Table, rows: np.ndarray, trie: LabelTrie
+    ) -> tuple[Float[np.ndarray, "rows labels"], Int[np.ndarray, " rows"]]:
+        """Log-probability of every label of a trie, and the label that is the greedy output, or
+        -1 where none is."""
+        scores, chosen = self._run(
+            lambda tokens: score_labels(
+                params, tokens, trie, config=self._config, partitioner=self._partitioner
+            ),
+            table,
+            rows,
+        )
+        return scores, chosen
+
+    def _run(
+        self,
+        program: Callable[[Array], tuple[Array, ...]],
+        table: batches.Table,
+        rows: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
+        """What a program makes of every row, in the order of `rows`: each row once."""
+        outputs: list[np.ndarray] = []
+        done = np.zeros(len(rows), bool)
+        for places, tokens in batches.eval_batches(
+            table, rows, self._batch_size, width_multiple=_WIDTH_MULTIPLE
+        ):
+            real = places >= 0
+            results = program(self._partitioner.put_rows(tokens))
+            arrays = [self._partitioner.fetch(array) for array in results]
+            if not outputs:
+                outputs = [np.zeros((len(rows), *a.shape[1:]), a.dtype) for a in arrays]
+            for output, array in zip(outputs, arrays, strict=True):
+                output[places[real]] = array[real]
+            done[places[real]] = True
             multihost.sign_of_progress()
-        assert (outputs >= 0).all(), "every example is decoded exactly once"
-        return outputs
+        assert done.all(), "every example is decoded exactly once"
+        return tuple(outputs)

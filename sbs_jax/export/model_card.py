@@ -66,7 +66,7 @@ for program in manifest["programs"]:  # those for any batch come first
     try:
         programs[key] = programs.get(key) or load(program)
     except Exception as error:  # a jax older than the writer's reads only the fixed batches
-        print(f"{{program['file']}}: {{type(error).__name__}}")
+        print(f"{{program['file']}}: {{error}}")
 
 
 {tokenizer}

@@ -5,10 +5,10 @@ Only MODEL_DIR and the vocabulary are needed: neither the run's dataset nor its 
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from sbs_jax.errors import UserError
-from sbs_jax.inference import prediction_files, streams
+from sbs_jax.inference import confidence, prediction_files, streams
 from sbs_jax.inference.prediction_files import STDIN, Answers, BadRow, Question
 from sbs_jax.inference.predictor import Predictor
 from sbs_jax.inference.student import find_run
@@ -31,10 +31,16 @@ def run(
     batch_size: int | None = None,
     output_rationale: bool = False,
     skip_bad_rows: bool = False,
+    with_confidence: bool = False,
+    labels: Sequence[str] = (),
 ) -> int:
     """Answers every row of a file in its order; continues a file that an earlier start began.
 
     From stdin whatever has arrived is answered at once, at most a batch at a time.
+
+    Args:
+        with_confidence: write how sure the student is of each label.
+        labels: the closed set it chooses from; default: `confidence.closed_set` of the run.
 
     Returns:
         Number of rows answered now.
@@ -47,7 +53,9 @@ def run(
     # Before the model is loaded: a bad row in the middle is known at the start.
     total = None if input_path == STDIN else _inspect(input_path, skip_bad_rows)
     student = find_run(model_dir, vocabulary, step)
-    predictor = Predictor(student, batch_size)
+    if with_confidence and not labels:
+        labels = confidence.closed_set(model_dir, student.checkpoint.step)
+    predictor = Predictor(student, batch_size, labels if with_confidence else ())
     if output_rationale and not predictor.explains:
         raise UserError(f"--output_rationale: {model_dir} was not trained to give rationales")
     made_by = {
@@ -55,6 +63,7 @@ def run(
         "step": student.checkpoint.step,
         "checkpoint": _checkpoint(model_dir, student.checkpoint.step),
         "output_rationale": output_rationale,
+        **({"confidence": list(labels)} if with_confidence else {}),
     }
     questions = _questions(input_path, skip_bad_rows)
     with Answers(output_path, made_by) as answers:
@@ -62,7 +71,9 @@ def run(
         if done_before:
             say(f"{output_path}: continuing after {done_before} answers")
         chunks = _chunks(input_path, questions, predictor.batch_size)
-        done = _answer_all(predictor, chunks, answers, output_rationale, total, done_before)
+        wanted = (output_rationale, with_confidence)
+        left = None if total is None else total - done_before
+        done = _answer_all(predictor, chunks, answers, wanted, left)
     if predictor.truncated:
         say(f"{predictor.truncated} questions were longer than the run's inputs: truncated")
     return done
@@ -86,16 +97,15 @@ def _answer_all(
     predictor: Predictor,
     chunks: Iterable[list[Question]],
     answers: Answers,
-    output_rationale: bool,
-    total: int | None,
-    done_before: int,
+    wanted: tuple[bool, bool],
+    left: int | None,
 ) -> int:
-    left = None if total is None else total - done_before
+    """Asks for labels and, as `wanted`, (rationales, confidence); returns the number of rows."""
     progress = Progress("predict", left, "answers", _PROGRESS_SECONDS)
     done = 0
     for chunk in chunks:
         records = [question.record for question in chunk]
-        answers.write(chunk, predictor.answer(records, output_rationale))
+        answers.write(chunk, predictor.answer(records, *wanted))
         done += len(chunk)
         progress.update(done)
     say(progress.line(done))

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sbs_jax.datasets import tables
 from sbs_jax.datasets.records import Record
@@ -18,8 +18,14 @@ from sbs_jax.utils import jsonl
 STDIN = STDOUT = "-"
 
 # What the questions may bring that the answers call otherwise: as in predictions-*.jsonl.
-_RENAMED = {"label": "gold", "rationale": "teacher_rationale", "llm_label": "teacher_label"}
-_ANSWERS = ("label", "rationale")
+_RENAMED = {
+    "label": "gold",
+    "rationale": "teacher_rationale",
+    "llm_label": "teacher_label",
+    "confidence": "teacher_confidence",
+    "label_probabilities": "teacher_label_probabilities",
+}
+_ANSWERS = ("label", "rationale", "confidence", "label_probabilities")
 
 
 class BadRow(Exception):
@@ -73,7 +79,7 @@ def _shown(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[IO[str]]:
+def _open(path: str) -> Iterator[io.TextIOWrapper]:
     # Bytes that are not UTF-8 are found in their row, with its line number. Only line feeds end a
     # JSON line; the csv module asks for its line ends as they are.
     newline = "" if _is_csv(path) else "\n"
@@ -90,7 +96,7 @@ def _is_csv(path: str) -> bool:
     return path.lower().removesuffix(".gz").endswith(".csv")
 
 
-def _json_rows(file: IO[str]) -> Iterator[tuple[int, Any]]:
+def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(file, start=1):
         if line.strip():
             try:
@@ -99,7 +105,7 @@ def _json_rows(file: IO[str]) -> Iterator[tuple[int, Any]]:
                 yield number, BadRow(str(error))
 
 
-def _csv_rows(path: str, file: IO[str]) -> Iterator[tuple[int, Any]]:
+def _csv_rows(path: str, file: Iterable[str]) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(tables.MAX_CELL)
     reader = csv.reader(file, strict=True)
     header = next(reader, [])
@@ -227,11 +233,12 @@ def _refuse_another(path: Path, note: Path, made_by: dict[str, Any]) -> None:
             f"{path}: is there, and {note.name} does not say from which student; choose another "
             "--output or delete it"
         ) from None
-    for name in made_by.keys() - {"model_dir"}:
-        if before.get(name) != made_by[name]:
+    for name in sorted((made_by.keys() | before.keys()) - {"model_dir"}):
+        if before.get(name) != made_by.get(name):
             raise UserError(
                 f"{path}: holds the answers of another student or request: {name} was "
-                f"{before.get(name)!r}, now {made_by[name]!r}; choose another --output or delete it"
+                f"{before.get(name)!r}, now {made_by.get(name)!r}; choose another --output or "
+                "delete it"
             )
 
 

@@ -10,9 +10,12 @@ from sbs_jax.datasets.methods import View
 from sbs_jax.datasets.records import Record
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation.decoder import Decoder
+from sbs_jax.inference.confidence import among, of_open_answer
 from sbs_jax.inference.student import Asking, Student
 from sbs_jax.input_pipeline import token_cache
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.models import label_trie
+from sbs_jax.models.label_trie import LabelTrie
 
 
 class Questions:
@@ -50,13 +53,17 @@ class Predictor:
     Args:
         student: of a run (`student.find_run`).
         batch_size: questions decoded at a time; None takes the run's.
+        labels: the closed set whose probabilities are computed with `confidence`; empty for open
+            answers.
 
     Attributes:
         explains: whether the student was trained to give rationales.
         truncated: number of questions so far that were longer than the run's inputs.
     """
 
-    def __init__(self, student: Student, batch_size: int | None = None) -> None:
+    def __init__(
+        self, student: Student, batch_size: int | None = None, labels: Sequence[str] = ()
+    ) -> None:
         assert student.run is not None
         partitioner = Partitioner()
         self._asking = Asking.of(student.run)
@@ -66,20 +73,73 @@ class Predictor:
         self._decoder = Decoder(student.config, partitioner, self._vocabulary, self.batch_size)
         self.explains = self._asking.rationale_prefix is not None
         self.truncated = 0
+        self._labels, self._trie = self._closed_set(labels)
 
-    def answer(self, records: Sequence[Record], with_rationales: bool) -> list[dict[str, str]]:
-        """{"label": .., "rationale"?: ..} of every record; its gold label is not looked at."""
+    def _closed_set(self, labels: Sequence[str]) -> tuple[list[str], LabelTrie | None]:
+        """The labels as the student writes them, and their trie.
+
+        None where there are none, or where a label does not stand alone in the output.
+        """
+        if not labels or self._asking.method.answer is not methods.whole_output:
+            return [], None
+        sequences = token_cache.encode_with_eos(self._vocabulary, list(labels))
+        written = {tuple(ids): self._vocabulary.decode(ids) for ids in sequences}
+        return list(written.values()), label_trie.build([list(ids) for ids in written])
+
+    def answer(
+        self, records: Sequence[Record], with_rationales: bool, confidence: bool = False
+    ) -> list[dict[str, object]]:
+        """{"label": .., "rationale"?: .., "confidence"?: .., "label_probabilities"?: ..} of every
+        record; its gold label is not looked at."""
         asking, method = self._asking, self._asking.method
         questions = self._questions(records, method.eval_view)
         self.truncated += questions.truncated
-        outputs = self._decode(questions, asking.label_length)
-        answers = [{"label": method.answer(output)} for output in outputs]
+        answers: list[dict[str, object]]
+        if confidence:
+            answers = self._with_confidence(questions)
+        else:
+            outputs = self._decode(questions, asking.label_length)
+            answers = [{"label": method.answer(output)} for output in outputs]
         if with_rationales:
             assert method.rationale_view is not None
             questions = self._questions(records, method.rationale_view)
             rationales = self._decode(questions, asking.rationale_length)
             for answer, rationale in zip(answers, rationales, strict=True):
                 answer["rationale"] = rationale
+        return answers
+
+    def _with_confidence(self, questions: Questions) -> list[dict[str, object]]:
+        """Labels with the probability of each.
+
+        One pass over the trie gives both for a closed set; only a question whose greedy output is
+        none of the labels is decoded, as every question of an open set is.
+        """
+        rows = np.arange(questions.n)
+        scores, chosen = np.zeros((questions.n, 0)), np.full(questions.n, -1)
+        if self._trie is not None and questions.n:
+            scores, chosen = self._decoder.label_scores(self._params, questions, rows, self._trie)
+        answers: list[dict[str, object]] = [
+            {"label": self._labels[c], **among(self._labels, s, self._labels[c], None)}
+            if c >= 0
+            else {}
+            for s, c in zip(scores.tolist(), chosen.tolist(), strict=True)
+        ]
+        others = rows[chosen < 0]
+        if len(others):
+            ids, totals = self._decoder.scored_ids(
+                self._params, questions, others, self._asking.label_length
+            )
+            for row, output, total in zip(
+                others.tolist(), ids.tolist(), totals.tolist(), strict=True
+            ):
+                label = self._asking.method.answer(self._vocabulary.decode(output))
+                closed = self._trie is not None
+                extra = (
+                    among(self._labels, scores[row].tolist(), label, total)
+                    if closed
+                    else of_open_answer(total)
+                )
+                answers[row] = {"label": label, **extra}
         return answers
 
     def _questions(self, records: Sequence[Record], view: str) -> Questions:

@@ -148,7 +148,7 @@ def ids(prefix, **generation):
                        return_tensors="pt")
     return model.generate(**inputs, **generation)[:, 1:].tolist()
 json.dump({
-    "label": ids("[label] "), "rationale": ids("[rationale] ", max_new_tokens=16),
+    "label": ids("[label] ", max_new_tokens=5), "rationale": ids("[rationale] ", max_new_tokens=16),
     "answers": ask(texts), "logits": logits.tolist(), "decoder": decoder.tolist(),
     "tokens": tokens.input_ids.tolist(), "keys": sorted(tokens),
     "tied": model.lm_head.weight is model.shared.weight,
@@ -260,12 +260,12 @@ while left:
     if name not in installed:
         installed.add(name)
         left += [r for r in requires(name) or [] if "extra ==" not in r]
-modules = {module for module, owners in packages_distributions().items()
-           if installed & set(map(normal, owners))}
+other = {module for module, owners in packages_distributions().items()
+         if not installed & set(map(normal, owners))} | {"sbs_jax"}
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
-        if top not in modules and top not in sys.stdlib_module_names:
+        if top in other:
             raise ModuleNotFoundError(f"No module named {top!r}", name=top)
 sys.meta_path.insert(0, Blocked())
 exec(open(code, encoding='utf-8').read())

@@ -239,6 +239,40 @@ def test_what_cannot_work_is_said_in_one_line(student, rows, tmp_path, capsys, f
     assert message in refused(capsys, student, source, tmp_path / "out.jsonl", *flags)
 
 
+@pytest.mark.parametrize("labels", [[], ["--labels=yes,no"], ["--labels=no,maybe not"]])
+def test_confidence_changes_no_label(student, rows, tmp_path, labels):
+    source = write(tmp_path / "in.jsonl", [{"input": row["input"]} for row in rows])
+    assert run(student, source, tmp_path / "free.jsonl") == 0
+    assert run(student, source, tmp_path / "sure.jsonl", "--confidence", *labels) == 0
+    free, sure = lines(tmp_path / "free.jsonl"), lines(tmp_path / "sure.jsonl")
+    names = labels[0].removeprefix("--labels=").split(",") if labels else ["no", "yes"]
+    for row, answer in zip(free, sure, strict=True):
+        assert row.items() <= answer.items()
+        shares = answer["label_probabilities"]
+        assert set(shares) == set(names)
+        assert 0 < answer["confidence"] <= 1
+        if answer["label"] in shares:
+            assert answer["confidence"] == shares[answer["label"]] == max(shares.values())
+        assert sum(shares.values()) == pytest.approx(
+            1.0 if answer["label"] in shares else 1.0 - answer["confidence"], abs=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--ask_teacher_below=0.5"], "belong together"),
+        (["--out=x.jsonl"], "belong together"),
+        (["--labels=a,b"], "--labels has an effect only with --confidence"),
+        (["--ask_teacher_below=2", "--out=x.jsonl"], "--ask_teacher_below"),
+        (["--ask_teacher_below=0.5", "--out=x.jsonl", "--output=-"], "needs a file"),
+    ],
+)
+def test_flags_of_confidence_that_do_not_fit_are_refused(tmp_path, capsys, given, message):
+    assert run(tmp_path, "in.jsonl", tmp_path / "out.jsonl", *given) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_stdin_is_answered_while_it_is_open(student, rows, tmp_path):
     """A program asks one question, waits for its answer, and asks the next."""
     arguments = ["predict", f"--model_dir={student}", "--input=-", "--batch_size=4"]

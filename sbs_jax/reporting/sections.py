@@ -10,6 +10,7 @@ from typing import Any
 from sbs_jax.reporting import (
     answers,
     browser,
+    confidence,
     costs,
     figures,
     labels,
@@ -143,6 +144,7 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         tables.failure_table(study.failures),
         tables.pair_table(summary),
         *_label_tables(summary, found),
+        *(t for row in found for t in _confidence(runs[row], _name(row), found[row])),
         costs.cost_table(of_dataset, runs),
     ]
     beside_paper = paper.paper_table(summary, runs)
@@ -171,6 +173,10 @@ def _name(row: Row) -> str:
 
 def _labels(row: Row) -> str:
     return rows.labels_name(row.fraction, row.train_examples)
+
+
+def _confidence(run: Run, name: str, found: Answers) -> list[Table]:
+    return confidence.confidence_tables(name, found, run.predictions("validation"))
 
 
 def _left_out(shown: Browser | None) -> list[str]:
@@ -274,6 +280,7 @@ def _single(found: Found) -> Section:
             single_runs.result_table(runs, found.problems),
             single_runs.pair_table(pairs),
             *(t for run, answer in by_run for t in labels.label_tables(run.name, [answer])),
+            *(t for run, answer in by_run for t in _confidence(run, run.name, answer)),
         ],
         figures=curve_figures(curves, "curves", "a line per run") if figures.available() else [],
         remarks=[*single_runs.REMARKS, *_left_out(answers_shown)],

@@ -242,6 +242,13 @@ def _cell(arm: str, fraction: float, by_seed: Mapping[int, Row], compared: _Comp
 
 
 def _accuracy(rows: Sequence[Row], compared: _Compared) -> Estimate:
+    identities = {row.fingerprint for row in rows if row.fingerprint}
+    if len(identities) > 1 and compared.shared is not False:
+        raise UserError(
+            f"the seeds of {rows[0].arm} at fraction {rows[0].fraction:g} were scored on different "
+            "questions, or with different metrics or decoding lengths (their fingerprints differ); "
+            "score them alike (sbs evaluate), or report them separately"
+        )
     if len(rows) == 1:
         accuracy = rows[0].accuracy
         return Estimate(accuracy.value, *accuracy.ci95, None, 1, accuracy.n, 0)

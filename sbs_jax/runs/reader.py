@@ -33,6 +33,13 @@ class Run:
         }
         return {name: points for name, points in found.items() if points}
 
+    def predictions(self, split: str) -> list[dict[str, Any]]:
+        """The rows of a split's predictions file of the step in results.json; none without it."""
+        if not self.results:
+            return []
+        files = layout.find_predictions(self.folder, split, self.results["step"])
+        return [row for _, row in jsonl.objects(files[0])] if files else []
+
     def test_predictions(self) -> list[dict[str, Any]]:
         """The rows of the predictions file that results.json speaks of; none without it.
 
@@ -41,8 +48,7 @@ class Run:
         """
         if not self.results:
             return []
-        files = layout.find_predictions(self.folder, "test", self.results["step"])
-        rows = [row for _, row in jsonl.objects(files[0])] if files else []
+        rows = self.predictions("test")
         named = self.results.get("metric")
         metric: accuracy.Metric = "equation" if named == "equation" else "text"
         for row in rows:

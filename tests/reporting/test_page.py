@@ -313,6 +313,16 @@ def test_other_test_questions_refuse_to_share_a_table(tmp_path):
         report.write([tmp_path / "n"], tmp_path / "out")
 
 
+def test_scores_of_other_metrics_or_lengths_are_not_averaged(tmp_path):
+    rows = [prediction(i, i > 3) for i in range(30)]
+    for seed, fingerprint in enumerate(("aaaa", "aaaa", "bbbb")):
+        add_row(tmp_path, "standard", 1.0, seed, rows, fingerprint=fingerprint)
+    with pytest.raises(
+        UserError, match=r"seeds of standard at fraction 1 were scored on different"
+    ):
+        report.write([tmp_path], tmp_path / "out")
+
+
 def test_rows_in_another_order_are_the_same_questions(tmp_path):
     rows = [prediction(i, i % 3 > 0, i % 4 > 0) for i in range(40)]
     for seed, order in enumerate((rows, rows[::-1], rows)):

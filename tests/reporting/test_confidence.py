@@ -1,0 +1,61 @@
+"""Calibration and cascade, worked by hand and against a second implementation."""
+
+import numpy as np
+import pytest
+from helpers.studies import make_run, prediction
+
+from sbs_jax.reporting import confidence
+from sbs_jax.reporting import page as report
+
+
+def test_the_calibration_error_worked_by_hand():
+    """Bins .2-.3 (1 of 2 right at .25) and .9-1 (2 of 2 right at .95): (.25 + .05) / 2."""
+    sure = np.array([0.25, 0.25, 0.95, 0.95])
+    assert confidence.calibration_error(sure, np.array([1.0, 0, 1, 1])) == pytest.approx(0.15)
+    assert confidence.calibration_error(np.ones(3), np.ones(3)) == 0
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.0])
+def test_the_temperature_that_made_the_labels_is_found(true):
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(3000):
+        logits = rng.normal(0, 2, 3)
+        drawn = rng.choice(3, p=np.exp(logits / true) / np.exp(logits / true).sum())
+        shares = np.exp(logits) / np.exp(logits).sum()
+        named = dict(zip("abc", shares.tolist(), strict=True))
+        rows.append({"gold": "abc"[drawn], "label_probabilities": named})
+    assert confidence.fit_temperature(rows) == pytest.approx(true, rel=0.1)
+    right = np.array([r["gold"] == max(r["label_probabilities"], key=r["label_probabilities"].get)
+                      for r in rows], float)  # fmt: skip
+    before = np.array([max(r["label_probabilities"].values()) for r in rows])
+    after = confidence.with_temperature(rows, confidence.fit_temperature(rows))
+    errors = [confidence.calibration_error(sure, right) for sure in (before, after)]
+    assert errors[1] <= errors[0] + 0.01 and errors[1] < 0.04
+
+
+def test_a_cascade_worked_by_hand():
+    sure = np.array([0.99, 0.85, 0.6, 0.3])
+    student, teacher = np.array([1.0, 1, 0, 0]), np.array([0.0, 1, 1, 0])
+    steps = {step.threshold: step for step in confidence.cascade(sure, student, teacher)}
+    assert (steps[0.0].kept, steps[0.0].both) == (1, 0.5)
+    assert (steps[0.8].kept, steps[0.8].student, steps[0.8].both) == (0.5, 1, 0.75)
+    assert (steps[0.95].kept, steps[0.95].both) == (0.25, 0.75)
+
+
+@pytest.mark.parametrize("rows", [[], [{}], [{"confidence": None}], [{"confidence": 1}, {}]])
+def test_without_all_confidences_there_are_none(rows):
+    assert confidence.confidences(rows) is None
+
+
+def test_the_report_shows_both_where_predictions_have_them(tmp_path):
+    rows = [
+        prediction(i, i % 4 > 0, i % 3 > 0, confidence=0.9 if i % 4 else 0.4) for i in range(80)
+    ]
+    text_of = report.write([make_run(tmp_path / "run", "mine_finetune", rows)], tmp_path / "out")
+    markdown = (tmp_path / "out" / "results.md").read_text()
+    assert "Calibration: run; ECE 0.175" in markdown  # .75 * |.9 - 1| + .25 * |.4 - 0|
+    # From .5 upwards: the student's 60 right answers, and the teacher on every fourth question.
+    both = sum(1 if i % 4 else i % 3 > 0 for i in range(80)) / 80
+    assert f"| 0.50 | 0.750 | 1.000 | {both:.3f} |" in markdown
+    assert "Cascade" not in text_of, "details are for the page and the files"

@@ -15,15 +15,18 @@ samples; OUT/accuracy.png the main picture; OUT/runs/ every MODEL_DIR; OUT/data/
 from absl import flags
 
 from sbs_jax.cli import flags as shared
+from sbs_jax.cli import runtime
 
 FLAGS = flags.FlagValues()
 
 shared.path(FLAGS, "out", "out/demo", "Folder to write to.")
 shared.cache_dir(FLAGS)
+runtime.define(FLAGS)
 
 
 def main(argv: list[str]) -> int | None:
     """Runs the demonstration and prints its tables."""
+    runtime.start(FLAGS)
     from sbs_jax.studies import demo
 
     print(demo.run(FLAGS.out))

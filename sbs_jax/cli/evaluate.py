@@ -13,6 +13,7 @@ import os
 from absl import flags
 
 from sbs_jax.cli import flags as shared
+from sbs_jax.cli import runtime
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -22,6 +23,7 @@ shared.split(FLAGS, "test", "Split to score.")
 shared.output_rationale(FLAGS)
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)
+runtime.define(FLAGS)
 
 
 def main(argv: list[str]) -> None:
@@ -34,6 +36,7 @@ def main(argv: list[str]) -> None:
     # Imports the modules, and calls the functions, that define the run's dataset.
     gin_loader.build("configs.TrainConfig", gin_loader.load([config], []))
 
+    runtime.start(FLAGS)
     from sbs_jax.inference import evaluate
 
     evaluate.evaluate_split(FLAGS.model_dir, FLAGS.split, FLAGS.step, FLAGS.output_rationale)

@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from sbs_jax.cli import flags as shared
+from sbs_jax.cli import runtime
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -58,6 +59,7 @@ flags.DEFINE_float(
 shared.path(FLAGS, "out", None, "File for --ask_teacher_below.")
 shared.vocabulary(FLAGS, "where the run's is now; default: where it was in training.")
 shared.cache_dir(FLAGS)
+runtime.define(FLAGS)
 
 
 def main(argv: list[str]) -> None:
@@ -69,6 +71,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--ask_teacher_below needs a file: give --output=FILE")
     if FLAGS.labels and not (FLAGS.confidence or below is not None):
         raise UserError("--labels has an effect only with --confidence: give both")
+    runtime.start(FLAGS)
     from sbs_jax.inference import confidence, predict
 
     predict.run(

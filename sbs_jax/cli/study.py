@@ -13,6 +13,7 @@ STUDY_DIR/runs/ every MODEL_DIR.
 from absl import flags
 
 from sbs_jax.cli import flags as shared
+from sbs_jax.cli import runtime
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -20,6 +21,7 @@ FLAGS = flags.FlagValues()
 shared.gin(FLAGS)
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)
+runtime.define(FLAGS)
 flags.DEFINE_boolean(
     "dry_run", False, "Check every run's configuration, print them and stop.", flag_values=FLAGS
 )
@@ -37,5 +39,6 @@ def main(argv: list[str]) -> None:
     if FLAGS.dry_run:
         print(gin_study.describe(config, runs))
         return
+    runtime.start(FLAGS)
     print(gin_study.run(config, runs, modules))
     print(f"\nwritten: {config.study_dir}")

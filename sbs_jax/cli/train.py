@@ -18,6 +18,7 @@ import time
 from absl import flags
 
 from sbs_jax.cli import flags as shared
+from sbs_jax.cli import runtime
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
@@ -38,6 +39,7 @@ FLAGS_OF_T5X = {
 shared.gin(FLAGS)
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)
+runtime.define(FLAGS)
 shared.place(
     FLAGS,
     "tfds_data_dir",
@@ -170,6 +172,7 @@ def main(argv: list[str]) -> int | None:
         return None
     import gin
 
+    runtime.start(FLAGS)
     from sbs_jax.training import trainer
 
     with _joined():

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.models.t5 import init_params
+from sbs_jax.models import parameters
 from sbs_jax.training import losses, stochastic_rounding
 from sbs_jax.training.gradients import GLOBAL, Batch, Gradients, make_gradients
 from sbs_jax.training.optimizers import Schedule
@@ -57,10 +57,7 @@ def init_state(
     shapes = abstract_state(config, optimizer, partitioner)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     if params is None:
-        create = jax.jit(
-            lambda seed: init_params(config, jax.random.key(seed)), out_shardings=shardings.params
-        )
-        params = create(_argument(seed))
+        params = parameters.create(config, _argument(seed), shardings.params)
     else:
         cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, shapes.params)
         params = jax.device_put(cast, shardings.params)
@@ -74,7 +71,7 @@ def abstract_state(
     config: T5Config, optimizer: optax.GradientTransformation, partitioner: Partitioner
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state, without allocating it."""
-    params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    params = parameters.shapes(config)
     opt_state = jax.eval_shape(optimizer.init, params)
     step, rate_scale = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32))
     state = TrainState(step, params, opt_state, rate_scale)

@@ -8,6 +8,8 @@ ends early: EOS cannot win), greedily. The variants take turns on one core, so t
 the machine meets all of them, and their ids must be equal.
 
 * ``ours``: what `sbs predict` and `sbs evaluate` run.
+* ``confidence``: what `sbs predict --confidence` runs for three labels of two to four tokens, which
+  gives the exact probability of each and the greedy output where it is one of them.
 * ``generate``: `model.generate` on batches of 64 in the order of the file, padded to the longest.
 * ``sorted generate``: the same on inputs sorted by length.
 
@@ -38,8 +40,10 @@ from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, read_all, 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation.decoder import Decoder
+from sbs_jax.models import label_trie
 
 QUESTIONS, BATCH = 256, 64
+LABELS = [[11, 12, 13, 1], [14, 1], [15, 16, 1]]  # entailment, neutral, contradiction
 MODELS = {
     "mini": T5Config(32128, 256, 4, 4, 4, 64, 512),
     "small": T5Config(32128, 512, 6, 8, 8, 64, 1024),
@@ -132,6 +136,13 @@ class Ours:
         ids = self._decoder.ids(self._params, self._table, np.arange(QUESTIONS), length)
         return time.process_time() - start, [row.tolist() for row in ids]
 
+    def confidence(self) -> tuple[float, list]:
+        """CPU seconds for the probabilities of three labels."""
+        start = time.process_time()
+        rows = np.arange(QUESTIONS)
+        self._decoder.label_scores(self._params, self._table, rows, label_trie.build(LABELS))
+        return time.process_time() - start, []
+
 
 class Peer:
     """transformers in a process of its own, on the same core."""
@@ -213,6 +224,8 @@ def measure(ours: Ours, peer: Peer | None, length: int, rounds: int) -> None:
               for name, run in variants.items()}  # fmt: skip
     print(json.dumps({"new_tokens": length, "compile_cpu_s": round(compiling, 1),
                       "rows_that_differ": differ, "jax": jax.__version__}), flush=True)  # fmt: skip
+    ours.confidence()
+    variants["confidence"] = ours.confidence
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():

@@ -9,6 +9,7 @@ from sbs_jax.datasets import methods
 from sbs_jax.datasets.methods import View
 from sbs_jax.datasets.records import Record
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
 from sbs_jax.evaluation.decoder import Decoder
 from sbs_jax.inference.confidence import among, of_open_answer
 from sbs_jax.inference.student import Asking, Student
@@ -78,11 +79,18 @@ class Predictor:
     def _closed_set(self, labels: Sequence[str]) -> tuple[list[str], LabelTrie | None]:
         """The labels as the student writes them, and their trie.
 
-        None where there are none, or where a label does not stand alone in the output.
+        None where there are none, or where a label does not stand alone in the output. Raises
+        UserError for a label that the vocabulary cannot write.
         """
         if not labels or self._asking.method.answer is not methods.whole_output:
             return [], None
         sequences = token_cache.encode_with_eos(self._vocabulary, list(labels))
+        for label, ids in zip(labels, sequences, strict=True):
+            if self._vocabulary.unk_id in ids or not self._vocabulary.decode(ids):
+                raise UserError(
+                    f"label {label!r}: the run's vocabulary cannot write it (tokens "
+                    f"{' '.join(self._vocabulary.pieces(ids))}); give --labels without it"
+                )
         written = {tuple(ids): self._vocabulary.decode(ids) for ids in sequences}
         return list(written.values()), label_trie.build([list(ids) for ids in written])
 

@@ -18,6 +18,7 @@ from sbs_jax.datasets import records, registry
 from sbs_jax.errors import UserError
 from sbs_jax.inference import predict, prediction_files
 from sbs_jax.inference.predictor import Predictor
+from sbs_jax.inference.student import find_run
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 
@@ -239,7 +240,7 @@ def test_what_cannot_work_is_said_in_one_line(student, rows, tmp_path, capsys, f
     assert message in refused(capsys, student, source, tmp_path / "out.jsonl", *flags)
 
 
-@pytest.mark.parametrize("labels", [[], ["--labels=yes,no"], ["--labels=no,maybe not"]])
+@pytest.mark.parametrize("labels", [[], ["--labels=yes,no"], ["--labels=no,yes no"]])
 def test_confidence_changes_no_label(student, rows, tmp_path, labels):
     source = write(tmp_path / "in.jsonl", [{"input": row["input"]} for row in rows])
     assert run(student, source, tmp_path / "free.jsonl") == 0
@@ -258,12 +259,22 @@ def test_confidence_changes_no_label(student, rows, tmp_path, labels):
         )
 
 
+@pytest.mark.parametrize("label", ["maybe not", " "])
+def test_a_label_that_the_vocabulary_cannot_write_is_refused(student, rows, tmp_path, label):
+    source = write(tmp_path / "in.jsonl", rows[:1])
+    flags = ["--confidence", f"--labels=yes,{label}"]
+    with pytest.raises(UserError, match=r"label .*: the run's vocabulary cannot write it"):
+        Predictor(find_run(student), labels=["yes", label])
+    assert run(student, source, tmp_path / "out.jsonl", *flags) == 2
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (["--ask_teacher_below=0.5"], "belong together"),
         (["--out=x.jsonl"], "belong together"),
-        (["--labels=a,b"], "--labels has an effect only with --confidence"),
+        (["--labels=yes,no"], "--labels has an effect only with --confidence"),
         (["--ask_teacher_below=2", "--out=x.jsonl"], "--ask_teacher_below"),
         (["--ask_teacher_below=0.5", "--out=x.jsonl", "--output=-"], "needs a file"),
     ],

@@ -24,7 +24,7 @@ shared.cache_dir(FLAGS)
 runtime.define(FLAGS)
 
 
-def main(argv: list[str]) -> int | None:
+def main(argv: list[str]) -> None:
     """Runs the demonstration and prints its tables."""
     runtime.start(FLAGS)
     from sbs_jax.studies import demo

@@ -136,7 +136,7 @@ def use_folders(values: flags.FlagValues) -> None:
     )
     if cache:
         paths.set_cache_dir(cache)
-    if data or tfds:
-        paths.set_data_dir(data or tfds)
+    if folder := data or tfds:
+        paths.set_data_dir(folder)
     if tfds:  # TFDS reads it when a dataset's module imports TFDS
         os.environ["TFDS_DATA_DIR"] = tfds if paths.is_remote(tfds) else os.path.abspath(tfds)

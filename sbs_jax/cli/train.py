@@ -147,7 +147,7 @@ flags.DEFINE_integer(
 )
 
 
-def main(argv: list[str]) -> int | None:
+def main(argv: list[str]) -> None:
     """Parses gin, then trains (or prints the configuration)."""
     started = time.monotonic()
     from sbs_jax.configs import gin_loader, t5x_names

@@ -138,8 +138,9 @@ def describe(found: Scan) -> str:
     lines = [f"# {shown(file)}" for file in found.files]
     for line in gin.operative_config_str(max_line_length=100).splitlines():
         use = _MACRO_BINDING.match(line)
-        known = use and use[2] in found.macros
-        lines.append(f"{line}  # {found.value(use[2])!r}" if known else line)
+        if use and use[2] in found.macros:
+            line = f"{line}  # {found.value(use[2])!r}"
+        lines.append(line)
     idle = sorted(name for name in found.macros if name not in found.uses)
     if idle:
         lines += ["", "# Set, and used by nothing here:"]

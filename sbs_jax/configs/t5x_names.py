@@ -243,7 +243,8 @@ def translate(lines: Iterable[str], where: str) -> tuple[list[str], list[tuple[s
         elif block and field:
             line = _replaced(*block, field[1], field[2], place, deferred)
         elif setting and is_known(setting[2]):
-            line = _replaced(*setting.groups(default=""), place, deferred)
+            scope, selector, parameter, value = setting.groups(default="")
+            line = _replaced(scope, selector, parameter, value, place, deferred)
         translated.append(line)
     return translated, deferred
 

@@ -118,7 +118,7 @@ def _is_a(value: object, kind: Any) -> bool:
             _is_a(key, parts[0]) and _is_a(item, parts[1]) for key, item in value.items()
         )
     if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and math.isfinite(typing.cast(float, value))
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 

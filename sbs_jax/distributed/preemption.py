@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -36,7 +37,7 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Inside, the first Ctrl-C or SIGTERM only sets the request; a second one acts at once."""
     request = StopRequest()
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
@@ -52,5 +53,5 @@ def stop_on_signal() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for each, handler in previous.items():
+            signal.signal(each, handler)

@@ -34,14 +34,10 @@ def check_command_line() -> None:
     """
     if not flags.FLAGS.is_parsed() or "gin_file" not in flags.FLAGS:
         return
-    values = flags.FLAGS
-    check(
-        gin_scanner.scan(
-            values["gin_file"].value or [],
-            values["gin_bindings"].value or [],
-            [*values["gin_search_paths"].value, paths.gin_dir()],
-        )
+    files, bindings, folders = (
+        flags.FLAGS[name].value or [] for name in ("gin_file", "gin_bindings", "gin_search_paths")
     )
+    check(gin_scanner.scan(files, bindings, [*folders, paths.gin_dir()]))
 
 
 def check(scan: Scan) -> None:

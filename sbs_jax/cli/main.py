@@ -7,6 +7,7 @@ A verb is one module of ``sbs_jax.cli`` that holds
   no two modules can collide and nothing depends on absl's global flags;
 * ``ARGUMENTS``, optional: its positional arguments, e.g. ``"SRC DST"``, ``"[NAME]"``, ``"X..."``;
   SRC, DST and FOLDER are paths, in which ``~`` and ``$NAME`` are replaced;
+* ``RAW_ARGUMENTS = True``, optional: all arguments are passed on as they are, flags included;
 * ``FLAGS_OF_T5X``, optional: flags it has not, and what to do instead;
 * ``main(argv) -> int | None``: gets the positional arguments; None means success.
 
@@ -41,6 +42,7 @@ _VERBS = {
     "predict": "label (and explain) new inputs",
     "convert": "checkpoints between Hugging Face, T5X and our format",
     "export": "a deployable student with its tokenizer",
+    "from_original": "the command here that equals one of the original run.py",
     "t5x_path": "gin search path for upstream T5X",
     "study": "grids of runs: methods, data fractions, seeds",
     "report": "tables, figures and one HTML page from finished runs",
@@ -100,6 +102,9 @@ def _run(args: list[str]) -> int:
     if any(arg in _HELP_FLAGS for arg in rest):
         print(_help(verb, module))
         return 0
+    if getattr(module, "RAW_ARGUMENTS", False):
+        _check_count(verb, _arguments(module), rest)
+        return module.main(rest) or 0
     arguments = _parse(verb, module, rest)
     # Libraries that read absl's global flags get the defaults instead of an error.
     flags.FLAGS.mark_as_parsed()
@@ -108,7 +113,7 @@ def _run(args: list[str]) -> int:
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<14}{summary}" for verb, (_, summary) in VERBS.items())
     return (
         "Distilling Step-by-Step in JAX: small students trained on a teacher's rationales.\n\n"
         f"Usage: sbs VERB [flags]\n\nVerbs:\n{verbs}\n\n"

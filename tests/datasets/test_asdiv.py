@@ -73,7 +73,7 @@ def test_document_types_are_refused_in_any_encoding(tmp_path: pathlib.Path) -> N
         ("<File></File>", "holds no problem"),
         ("<File><Problem></Problem></File>", r"problem 1 \(\): has no ID"),
         (_PROBLEM.format(i=1, answer=""), r"problem 1 \(made-1\): no text in Answer"),
-        (f"<F>{_PROBLEM.format(i=1, answer='1') * 2}</F>", r"problem 2 \(made-1\): has no ID of"),
+        (f"<F>{_PROBLEM.format(i=1, answer='1') * 2}</F>", r"problem 2 \(made-1\): has no ID, or"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: pathlib.Path, content: str, message: str) -> None:

@@ -29,9 +29,6 @@ class Prefixes:
     rationale: str = "[rationale] "
 
 
-RELEASED_PREFIXES = Prefixes("predict: ", "explain: ")
-
-
 @dataclasses.dataclass(frozen=True)
 class View:
     """One task: the inputs and the targets made of a record.

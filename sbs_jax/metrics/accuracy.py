@@ -1,4 +1,4 @@
-"""How an answer is scored, accuracy with its interval, and a paired test."""
+"""How an answer is scored, and accuracy with its interval."""
 
 import collections
 import dataclasses
@@ -180,25 +180,3 @@ def majority_baseline(labels_train: Iterable[str], labels_test: Sequence[str]) -
     commonest = collections.Counter(labels_train).most_common(1)
     label = commonest[0][0] if commonest else None
     return Accuracy(sum(gold == label for gold in labels_test), len(labels_test))
-
-
-def mcnemar(correct_a: Iterable[bool], correct_b: Iterable[bool]) -> float:
-    """The exact two-sided McNemar test: p of such a difference between two models by chance.
-
-    Args:
-        correct_a: for every question, whether model A was right.
-        correct_b: the same questions in the same order for model B.
-
-    Only questions that exactly one model got right count; by chance they go to either model like
-    a fair coin (McNemar 1947). Returns p in 0..1, 1 without such questions. Raises ValueError if
-    the lengths differ.
-    """
-    pairs = list(zip(correct_a, correct_b, strict=True))
-    only_a = sum(bool(a) and not b for a, b in pairs)
-    only_b = sum(bool(b) and not a for a, b in pairs)
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    tail, binomial = 0, 1
-    for k in range(fewer + 1):  # whole numbers until the division: exact for any n
-        tail += binomial
-        binomial = binomial * (n - k) // (k + 1)
-    return min(1.0, 2 * tail / 2**n)

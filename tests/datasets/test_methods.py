@@ -2,7 +2,7 @@
 
 import pytest
 
-from sbs_jax.datasets.methods import METHODS, RELEASED_PREFIXES, VIEWS, Prefixes
+from sbs_jax.datasets.methods import METHODS, VIEWS, Prefixes
 from sbs_jax.datasets.records import Record
 
 RECORD = Record("1", "2 + 2?", "four", "Two and two.", "five")
@@ -43,8 +43,9 @@ def test_a_blank_gold_label_is_no_target() -> None:
 
 
 def test_prefixes_of_the_released_code() -> None:
-    assert VIEWS["label"].texts(RECORD, RELEASED_PREFIXES)[0] == "predict: 2 + 2?"
-    assert VIEWS["rationale"].texts(RECORD, RELEASED_PREFIXES)[0] == "explain: 2 + 2?"
+    prefixes = Prefixes("predict: ", "explain: ")
+    assert VIEWS["label"].texts(RECORD, prefixes)[0] == "predict: 2 + 2?"
+    assert VIEWS["rationale"].texts(RECORD, prefixes)[0] == "explain: 2 + 2?"
 
 
 def test_every_method_is_made_of_known_views() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sbs_jax.datasets import registry
-from sbs_jax.datasets.methods import RELEASED_PREFIXES, VIEWS, Prefixes
+from sbs_jax.datasets.methods import VIEWS, Prefixes
 from sbs_jax.datasets.records import Record, write_jsonl
 from sbs_jax.datasets.registry import Dataset
 from sbs_jax.datasets.sources import Function, JsonlFolder
@@ -145,7 +145,7 @@ def test_large_vocabularies_get_wider_ids(prepare: Callable) -> None:
         {"vocabulary": vocabularies.load("demo")},
         {"lengths": {"inputs": 63, "targets": 16}},
         {"lengths": {"inputs": 64, "targets": 15}},
-        {"prefixes": RELEASED_PREFIXES},
+        {"prefixes": Prefixes("predict: ", "explain: ")},
     ],
     ids=["view", "vocabulary", "inputs", "targets", "prefix"],
 )

@@ -1,4 +1,4 @@
-"""Counts, the Wilson interval, the two metrics, the paired test."""
+"""Counts, the Wilson interval, the two metrics, and metrics that are functions."""
 
 import fractions
 import functools
@@ -18,7 +18,6 @@ from sbs_jax.metrics.accuracy import (
     accuracy,
     is_correct,
     majority_baseline,
-    mcnemar,
     metric_name,
     score,
 )
@@ -79,21 +78,6 @@ def test_pairs_must_match_and_metrics_be_known() -> None:
 def test_majority_baseline() -> None:
     assert majority_baseline(["no", "yes", "yes"], ["yes", "no", "no"]) == Accuracy(1, 3)
     assert majority_baseline([], ["yes"]) == Accuracy(0, 1)
-
-
-@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 5))
-def test_mcnemar_is_the_exact_binomial_test(only_a: int, only_b: int, both: int) -> None:
-    a = [True] * only_a + [False] * only_b + [True] * both
-    b = [False] * only_a + [True] * only_b + [True] * both
-    n = only_a + only_b
-    expected = stats.binomtest(only_a, n, 0.5).pvalue if n else 1.0
-    assert mcnemar(a, b) == pytest.approx(expected, rel=1e-9)
-
-
-def test_mcnemar_of_many_and_of_unequal_lengths() -> None:
-    assert mcnemar([True] * 6000 + [False] * 4000, [False] * 6000 + [True] * 4000) < 1e-80
-    with pytest.raises(ValueError):
-        mcnemar([True], [])
 
 
 # --- metrics that are functions -------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation.decoder import Decoder
-from sbs_jax.input_pipeline import pipeline
+from sbs_jax.input_pipeline import label_check, pipeline
 from sbs_jax.input_pipeline.pipeline import Split
 from sbs_jax.metrics import accuracy as metrics
 from sbs_jax.metrics import extra
@@ -93,7 +93,7 @@ class Evaluator:
         for name, rationales in ((VALIDATION, False), (TEST, self._config.output_rationale)):
             by_label = {record.label: record for record in self.split(name, rationales).records}
             for record in by_label.values():
-                _score(self.metric, record.label, record)
+                _score(self.metric, record.label, record.label, record)
 
     def identity(self, name: str) -> ScoreIdentity:
         """The fingerprints of what `evaluate` would score now."""
@@ -127,11 +127,12 @@ class Evaluator:
         length = self.max_decode_length
         ids = self._decoder.ids(params, split.label_table, split.rows, length)
         answers = [selection.method.answer(vocabulary.decode(row.tolist())) for row in ids]
+        # As the original, which decodes the gold ids too: what the vocabulary makes of the label.
+        golds = [label_check.written(vocabulary, record.label) for record in split.records]
         scores = [
-            _score(self.metric, answer, record)
-            for record, answer in zip(split.records, answers, strict=True)
+            _score(self.metric, answer, gold, record)
+            for record, answer, gold in zip(split.records, answers, golds, strict=True)
         ]
-        golds = [record.label for record in split.records]
         return Result(
             task=f"{selection.dataset.name}_{selection.method.eval_view}",
             split=name,
@@ -171,8 +172,9 @@ class Evaluator:
         return self._splits[key]
 
 
-def _score(metric: Metric, answer: str, record: Record) -> metrics.Score:
-    return metrics.score(metric, answer, record.label, f"record {record.id!r}")
+def _score(metric: Metric, answer: str, gold: str, record: Record) -> metrics.Score:
+    """`metrics.score`, with the record in messages."""
+    return metrics.score(metric, answer, gold, f"record {record.id!r}")
 
 
 def _prediction(
@@ -195,4 +197,6 @@ def teacher_accuracy(records: Sequence[Record], metric: Metric) -> Accuracy | No
     labelled = [record for record in records if record.llm_label is not None]
     if not labelled:
         return None
-    return Accuracy.of(_score(metric, record.llm_label or "", record) for record in labelled)
+    return Accuracy.of(
+        _score(metric, record.llm_label or "", record.label, record) for record in labelled
+    )

@@ -150,8 +150,3 @@ def _read(
                     labels[split][record.label] += 1
                     repeats.add(split, record)
     return labels, list(repeats.lines(dataset.name))
-
-
-def written_gold(source: Source, record: Record) -> str:
-    """The gold label as a student can write it, with which its answers are compared."""
-    return label_check.written(source.vocabulary, record.label)

@@ -11,10 +11,11 @@ from sbs_jax.errors import UserError
 from sbs_jax.evaluation import lengths
 from sbs_jax.evaluation.evaluator import Evaluator
 from sbs_jax.evaluation.lengths import Truncated
-from sbs_jax.input_pipeline import pipeline
+from sbs_jax.input_pipeline import data_check, pipeline
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.runs import layout, run_dir
 from sbs_jax.training.phases import Phases
+from sbs_jax.utils.console import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ def prepare(config: TrainConfig, phases: Phases) -> Run:
         batches = _batches(config, source, partitioner)
         evaluator = Evaluator(config, source, partitioner)
         evaluator.check()
+        for line in data_check.check(source, config):
+            say(line)
         truncated = lengths.truncated(config, source)
         phases.end("data")
         initial_params = _initial_params(config)

@@ -5,14 +5,11 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
 import pytest
-from helpers import fixtures_release
-
-from sbs_jax.utils import paths
+from helpers import fixtures_release, sentencepiece_models
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +45,11 @@ def test_the_readme_opens_with_the_command_that_works():
 
 def test_every_command_of_the_readme_works(tmp_path):
     fixtures_release.write_release(tmp_path / "archive")
-    shutil.copy(paths.asset("demo.model"), tmp_path / "spiece.model")
+    texts = [path.read_text() for path in sorted((tmp_path / "archive").rglob("*.json"))]
+    lines = [line for text in texts for line in text.splitlines()]
+    sentencepiece_models.train(
+        tmp_path / "spiece.model", lines, vocab_size=150, hard_vocab_limit=False
+    )
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     verbs = []

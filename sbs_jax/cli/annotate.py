@@ -29,9 +29,14 @@ from sbs_jax.utils import paths
 
 def main(argv: list[str]) -> int | None:
     """Asks (or imports), then writes the output files; 1 where answers are missing in the end."""
-    from sbs_jax.teacher import prompts
+    from sbs_jax.teacher import prompt_check, prompts
 
     prompt = prompts.load(FLAGS.task)
+    if FLAGS.check_prompt:
+        print(prompt_check.describe(prompt, _prices()))
+        return None
+    if not FLAGS.out:
+        raise UserError("--out is required: the folder of journal and results")
     folder = pathlib.Path(FLAGS.out)
     if FLAGS.merge:
         _merged(prompt, folder)

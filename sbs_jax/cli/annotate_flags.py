@@ -17,11 +17,12 @@ _define(
     "string", "task", None, "Dataset with a prompt of its own, or a prompt file.", required=True
 )
 shared.paths_flag(FLAGS, "input", None, "JSONL of records; default: DATA_DIR/TASK/train.jsonl.")
-shared.path(FLAGS, "out", None, "Folder of journal and results.", required=True)
+shared.path(FLAGS, "out", None, "Folder of journal and results.")
 shared.data_dir(FLAGS, "The folder `sbs data` wrote, for the default of --input")
 shared.cache_dir(FLAGS)
 _define("integer", "limit", None, "Only the first so many records of each input.", lower_bound=1)
 _define("boolean", "dry_run", False, "Show prompts, number of requests and cost; send nothing.")
+_define("boolean", "check_prompt", False, "Show exemplars, sizes and parse-back; read no input.")
 
 _define(
     "enum",

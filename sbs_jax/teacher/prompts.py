@@ -25,6 +25,7 @@ from sbs_jax.datasets.records import SEPARATOR, Record
 from sbs_jax.errors import UserError
 from sbs_jax.metrics import accuracy
 from sbs_jax.teacher import labels as answers
+from sbs_jax.teacher import prompt_files
 from sbs_jax.teacher.labels import Kind
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -147,16 +148,17 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Prompt:
-    """The prompt of a built-in dataset, or of a ``.json`` file given by its path.
+    """The prompt of a built-in dataset, or of a JSON or YAML file given by its path.
 
     Raises UserError, naming file and field, for a file that is not a complete prompt or holds an
     exemplar that its own parser does not read back.
     """
-    path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
+    own = name.endswith(prompt_files.SUFFIXES)
+    path = Path(name) if own else FOLDER / f"{name}.json"
     if not path.is_file():
         raise UserError(
             f"{name}: no such prompt; built-in: {', '.join(names())}; "
-            "for a dataset of your own give the path of its .json file"
+            "for another dataset give the path of its .json or .yaml file"
         )
     prompt = _build(path, _read(path))
     _check(path, prompt)
@@ -164,12 +166,7 @@ def load(name: str) -> Prompt:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable JSON file ({error})") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: expected one JSON object")
+    fields = prompt_files.read(path)
     like = fields.pop("like", None)
     if like is None:
         return fields

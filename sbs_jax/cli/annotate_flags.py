@@ -13,14 +13,12 @@ def _define(kind: str, name: str, default: Any, text: str, **more: Any) -> None:
     getattr(flags, f"DEFINE_{kind}")(name, default, help=text, flag_values=FLAGS, **more)
 
 
-_define(
-    "string", "task", None, "Dataset with a prompt of its own, or a prompt file.", required=True
-)
+_define("string", "task", None, "Built-in prompt, or the path of a prompt file.", required=True)
 shared.paths_flag(FLAGS, "input", None, "JSONL of records; default: DATA_DIR/TASK/train.jsonl.")
 shared.path(FLAGS, "out", None, "Folder of journal and results.")
 shared.data_dir(FLAGS, "The folder `sbs data` wrote, for the default of --input")
 shared.cache_dir(FLAGS)
-_define("integer", "limit", None, "Only the first so many records of each input.", lower_bound=1)
+_define("integer", "limit", None, "Use only the first N records of each input.", lower_bound=1)
 _define("boolean", "dry_run", False, "Show prompts, number of requests and cost; send nothing.")
 _define("boolean", "check_prompt", False, "Show exemplars, sizes and parse-back; read no input.")
 
@@ -28,7 +26,7 @@ _define(
     "enum",
     "teacher",
     "api",
-    "A server, or the demo dataset's own.",
+    "A server, or the demo dataset's built-in teacher.",
     enum_values=["api", "embedded"],
 )
 shared.place(
@@ -40,10 +38,16 @@ _define("enum", "api", "chat", "Which API to call.", enum_values=["chat", "compl
 _define("string", "api_key_env", "OPENAI_API_KEY", "Environment variable that holds the key.")
 
 _define("enum", "mode", "few_shot", "Prompt form.", enum_values=["few_shot", "zero_shot"])
-_define("boolean", "label_given", False, "Tell the gold label and ask only why it is right.")
-_define("integer", "n", 1, "Samples per record; their majority is the label.", lower_bound=1)
+_define("boolean", "label_given", False, "Give the gold label and request only an explanation.")
+_define("integer", "n", 1, "Samples per record; the majority label wins.", lower_bound=1)
 _define("float", "temperature", None, "Default: 0 for one sample, 0.7 for several.", lower_bound=0)
-_define("integer", "max_tokens", None, "Of a completion; default: the prompt's.", lower_bound=1)
+_define(
+    "integer",
+    "max_tokens",
+    None,
+    "Maximum tokens of a completion; default: the prompt's.",
+    lower_bound=1,
+)
 _define(
     "enum",
     "effort",
@@ -53,12 +57,14 @@ _define(
 )
 _define("boolean", "structured", False, "Ask the server to enforce a JSON object with a label.")
 _define("boolean", "logprobs", False, "Ask for token probabilities: how sure the model is.")
-_define("string", "request_json", "{}", "More request fields as JSON; null removes a field.")
+_define("string", "request_json", "{}", "Additional request fields as JSON; null removes a field.")
 
-_define("integer", "concurrency", 8, "Calls in flight.", lower_bound=1)
-_define("float", "rpm", None, "Most requests per minute.", lower_bound=0.001)
-_define("float", "tpm", None, "Most tokens per minute.", lower_bound=1)
-_define("float", "timeout", 120.0, "Seconds before a silent call is given up.", lower_bound=0.001)
+_define("integer", "concurrency", 8, "Maximum calls in flight.", lower_bound=1)
+_define("float", "rpm", None, "Maximum requests per minute.", lower_bound=0.001)
+_define("float", "tpm", None, "Maximum tokens per minute.", lower_bound=1)
+_define(
+    "float", "timeout", 120.0, "Seconds before a call without an answer fails.", lower_bound=0.001
+)
 _define("integer", "max_retries", 6, "Retries of a failed call.", lower_bound=0)
 _define("float", "price_in", None, "Price per million prompt tokens.", lower_bound=0)
 _define("float", "price_out", None, "Price per million completion tokens.", lower_bound=0)
@@ -70,9 +76,11 @@ _define(
     lower_bound=1,
 )
 _define("float", "max_cost", None, "Stop before they cost more; needs both prices.", lower_bound=0)
-_define("string", "shard", None, "I/N: ask only part I (from 0) of N; then run once without.")
-_define("boolean", "batch_export", False, "Write what is missing as Batch API files; send nothing.")
-shared.paths_flag(FLAGS, "batch_import", None, "Take answers from Batch API result files.")
+_define("string", "shard", None, "I/N: process only part I (from 0) of N; then run once without.")
+_define(
+    "boolean", "batch_export", False, "Write missing requests as Batch API files; send nothing."
+)
+shared.paths_flag(FLAGS, "batch_import", None, "Import Batch API result files.")
 
 _define(
     "enum",
@@ -81,7 +89,13 @@ _define(
     "Gold labels that no answer can match: refuse them, read what they mean, or take any.",
     enum_values=["checked", "meant", "any"],
 )
-_define("enum", "parser", None, "Reading of answers.", enum_values=["tolerant", "exact"])
+_define(
+    "enum",
+    "parser",
+    None,
+    "How to read answers: any wording, or the exact format only.",
+    enum_values=["tolerant", "exact"],
+)
 _define(
     "enum",
     "thoughts",
@@ -97,7 +111,7 @@ _define(
     lower_bound=1,
 )
 _define("boolean", "only_correct", False, "Drop rationales of wrong labels.")
-_define("float", "min_agreement", 0.0, "Drop answers with a smaller share of votes.")
+_define("float", "min_agreement", 0.0, "Drop answers with a smaller fraction of votes.")
 _define("float", "min_confidence", 0.0, "Drop answers with a less probable label.")
 _define("integer", "min_words", 0, "Drop shorter rationales.")
 _define("integer", "max_words", None, "Drop longer rationales.")

@@ -1,9 +1,9 @@
-"""Stage 1 from input records to files to train on: everything in its order.
+"""Stage 1 from input records to training files, in order.
 
-1. The folder is claimed for the settings (`settings`).
-2. What the journal lacks is asked for (`ask`), or imported (`load_batch`, `import_completions`).
-3. The journal is read and the output files are written (`finish`); this needs no teacher and can
-   be repeated with another parser, vote or filter.
+1. `folder_settings` reserves the folder for the settings.
+2. `ask` requests what the journal lacks; `load_batch` and `import_completions` import it.
+3. `finish` reads the journal and writes the output files; it needs no teacher and can be repeated
+   with another parser, vote or filter. `second_pass` asks for wrong answers again before that.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ def check_inputs(folder: Path, inputs: dict[str, Path]) -> None:
 
 
 def plan(job: Job) -> Plan:
-    """What `ask` would send; reads the folder and writes nothing."""
+    """Computes what `ask` would send; reads the folder and writes nothing."""
     with Journal(job.folder) as existing:
         if not _is_free(job, existing):
             folder_settings.check(job.folder, job.recipe.settings())
@@ -278,7 +278,7 @@ def merge(
 ) -> tuple[Report, merging.Agreement]:
     """One set of output files out of several teachers' folders.
 
-    Raises UserError for folders without answers, or where FOLDER holds answers of its own.
+    Raises UserError for folders without answers, or FOLDER already holds one teacher's answers.
     """
     if any(folder.glob("journal*.jsonl")) or folder.resolve() in [f.resolve() for f in folders]:
         raise UserError(f"{folder}: holds answers of one teacher; choose another --out")

@@ -1,4 +1,4 @@
-"""What a run would send and cost, worked out without sending anything."""
+"""Estimates what a run would send and cost, without sending anything."""
 
 import dataclasses
 import statistics

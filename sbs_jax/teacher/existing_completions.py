@@ -1,8 +1,7 @@
-"""Completions that exist already, brought into the journal's form: released ones, generated ones.
+"""Imports existing completions into the journal: released or generated ones.
 
-The prompt that made them is not ours, so their key is made of what is known: whose they are, and
-the record (its id too: each row of a release has a completion of its own, even where two rows ask
-the same).
+Their prompt is unknown, so the key is made of the teacher's name and the record, its id included:
+each row of a release has a separate completion, even if two rows hold the same question.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ def record_sha(teacher: str, record: Record) -> str:
 
 
 def settings(prompt: Prompt, teacher: str) -> dict[str, Any]:
-    """What a folder of imported completions was made with."""
+    """The settings of a folder of imported completions."""
     return {"task": prompt.name, "model": teacher, "imported": True}
 
 

@@ -1,4 +1,4 @@
-"""settings.json: what a folder of answers was made with, so that nothing else is mixed in."""
+"""settings.json: the settings of a folder of answers; other settings are refused."""
 
 import json
 import os

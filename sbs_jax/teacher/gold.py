@@ -32,9 +32,9 @@ def is_possible(prompt: Prompt, record: Record) -> bool:
 
 
 def meant(prompt: Prompt, record: Record) -> str | None:
-    """The possible label that an impossible one stands for, or None.
+    """The possible label that an impossible one means, or None.
 
-    A letter stands for its choice, other capitals and outer spaces do not matter, and a number
+    A letter means its choice, other capitals and outer spaces do not matter, and a number
     loses currency signs and the separators of its thousands.
     """
     label = " ".join(record.label.split())
@@ -50,7 +50,7 @@ def meant(prompt: Prompt, record: Record) -> str | None:
 
 
 def read(prompt: Prompt, records: Iterable[Record]) -> Iterator[Record]:
-    """The records, each with the label that its gold label stands for."""
+    """The records, each with the label that its gold label means."""
     for record in records:
         if is_possible(prompt, record):
             yield record

@@ -1,4 +1,4 @@
-"""What a label may be, how a prompt shows it, and which label a teacher's wording means.
+"""Kinds of labels, how a prompt shows them, and which label a teacher's wording means.
 
 Four kinds of label:
 
@@ -59,7 +59,7 @@ def allowed(kind: Kind, labels: Sequence[str], text: str) -> list[str]:
 
 
 def meant(kind: Kind, labels: Sequence[str], text: str, wording: str) -> str | None:
-    """The label a wording stands for, in the dataset's own spelling, or None.
+    """The label that a wording means, in the dataset's spelling, or None.
 
     ``Neutral.`` is neutral, ``option (d)`` and ``d) bank`` are the choice d, ``3+4`` is ``(3+4)``;
     what follows the label on its line, or on later lines, does not matter. Where a letter and the

@@ -1,7 +1,7 @@
 """Answers of several teachers -> one answer per record: votes, and who agrees with whom.
 
-Each teacher has a folder of its own, made by `sbs annotate`; what is merged are its
-``rationales.jsonl``, so that folders of other prompts, models and numbers of samples fit together.
+Each teacher has one folder, made by `sbs annotate`. Their ``rationales.jsonl`` are merged, so the
+prompts, models and numbers of samples may differ.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The files a run leaves: records to train on, rationales by id, and what could not be read.
 
-In the folder, beside the journal:
+In the journal's folder:
 
 * ``SPLIT.jsonl``: every record of the input SPLIT.jsonl with the teacher's fields, for `sbs train`;
 * ``rationales.jsonl``: one line per record (id, rationale, label, agreement, ...), for joining to

@@ -1,4 +1,4 @@
-"""What a person who waits wants to know: done, failed, tokens, money, time left."""
+"""Progress of a run: questions done and failed, tokens, cost, time left."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """A prompt's file -> its fields: JSON, or YAML, which has comments and texts of several lines.
 
-Exemplars may be in a CSV file of their own: ``"exemplars": "mine.csv"``, with the columns input,
-rationale and label, beside the prompt's file.
+Exemplars may come from a CSV file in the same folder: ``"exemplars": "mine.csv"``, with the columns
+input, rationale and label.
 """
 
 import csv

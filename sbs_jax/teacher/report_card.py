@@ -1,4 +1,4 @@
-"""How good the teacher is, measured against gold: accuracy, calibration, labels."""
+"""The teacher measured against gold labels: accuracy, calibration, labels."""
 
 import collections
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ class ReportCard:
         return []
 
     def calibration(self) -> list[dict[str, Any]]:
-        """Accuracy at every level of agreement, the highest first: does a vote tell the truth?"""
+        """Accuracy at every level of agreement, the highest first."""
         ordered = sorted(
             self._by_agreement.items(), key=lambda item: (-item[0][0] / item[0][1], -item[0][1])
         )

@@ -2,8 +2,8 @@
 
 Models differ: some refuse ``max_tokens``, some any temperature, some a stop string or a system
 line. A refusal of this kind would meet every question alike, so it is learned once per run: where
-the field is a default of ours the request is changed and the user is told, else the run stops and
-names the flag that sends the field.
+the field is a default the request changes and a line says so; a field that the user set stops the
+run, with the flag that sends it.
 """
 
 import dataclasses

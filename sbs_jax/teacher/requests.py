@@ -1,6 +1,6 @@
 """The exact request of a record and its key.
 
-A key is the SHA-256 of the whole request (everything the model sees or is told, and its name) and
+A key is the SHA-256 of the whole request (everything the model receives, and its name) and
 the number of the sample. Nothing else goes into it: not the record's id, the address of the
 server, the shard, or whether the answer comes from a batch. So equal inputs are asked once, and an
 answer is found again whichever way it came.

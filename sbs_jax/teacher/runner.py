@@ -1,4 +1,4 @@
-"""Asks for every answer that the journal lacks: many calls in flight, each kept as it arrives.
+"""Requests every answer that the journal lacks: many calls in flight, each kept as it arrives.
 
 The rules of a run:
 
@@ -67,7 +67,7 @@ def missing(journal: Journal, request: Request, n: int) -> list[int]:
 
 
 class Asker:
-    """One run of asking."""
+    """Sends the requests of one run."""
 
     def __init__(
         self,

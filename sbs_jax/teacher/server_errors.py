@@ -1,4 +1,4 @@
-"""The server's own words in an error of any shape, and what kind of failure they tell of.
+"""The server's words in an error of any shape, and the kind of failure.
 
 OpenAI writes ``{"error": {"message", "code", "param"}}``; others write the text itself under
 ``error``, ``detail`` (FastAPI, also as a list of objects with ``loc`` and ``msg``) or ``message``,
@@ -83,7 +83,7 @@ _COMMON = frozenset({"n", "model", "stop", "user", "messages", "prompt", "tools"
 
 
 def words(value: Any) -> str:
-    """The text of an error, in one line; "" where there is none."""
+    """The text of an error, in one line; "" without an error."""
     return _short("; ".join(dict.fromkeys(_texts(value))))
 
 
@@ -100,7 +100,7 @@ def parsed(text: str) -> Any:
 
 
 def kind(status: int, body: Any) -> Kind:
-    """What a refusal of this status tells of."""
+    """The kind of failure behind a status and its body."""
     text = _flat(body)
     if status in (402,) or (status in (400, 403, 429) and _any(_SPENT, text) and not _passes(text)):
         return "spent"

@@ -29,8 +29,8 @@ MARKS: tuple[tuple[str, str], ...] = (
 # Ordinary words, which count only as a pair from the start of the text: harmony without its special
 # tokens, and Granite.
 WORDS: tuple[tuple[str, str], ...] = (
-    (r"\Aanalysis", r"assistant\s*final(?=\W|[A-Z0-9])"),
-    (r"\AHere(?:'s| is) my thought process:", r"Here(?:'s| is) my response:"),
+    (r"^analysis", r"assistant\s*final(?=\W|[A-Z0-9])"),
+    (r"^Here(?:'s| is) my thought process:", r"Here(?:'s| is) my response:"),
 )
 
 _OPENING = re.compile("|".join(opening for opening, _ in MARKS), re.IGNORECASE)
@@ -46,7 +46,7 @@ _END = re.compile(
     r"<\|(?:return|im_end|eot_id|eom_id|endoftext|end_of_text|end|END_OF_TURN_TOKEN)\|>"
     r"|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>"
 )
-_HINT = re.compile(r"[<\[◁]|\Aanalysis|\AHere", re.IGNORECASE)
+_HINT = re.compile(r"[<\[◁]|^analysis|^Here", re.IGNORECASE)
 
 
 def split(text: str) -> tuple[str, str]:

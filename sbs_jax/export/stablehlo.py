@@ -165,7 +165,8 @@ def _logits(config: T5Config) -> Callable[..., jax.Array]:
             "decoder_input_tokens": decoder_input_tokens,
             "decoder_segment_ids": jnp.ones_like(decoder_input_tokens),
         }
-        return Transformer(config).apply({"params": nested(params)}, batch)
+        logits: Any = Transformer(config).apply({"params": nested(params)}, batch)
+        return logits
 
     return program
 

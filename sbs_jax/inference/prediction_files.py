@@ -83,13 +83,12 @@ def _open(path: str) -> Iterator[io.TextIOWrapper]:
     # Bytes that are not UTF-8 are found in their row, with its line number. Only line feeds end a
     # JSON line; the csv module asks for its line ends as they are.
     newline = "" if _is_csv(path) else "\n"
-    how = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": newline}
     if path == STDIN:
-        with open(0, closefd=False, **how) as file:
-            yield file
+        with open(0, "rb", closefd=False) as stdin:
+            yield io.TextIOWrapper(stdin, "utf-8-sig", "surrogateescape", newline)
     else:
         with jsonl.opened(path) as file:
-            yield io.TextIOWrapper(file, **how)
+            yield io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline)
 
 
 def _is_csv(path: str) -> bool:
@@ -138,9 +137,9 @@ def _question(where: str, number: int, row: Any) -> Question:
         raise BadRow(f"{where}: field 'input' is missing, blank or not text")
     if not isinstance(row.get("rationale"), str | None):
         raise BadRow(f"{where}: field 'rationale' must be text or absent")
-    fields = {"id": row.get("id", str(number))}
+    fields: dict[str, Any] = {"id": row.get("id", str(number))}
     for field, value in row.items():
-        name = _RENAMED.get(field, field)
+        name = _RENAMED.get(str(field), str(field))
         if name in fields and name != "id":
             raise BadRow(f"{where}: holds field {name!r} under two names; drop one of them")
         fields[name] = value

@@ -1,6 +1,7 @@
 """Greedy decoding with a key/value cache, and exact probabilities of a closed set of labels."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,11 +139,10 @@ def score_labels(
     """
     model = Transformer(config)
     variables = {"params": params}
-    trie = LabelTrie(*map(jnp.asarray, trie))
     with partitioner.activations():
         count = trie.tokens.shape[0]
         caches = _caches(model, variables, encoder_input_tokens, count)
-        states = model.apply(
+        states: Any = model.apply(
             variables,
             trie.tokens,
             trie.depths,
@@ -154,16 +154,19 @@ def score_labels(
 
         def of_nodes(inputs: tuple) -> tuple:
             some, edges = inputs  # [n, B, D], [n, C]
-            logits = model.apply(
+            rows: Any = model.apply(
                 variables, some.transpose(1, 0, 2), method=Transformer.logits_of
-            ).transpose(1, 0, 2)
+            )
+            logits = rows.transpose(1, 0, 2)
             taken = jnp.take_along_axis(logits, jnp.maximum(edges, 0)[:, None], axis=2)
             total = jax.nn.logsumexp(logits, axis=-1)
             best = first_argmax(logits.reshape(-1, logits.shape[-1])).reshape(total.shape)
             return taken - total[..., None], best
 
         size = min(count, _NODES_AT_ONCE)
-        states, edges = (_in_groups(x, size) for x in (states.transpose(1, 0, 2), trie.edges))
+        states, edges = (
+            _in_groups(x, size) for x in (states.transpose(1, 0, 2), jnp.asarray(trie.edges))
+        )
         edge_scores, best = jax.lax.map(of_nodes, (states, edges))
     edge_scores, best = (x.reshape(-1, *x.shape[2:])[:count] for x in (edge_scores, best))
     on_paths = edge_scores.transpose(1, 0, 2)[:, trie.path_nodes, trie.path_edges]
@@ -174,7 +177,8 @@ def _caches(model: Transformer, variables: dict, tokens: Int[Array, "B L"], leng
     """The encoder's keys and values, computed once, and empty caches of `length` positions."""
     segments = (tokens > 0).astype(jnp.int32)
     encoded = model.apply(variables, tokens, segments, method=Transformer.encode)
-    return model.apply(variables, encoded, length, method=Transformer.init_cache)
+    caches: Any = model.apply(variables, encoded, length, method=Transformer.init_cache)
+    return caches
 
 
 def _in_groups(x: Array, size: int) -> Array:

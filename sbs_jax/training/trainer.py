@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import optax
 
-from sbs_jax.checkpoints.manager import Store
+from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.distributed import multihost
@@ -105,8 +105,8 @@ def train(
         return summary
 
 
-def _open_store(config: TrainConfig) -> Store:
-    return Store(
+def _open_store(config: TrainConfig) -> CheckpointManager:
+    return CheckpointManager(
         layout.checkpoints(config.model_dir),
         config.keep_latest,
         _BEST_METRIC,
@@ -114,7 +114,7 @@ def _open_store(config: TrainConfig) -> Store:
     )
 
 
-def _newest(store: Store) -> int | None:
+def _newest(store: CheckpointManager) -> int | None:
     store.wait()
     return store.latest_step()
 
@@ -139,7 +139,9 @@ def _make_step(run: Run) -> tuple[optax.GradientTransformation, functools.partia
     return optimizer, train_step
 
 
-def _restore(run: Run, store: Store, optimizer: optax.GradientTransformation) -> TrainState:
+def _restore(
+    run: Run, store: CheckpointManager, optimizer: optax.GradientTransformation
+) -> TrainState:
     """The state a run starts from: 1. MODEL_DIR, 2. INITIAL_CHECKPOINT_PATH, 3. random."""
     config = run.config
     if store.steps():
@@ -154,7 +156,9 @@ def _restore(run: Run, store: Store, optimizer: optax.GradientTransformation) ->
     )
 
 
-def _evaluate_restored(run: Run, store: Store, state: TrainState, log: MetricsLog) -> None:
+def _evaluate_restored(
+    run: Run, store: CheckpointManager, state: TrainState, log: MetricsLog
+) -> None:
     """Scores what a restart finds without a score, or scored on other questions."""
     done = int(state.step)
     fingerprint = run.evaluator.identity(VALIDATION).fingerprint
@@ -174,7 +178,7 @@ def _evaluate_restored(run: Run, store: Store, state: TrainState, log: MetricsLo
 
 
 def _params_of(
-    steps: Iterable[int], state: TrainState, store: Store
+    steps: Iterable[int], state: TrainState, store: CheckpointManager
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(step, parameters) of saved checkpoints, one at a time; damaged ones are left out."""
     for done in steps:
@@ -189,7 +193,10 @@ def _params_of(
 
 
 def _evaluate(
-    run: Run, store: Store, log: MetricsLog, checkpoints: Iterable[tuple[int, dict[str, Any]]]
+    run: Run,
+    store: CheckpointManager,
+    log: MetricsLog,
+    checkpoints: Iterable[tuple[int, dict[str, Any]]],
 ) -> None:
     """Scores saved checkpoints on validation, logs and notes the scores.
 
@@ -210,14 +217,16 @@ def _evaluate(
         store.note(scores, run.evaluator.identity(VALIDATION).fingerprint)
 
 
-def _stop(stop: StopRequest, store: Store, log: MetricsLog, done: int) -> NoReturn:
+def _stop(stop: StopRequest, store: CheckpointManager, log: MetricsLog, done: int) -> NoReturn:
     store.close()
     log.close()
     say(f"stopped at step {done}, saved; the same command continues")
     raise SystemExit(stop.exit_code)
 
 
-def _report(run: Run, store: Store, state: TrainState, stop: StopRequest) -> dict[str, Any]:
+def _report(
+    run: Run, store: CheckpointManager, state: TrainState, stop: StopRequest
+) -> dict[str, Any]:
     """Scores the best checkpoint on validation and test, unless results.json holds it."""
     config = run.config
     best = store.best_step()

@@ -12,7 +12,7 @@ from helpers import made_checkpoints as made
 from sbs_jax.checkpoints import initial
 from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints.formats.params import nested, read_all, shapes_of
-from sbs_jax.checkpoints.manager import Store
+from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
@@ -49,7 +49,7 @@ def test_a_safetensors_file_alone_will_do(tmp_path):
 @pytest.fixture
 def model_dir(tmp_path):
     """As training leaves it: two checkpoints with optimizer slots, the first the better one."""
-    with Store(tmp_path / "run" / "checkpoints", metric="accuracy") as store:
+    with CheckpointManager(tmp_path / "run" / "checkpoints", metric="accuracy") as store:
         for step, accuracy in ((10, 0.9), (20, 0.1)):
             params = init_params(made.UNTIED, jax.random.key(step))
             state = {"step": step, "params": params, "opt_state": optax.adamw(1.0).init(params)}

@@ -23,7 +23,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sbs_jax.checkpoints import integrity
-from sbs_jax.checkpoints.manager import Store
+from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.errors import UserError
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -71,7 +71,7 @@ def assert_equal(state, expected):
 def saved(tmp_path_factory):
     """A directory with the checkpoints of steps 10, 20 and 30; tests that write copy it."""
     directory = tmp_path_factory.mktemp("run") / "checkpoints"
-    with Store(directory, keep_latest=3, metric="accuracy") as store:
+    with CheckpointManager(directory, max_to_keep=3, metric="accuracy") as store:
         for step, accuracy in ((10, 0.5), (20, 0.75), (30, 0.25)):
             store.save(step, make_state(step), {"seed": step + 1}, {"accuracy": accuracy})
     return directory
@@ -83,17 +83,17 @@ def copy(saved, tmp_path):
 
 
 def test_the_latest_state_comes_back_bit_for_bit(saved):
-    with Store(saved, read_only=True) as store:
+    with CheckpointManager(saved, read_only=True) as store:
         state, extra = store.restore_latest(abstract(make_state()))
     assert_equal(state, make_state(30))
     assert extra == {"seed": 31}
 
 
 def test_one_step_and_the_best_come_back(saved):
-    with Store(saved, metric="accuracy", read_only=True) as store:
+    with CheckpointManager(saved, metric="accuracy", read_only=True) as store:
         assert (store.steps(), store.latest_step(), store.best_step()) == ([10, 20, 30], 30, 20)
         assert store.score(20) == (0.75, None)
-        assert int(store.restore_best(make_state())[0].step) == 20
+        assert int(store.restore(store.best_step(), make_state())[0].step) == 20
         assert int(store.restore(10, make_state())[0].step) == 10
         with pytest.raises(UserError, match=r"no usable checkpoint of step 11; has 10, 20, 30"):
             store.restore(11, make_state())
@@ -101,13 +101,13 @@ def test_one_step_and_the_best_come_back(saved):
 
 def test_a_state_is_restored_onto_another_mesh(saved):
     wanted = make_state(30, devices=2, axes=("fsdp", "model"))
-    with Store(saved, read_only=True) as store:
+    with CheckpointManager(saved, read_only=True) as store:
         assert_equal(store.restore_latest(abstract(wanted))[0], wanted)
 
 
 def test_numpy_arrays_are_saved_and_restored_to_the_first_device(tmp_path):
     state = {"params": {"w": np.arange(6.0, dtype=np.float32)}}
-    with Store(tmp_path / "c") as store:
+    with CheckpointManager(tmp_path / "c") as store:
         store.save(1, state, {})
         restored, extra = store.restore_latest(state)
     assert restored["params"]["w"].tolist() == list(range(6)) and extra == {}
@@ -118,7 +118,7 @@ def test_parameters_alone_are_restored_in_the_dtype_asked_for(saved):
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=leaf.sharding),
         make_state().params,
     )
-    with Store(saved, metric="accuracy", read_only=True) as store:
+    with CheckpointManager(saved, metric="accuracy", read_only=True) as store:
         best, latest = store.restore_params(None, wanted), store.restore_params(30, wanted)
     for params, step in ((best, 20), (latest, 30)):
         expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), make_state(step).params)
@@ -127,7 +127,7 @@ def test_parameters_alone_are_restored_in_the_dtype_asked_for(saved):
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
     accuracies = {1: float("nan"), 2: 0.9, 3: 0.1, 4: None, 5: 0.9, 6: 0.2, 7: None}
-    with Store(tmp_path / "c", keep_latest=2, metric="accuracy") as store:
+    with CheckpointManager(tmp_path / "c", max_to_keep=2, metric="accuracy") as store:
         for step, accuracy in accuracies.items():
             metrics = None if accuracy is None else {"accuracy": accuracy}
             store.save(step, {"params": {"w": np.ones(3)}}, {}, metrics)
@@ -137,17 +137,9 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert sorted(os.listdir(tmp_path / "c")) == ["5", "6", "7"]
 
 
-def test_less_can_be_better(tmp_path):
-    with Store(tmp_path / "c", metric="loss", mode="min", keep_best=2) as store:
-        for step, loss in enumerate((3.0, 1.0, 2.0, 4.0)):
-            store.save(step, {"params": {"w": np.ones(3)}}, {}, {"loss": loss})
-        store.wait()
-        assert (store.best_step(), store.steps()) == (1, [1, 2, 3])
-
-
 def test_a_step_already_saved_is_not_written_again(copy):
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
-    with Store(copy, keep_latest=3, metric="accuracy") as store:
+    with CheckpointManager(copy, max_to_keep=3, metric="accuracy") as store:
         store.save(30, make_state(1), {})
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
 
@@ -185,7 +177,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_newest_checkpoint_is_passed_over(copy, caplog, damage):
     damage(copy)
-    with Store(copy, metric="accuracy", read_only=True) as store:
+    with CheckpointManager(copy, metric="accuracy", read_only=True) as store:
         state, extra = store.restore_latest(abstract(make_state()))
         assert store.latest_step() == 20
     assert_equal(state, make_state(20))
@@ -198,31 +190,32 @@ def test_damage_is_found_without_checksums_too(copy, caplog):
     """A checkpoint that other software wrote: what Orbax notices by itself."""
     (copy / "30" / "checksums.json").unlink()
     truncate(data_file(copy, 30))
-    with Store(copy, read_only=True) as store:
+    with CheckpointManager(copy, read_only=True) as store:
         assert int(store.restore_latest(make_state())[0].step) == 20
     assert len(caplog.messages) == 1
 
 
 def test_a_checkpoint_without_checksums_is_used_if_it_reads(copy):
     (copy / "30" / "checksums.json").unlink()
-    with Store(copy, read_only=True) as store:
+    with CheckpointManager(copy, read_only=True) as store:
         assert_equal(store.restore_latest(make_state())[0], make_state(30))
 
 
 def test_a_damaged_best_gives_way_to_the_next_best(copy):
     truncate(data_file(copy, 20))
-    with Store(copy, metric="accuracy", read_only=True) as store:
-        assert int(store.restore_best(make_state())[0].step) == 10
+    with CheckpointManager(copy, metric="accuracy", read_only=True) as store:
+        params = store.restore_params(None, make_state().params)
         assert store.best_step() == 10
+    assert_equal(params, make_state(10).params)
 
 
 def test_nothing_usable_is_an_error(copy, tmp_path):
     for step in (10, 20, 30):
         truncate(data_file(copy, step))
-    store = Store(copy, read_only=True)
+    store = CheckpointManager(copy, read_only=True)
     with store, pytest.raises(UserError, match="no usable checkpoint, 3 damaged"):
         store.restore_latest(make_state())
-    with Store(tmp_path / "empty") as store:
+    with CheckpointManager(tmp_path / "empty") as store:
         assert store.steps() == [] and store.best_step() is None
         with pytest.raises(UserError, match="no usable checkpoint; train from"):
             store.restore_latest(make_state())
@@ -231,13 +224,13 @@ def test_nothing_usable_is_an_error(copy, tmp_path):
 def test_training_goes_on_over_a_damaged_checkpoint(copy):
     """The step is saved again in its place, and the damaged one never counts as kept."""
     flip_a_bit(data_file(copy, 30))
-    with Store(copy, keep_latest=2, metric="accuracy") as store:
+    with CheckpointManager(copy, max_to_keep=2, metric="accuracy") as store:
         store.restore_latest(make_state())
         store.save(25, make_state(25), {})
         store.wait()
         assert store.steps() == [20, 25]
         assert sorted(os.listdir(copy)) == ["20", "25"]
-    with Store(copy, keep_latest=2, metric="accuracy") as store:
+    with CheckpointManager(copy, max_to_keep=2, metric="accuracy") as store:
         flip_a_bit(data_file(copy, 25))
         store.restore_latest(make_state())
         store.save(25, make_state(26), {})
@@ -267,7 +260,7 @@ def test_training_goes_on_over_a_damaged_checkpoint(copy):
     ids=["shape", "dtype", "missing", "added"],
 )
 def test_another_model_is_refused_by_the_first_array_that_differs(saved, caplog, change, message):
-    with Store(saved, read_only=True) as store:
+    with CheckpointManager(saved, read_only=True) as store:
         with pytest.raises(UserError, match=message):
             store.restore_latest(change(make_state()))
         assert store.latest_step() == 30 and not caplog.messages
@@ -275,7 +268,7 @@ def test_another_model_is_refused_by_the_first_array_that_differs(saved, caplog,
 
 def test_parameters_of_another_model_are_refused(saved):
     message = r"params/encoder/kernel is \[64, 64\] in the checkpoint and \[64, 32\]"
-    store = Store(saved, read_only=True)
+    store = CheckpointManager(saved, read_only=True)
     with store, pytest.raises(UserError, match=message):
         store.restore_params(None, make_state(width=32).params)
 
@@ -294,7 +287,9 @@ def largest_file(size):
 @pytest.mark.parametrize("size", [0, 20_000], ids=["nothing fits", "arrays do not fit"])
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(copy, caplog, size, asynchronous):
-    with Store(copy, metric="accuracy", keep_best=0, asynchronous=asynchronous) as store:
+    with CheckpointManager(
+        copy, metric="accuracy", keep_best=0, asynchronous=asynchronous
+    ) as store:
         with largest_file(size), pytest.raises(UserError) as caught:
             store.save(40, make_state(40), {}, {"accuracy": 1.0})
             store.wait()
@@ -317,9 +312,9 @@ def test_a_killed_save_never_counts(tmp_path):
         import os, signal, sys
         import numpy as np
         from sbs_jax.checkpoints import integrity
-        from sbs_jax.checkpoints.manager import Store
+        from sbs_jax.checkpoints.manager import CheckpointManager
 
-        store = Store(sys.argv[1])
+        store = CheckpointManager(sys.argv[1])
         store.save(1, {"params": {"w": np.ones(1000)}}, {})
         store.wait()
         # All files are there by now, only the final name is missing.
@@ -337,10 +332,10 @@ def test_a_killed_save_never_counts(tmp_path):
     assert child.returncode == -signal.SIGKILL
     left = [name for name in os.listdir(directory) if name.startswith("2.")]
     assert len(left) == 1
-    with Store(directory, read_only=True) as store:
+    with CheckpointManager(directory, read_only=True) as store:
         assert store.steps() == [1]
     assert left[0] in os.listdir(directory), "a reader removes nothing"
-    with Store(directory) as store:
+    with CheckpointManager(directory) as store:
         store.save(3, {"params": {"w": np.zeros(1000)}}, {})
         store.wait()
         assert store.steps() == [3]
@@ -353,7 +348,7 @@ def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
         import sys
         import jax
         import numpy as np
-        from sbs_jax.checkpoints.manager import Store
+        from sbs_jax.checkpoints.manager import CheckpointManager
 
         directory, address, process = sys.argv[1], sys.argv[2], int(sys.argv[3])
         jax.distributed.initialize(address, 2, process)
@@ -364,7 +359,7 @@ def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
             whole = np.full((64, 1000), step, np.float32)
             return {"w": jax.make_array_from_callback(whole.shape, sharding, lambda i: whole[i])}
 
-        with Store(directory, keep_latest=2) as store:
+        with CheckpointManager(directory, max_to_keep=2) as store:
             if not store.steps():
                 for step in (1, 2):
                     store.save(step, state(step), {})
@@ -407,17 +402,17 @@ def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
 
 def test_a_reader_needs_a_directory(tmp_path):
     with pytest.raises(UserError, match="no such directory"):
-        Store(tmp_path / "none", read_only=True)
+        CheckpointManager(tmp_path / "none", read_only=True)
 
 
 def test_a_place_that_cannot_hold_checkpoints_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/c: cannot hold checkpoints \(Not a directory\)"):
-        Store(tmp_path / "file" / "c")
+        CheckpointManager(tmp_path / "file" / "c")
 
 
 def test_orbax_says_nothing(tmp_path, capfd):
-    with Store(tmp_path / "c") as store:
+    with CheckpointManager(tmp_path / "c") as store:
         store.save(1, make_state(1), {})
         store.wait()
         store.restore_latest(make_state())
@@ -430,9 +425,9 @@ def test_checksums_cover_the_arrays_and_the_note(saved):
     assert str(data_file(saved, 30).relative_to(saved / "30")) in sums
 
 
-def noted(directory, values, keep_latest=1, keep_best=1):
+def noted(directory, values, max_to_keep=1, keep_best=1):
     """A store of these (step, score, fingerprint), each saved first and scored afterwards."""
-    with Store(directory, keep_latest, "accuracy", keep_best=keep_best) as store:
+    with CheckpointManager(directory, max_to_keep, "accuracy", keep_best=keep_best) as store:
         for step, value, mark in values:
             store.save(step, {"params": {"w": np.ones(3)}}, {})
             store.note({step: value}, mark)
@@ -440,7 +435,7 @@ def noted(directory, values, keep_latest=1, keep_best=1):
 
 
 @pytest.mark.parametrize(
-    ("values", "keep_latest", "steps", "best"),
+    ("values", "max_to_keep", "steps", "best"),
     [
         ([(1, 0.5, "a"), (2, 0.75, "a"), (3, 0.5, "a")], 1, [2, 3], 2),
         ([(1, 0.5, "a"), (2, 0.5, "a")], 1, [2], 2),  # of equals the later one
@@ -452,15 +447,15 @@ def noted(directory, values, keep_latest=1, keep_best=1):
     ],
 )
 def test_a_score_competes_with_scores_of_the_same_questions_only(
-    tmp_path, values, keep_latest, steps, best
+    tmp_path, values, max_to_keep, steps, best
 ):
-    assert noted(tmp_path / "c", values, keep_latest) == (steps, best)
-    with Store(tmp_path / "c", metric="accuracy", read_only=True) as store:
+    assert noted(tmp_path / "c", values, max_to_keep) == (steps, best)
+    with CheckpointManager(tmp_path / "c", metric="accuracy", read_only=True) as store:
         assert store.best_step() == best, "a reader ranks as the writer did"
 
 
 def test_several_steps_are_scored_again_before_any_is_removed(tmp_path):
-    with Store(tmp_path / "c", 1, "accuracy", keep_best=2) as store:
+    with CheckpointManager(tmp_path / "c", 1, "accuracy", keep_best=2) as store:
         for step, value in ((1, 0.9), (2, 0.8), (3, 0.1)):
             store.save(step, {"params": {"w": np.ones(3)}}, {})
             store.note({step: value}, "before")
@@ -470,11 +465,11 @@ def test_several_steps_are_scored_again_before_any_is_removed(tmp_path):
 
 
 def test_checkpoints_of_earlier_versions_hold_their_score_inside(tmp_path):
-    with Store(tmp_path / "c", 2, "accuracy") as store:
+    with CheckpointManager(tmp_path / "c", 2, "accuracy") as store:
         for step, accuracy in ((1, 0.75), (2, 0.5)):
             store.save(step, {"params": {"w": np.ones(3)}}, {}, {"accuracy": accuracy})
     assert not (tmp_path / "c" / "scores.json").exists()
-    with Store(tmp_path / "c", 2, "accuracy") as store:
+    with CheckpointManager(tmp_path / "c", 2, "accuracy") as store:
         assert store.best_step() == 1 and store.score(1) == (0.75, None)
 
 
@@ -482,5 +477,5 @@ def test_checkpoints_of_earlier_versions_hold_their_score_inside(tmp_path):
 def test_a_damaged_score_file_only_loses_the_ranking(tmp_path, text):
     noted(tmp_path / "c", [(1, 0.5, "a")])
     (tmp_path / "c" / "scores.json").write_text(text)
-    with Store(tmp_path / "c", metric="accuracy", read_only=True) as store:
+    with CheckpointManager(tmp_path / "c", metric="accuracy", read_only=True) as store:
         assert (store.best_step(), store.latest_step()) == (None, 1)

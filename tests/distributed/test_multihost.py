@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers.schedulers import free_address, slurm
 
-from sbs_jax.checkpoints.manager import Store
+from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.runs import run_dir
@@ -87,7 +87,7 @@ def params_of(model_dir: Path) -> list[np.ndarray]:
     rate = optimizers.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
-    with Store(model_dir / "checkpoints", read_only=True) as store:
+    with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:
         state, _ = store.restore_latest(
             train_step.abstract_state(config.model, optimizer, partitioner)
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import sbs_jax.tasks  # noqa: F401 - registers the embedded dataset, in child processes too
-from sbs_jax.checkpoints.manager import Store
+from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 
@@ -54,6 +54,6 @@ def final_params(model_dir: Path, model: T5Config = MODEL) -> list[np.ndarray]:
     rate = optimizers.create_learning_rate_scheduler(total_steps=1)
     optimizer = optimizers.create_optimizer("adamw", rate)
     shapes = train_step.abstract_state(model, optimizer, Partitioner())
-    with Store(model_dir / "checkpoints", read_only=True) as store:
+    with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:
         state, _ = store.restore_latest(shapes)
     return jax.tree.leaves(jax.device_get(state.params))

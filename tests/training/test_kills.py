@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.runs import config_of
 
-from sbs_jax.checkpoints.manager import Store
+from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.training import optimizers, train_step, trainer
@@ -89,7 +89,7 @@ def final_state(model_dir: Path, steps: int) -> list[np.ndarray]:
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
     shapes = train_step.abstract_state(config.model, optimizer, partitioner)
-    with Store(model_dir / "checkpoints", read_only=True) as store:
+    with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:
         assert store.latest_step() == steps
         return jax.tree.leaves(jax.device_get(store.restore(steps, shapes)[0]))
 

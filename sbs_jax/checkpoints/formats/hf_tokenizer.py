@@ -6,8 +6,9 @@ transformers 5 does not: it always builds a Unigram model without byte fallback,
 mT5's vocabulary and for one of whole words. ``spiece.model`` lies beside them for programs that use
 SentencePiece.
 
-Own code, though transformers converts such models: it would be needed here, with torch's weight,
-and its converter knows no model of whole words.
+Own code: `tokenizers` could build the same file, but a training install does not bring it, and
+`sbs convert --to=hf` works there. transformers' own converter needs torch, and knows no model of
+whole words.
 """
 
 import base64
@@ -80,7 +81,7 @@ def _describe(path: Path) -> dict[str, Any] | None:
     """The content of tokenizer.json, or None for a kind of model it cannot hold here."""
     from sentencepiece import sentencepiece_model_pb2 as pb
 
-    proto = pb.ModelProto.FromString(path.read_bytes())
+    proto = pb.ModelProto.FromString(path.read_bytes())  # type: ignore[attr-defined]
     missing = vocabularies.missing_extra_ids(path.read_bytes())
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     pieces += [(f"<extra_id_{number}>", 0.0) for number in reversed(range(missing))]

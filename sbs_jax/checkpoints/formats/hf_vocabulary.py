@@ -81,7 +81,8 @@ def _pieces(spiece: Path) -> list[str]:
     from sentencepiece import sentencepiece_model_pb2 as pb
 
     try:
-        return [piece.piece for piece in pb.ModelProto.FromString(spiece.read_bytes()).pieces]
+        proto = pb.ModelProto.FromString(spiece.read_bytes())  # type: ignore[attr-defined]
+        return [piece.piece for piece in proto.pieces]
     except (DecodeError, OSError):
         raise UserError(f"{spiece}: not a SentencePiece model; copy it again") from None
 

@@ -19,7 +19,7 @@ import numpy as np
 from sbs_jax.checkpoints import integrity, orbax_setup
 from sbs_jax.checkpoints.formats import orbax_arrays
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of, nested
-from sbs_jax.checkpoints.manager import Store
+from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.runs import layout
@@ -61,7 +61,7 @@ def _step_folder(path: Path, step: int | None) -> Path:
     if step is None and path.name.isdigit() and (path / orbax_setup.STATE).is_dir():
         return path.absolute()
     checkpoints = path if path.name == CHECKPOINTS else path / CHECKPOINTS
-    with Store(checkpoints, metric="accuracy", read_only=True) as store:
+    with CheckpointManager(checkpoints, metric="accuracy", read_only=True) as store:
         if step is not None:
             store.require(step)
         best = store.best_step() if step is None else step
@@ -95,7 +95,7 @@ def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -
     """
     _register_lazy_arrays()
     folder.mkdir(parents=True)
-    with Store(folder / CHECKPOINTS, asynchronous=False) as store:
+    with CheckpointManager(folder / CHECKPOINTS, asynchronous=False) as store:
         store.save(checkpoint.step, {"params": nested(checkpoint.params)}, {})
     model_dir = model_dir or folder
     vocabulary = checkpoint.vocabulary or ""

@@ -6,7 +6,8 @@ is refused, and a name of a function or class stays a text. So nothing a file sa
 and torch is not needed. (``torch.load(weights_only=True)`` is the library's own way; it needs torch
 and the whole file in memory.)
 
-Formats: the zip archive of torch 1.6 and later, and the stream of pickles and numbers before it;
+Formats: the zip archive of torch 1.6 and later, and the stream of pickles and numbers before it, in
+which models of 2020, T5 v1.1 and mT5 among them, may have been saved;
 sources: ``torch/serialization.py``, ``torch/_utils.py`` and the standard library's ``pickletools``.
 """
 

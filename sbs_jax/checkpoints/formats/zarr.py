@@ -96,7 +96,7 @@ def _read_array(
     separator: str,
     zipped: bool,
 ) -> np.ndarray:
-    array = None
+    array: np.ndarray | None = None
     nbytes = math.prod(chunks) * dtype.itemsize
     for index in itertools.product(*map(range, map(_ceil_div, shape, chunks))):
         name = f"{folder}/{separator.join(map(str, index)) or '0'}"
@@ -108,6 +108,7 @@ def _read_array(
             array = np.empty(shape, dtype)
         place = _place(index, chunks, shape)
         array[place] = chunk[tuple(slice(part.stop - part.start) for part in place)]
+    assert array is not None, "check_shape refuses empty arrays"
     return array
 
 
@@ -149,7 +150,7 @@ def write_array(folder: Path, array: np.ndarray) -> dict:
     for index in itertools.product(*map(range, map(_ceil_div, array.shape, chunks))):
         chunk = np.ascontiguousarray(array[_place(index, chunks, array.shape)])
         name = ".".join(map(str, index)) or "0"
-        data = chunk.reshape(-1).view(np.uint8)
+        data = chunk.reshape(-1).view(np.uint8).data
         (folder / name).write_bytes(gzip.compress(data, compresslevel=1, mtime=0))
     return described
 

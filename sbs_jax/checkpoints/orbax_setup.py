@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from sbs_jax.errors import os_reason
+
 # The two items of a checkpoint: arrays, and a JSON note.
 STATE, EXTRA = "state", "extra"
 
@@ -58,7 +60,8 @@ def reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+            open_files = cause.errno in (errno.EMFILE, errno.ENFILE)
+            return os_reason(cause) if open_files else cause.strerror
         cause = cause.__cause__ or cause.__context__
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
         if os.strerror(number) in str(error):

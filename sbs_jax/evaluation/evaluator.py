@@ -84,16 +84,14 @@ class Evaluator:
         """Maximum number of new tokens of an answer."""
         return self._config.max_decode_length or self._config.task_feature_lengths["targets"]
 
-    def check(self) -> None:
-        """Opens the splits that a run scores and calls the metric once per gold label.
+    def open_splits(self) -> None:
+        """Reads and tokenises the splits that a run scores.
 
         Raises:
-            UserError: a split is missing, empty or without labels, or the metric fails.
+            UserError: a split is missing, empty or broken.
         """
-        for name, rationales in ((VALIDATION, False), (TEST, self._config.output_rationale)):
-            by_label = {record.label: record for record in self.split(name, rationales).records}
-            for record in by_label.values():
-                _score(self.metric, record.label, record.label, record)
+        self.split(VALIDATION)
+        self.split(TEST, self._config.output_rationale)
 
     def identity(self, name: str) -> ScoreIdentity:
         """The fingerprints of what `evaluate` would score now."""

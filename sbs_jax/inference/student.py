@@ -187,7 +187,9 @@ def _vocabulary(model_dir: Path | None, spec: str) -> Vocabulary:
         raise UserError(f"{error} (--vocabulary says where it is now)") from None
     if model_dir is None:
         return vocabulary
-    trained = run_dir.fingerprints(model_dir).get("vocabulary_fingerprint", vocabulary.fingerprint)
+    trained = run_dir.fingerprints_of(model_dir).get(
+        "vocabulary_fingerprint", vocabulary.fingerprint
+    )
     if vocabulary.fingerprint != trained:
         raise UserError(
             f"--vocabulary {spec!r}: not the vocabulary {model_dir} was trained with; give that one"

@@ -1,9 +1,10 @@
-"""MODEL_DIR as the home of one run: what it was told, and the refusal of another one."""
+"""The identity of a run: run.json, and refusing a MODEL_DIR that belongs to another run."""
 
 import contextlib
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ from typing import Any
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 from sbs_jax.distributed import multihost
 from sbs_jax.errors import UserError
+from sbs_jax.runs import layout
 from sbs_jax.utils import console
 from sbs_jax.utils.console import say
 from sbs_jax.utils.files import locked, write_lines
 
-_FILE = "run.json"
 _FINGERPRINTS = "fingerprints"
 
-# Where things are may differ; what they hold may not.
+# NFS caches a missing file for up to 60 s by default (acdirmax), gcsfuse for 5 s.
+_SHARED_SECONDS = 90.0
+_RETRY_SECONDS = 0.5
+
+# Paths may differ between starts; what they hold may not.
 _PATHS = ("model_dir", "initial_checkpoint_path", "vocabulary")
 
-# What may differ between the starts of one run: nothing of it enters an update.
+# Settings that may differ between the starts of one run, as they enter no update.
 FREE_FIELDS = (
     *_PATHS,
     "partitioner",
@@ -43,12 +48,16 @@ FREE_FIELDS = (
 
 def exists(model_dir: str | os.PathLike[str]) -> bool:
     """Whether the folder holds a run of ours."""
-    return (Path(model_dir) / _FILE).is_file()
+    return (Path(model_dir) / layout.RUN).is_file()
 
 
 def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
-    """The configuration of the run in a folder. Raises UserError if there is none."""
-    path = Path(model_dir) / _FILE
+    """The configuration of the run in a folder.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    path = Path(model_dir) / layout.RUN
     try:
         fields = _tuples(json.loads(path.read_text(encoding="utf-8")))
         del fields[_FINGERPRINTS]
@@ -64,30 +73,34 @@ def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
         raise UserError(f"{path}: not a run of this version ({error})") from None
 
 
-def fingerprints(model_dir: str | os.PathLike[str]) -> dict[str, str]:
-    """What the run was trained on, as `inputs.Source.fingerprints` had it; after `load`."""
-    path = Path(model_dir) / _FILE
+def fingerprints_of(model_dir: str | os.PathLike[str]) -> dict[str, str]:
+    """The fingerprints of vocabulary and training data in run.json; call after `load`."""
+    path = Path(model_dir) / layout.RUN
     return json.loads(path.read_text(encoding="utf-8"))[_FINGERPRINTS]
 
 
 def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
-    """Raises UserError, naming the first difference, if MODEL_DIR is or holds something else.
+    """Refuses a MODEL_DIR that is a bucket or holds another run.
 
-    TRAIN_STEPS may change: the run then goes on under the schedule of the new number.
+    TRAIN_STEPS may change: the run then continues under the schedule of the new number.
+
+    Raises:
+        UserError: naming the first field that differs.
     """
     if "://" in config.model_dir:
         raise UserError(f"MODEL_DIR {config.model_dir}: give a folder; mount a bucket (gcsfuse)")
-    path = Path(config.model_dir) / _FILE
+    path = Path(config.model_dir) / layout.RUN
     if not path.exists():
         if any(path.parent.glob("checkpoint*")):
             raise UserError(
                 f"{config.model_dir}: holds checkpoints of something else; choose another MODEL_DIR"
             )
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    now = _identity(config, fingerprints)
-    for name in sorted((now.keys() | before.keys()) - set(FREE_FIELDS)):
-        if before.get(name) == now.get(name):
+    # Read as a configuration: what an earlier version did not know has its default.
+    before = dict(_flat(_identity(load(config.model_dir), fingerprints_of(config.model_dir))))
+    now = dict(_flat(_identity(config, fingerprints)))
+    for name in sorted(now.keys() | before.keys()):
+        if name.partition(".")[0] in FREE_FIELDS or before.get(name) == now.get(name):
             continue
         if name == "train_steps":
             say(
@@ -96,19 +109,37 @@ def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None
             )
             continue
         raise UserError(
-            f"{config.model_dir}: holds another run: {name} was {before.get(name)!r}, now "
-            f"{now.get(name)!r}; choose another MODEL_DIR or the settings it had"
+            f"{config.model_dir}: holds another run: {_difference(name, before, now)}; choose "
+            "another MODEL_DIR or the settings it had"
         )
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every setting."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changed = {
+        f"{_FINGERPRINTS}.data_fingerprint": "the training data changed",
+        f"{_FINGERPRINTS}.vocabulary_fingerprint": "the vocabulary changed",
+    }
+    return changed.get(name, f"{name} was {before.get(name)!r}, now {now.get(name)!r}")
 
 
 @contextlib.contextmanager
 def claimed(
     config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str
 ) -> Iterator[None]:
-    """Inside, MODEL_DIR is this run's: run.json and config.gin are the first files written there.
+    """Inside, MODEL_DIR is this run's; process 0 writes run.json and config.gin there first.
 
-    Of several processes the first writes. Raises UserError where the folder cannot be made, where
-    another run is working in it, and where another process does not see it.
+    Raises:
+        UserError: the folder cannot be made, another run works in it, or another process does
+            not see it.
     """
     with contextlib.ExitStack() as stack:
         with multihost.together("MODEL_DIR"):
@@ -117,12 +148,28 @@ def claimed(
                 stack.enter_context(locked(Path(config.model_dir), "MODEL_DIR"))
                 _write(config, fingerprints, operative_config)
         with multihost.together("MODEL_DIR"):
-            if not exists(config.model_dir):
-                raise UserError(
-                    f"MODEL_DIR {config.model_dir}: this process does not see what process 0 "
-                    "wrote there; choose a folder that all processes share"
-                )
+            _wait_until_seen(Path(config.model_dir) / layout.RUN, _SHARED_SECONDS)
         yield
+
+
+def _wait_until_seen(path: Path, seconds: float) -> None:
+    """Waits for a file that process 0 wrote in a shared folder.
+
+    Network file systems remember for a while that a file was missing.
+
+    Raises:
+        UserError: it is still missing after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not path.is_file():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"MODEL_DIR {path.parent}: this process does not see what process 0 wrote there "
+                f"{seconds:g} s ago; choose a folder that all processes share"
+            )
+        time.sleep(_RETRY_SECONDS)
+        with contextlib.suppress(OSError):
+            os.listdir(path.parent)  # has some file systems look again
 
 
 def _make(model_dir: Path) -> None:
@@ -137,13 +184,17 @@ def _make(model_dir: Path) -> None:
 def _write(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
     model_dir = Path(config.model_dir)
     identity = _identity(config, fingerprints)
-    write_lines(model_dir / _FILE, [json.dumps(identity, indent=2) + "\n"])
+    write_lines(model_dir / layout.RUN, [json.dumps(identity, indent=2) + "\n"])
     if operative_config:
-        write_lines(model_dir / "config.gin", [operative_config])
+        write_lines(model_dir / layout.CONFIG_GIN, [operative_config])
 
 
 def check_same(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
-    """Raises UserError, naming a field, if the processes of a run were told different things."""
+    """Refuses processes of one run that were started with different settings.
+
+    Raises:
+        UserError: on every process, naming the first field that differs.
+    """
     fields = _identity(config, fingerprints)
     for name in _PATHS:
         del fields[name]

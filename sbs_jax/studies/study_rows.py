@@ -53,7 +53,7 @@ def _training_data(model_dir: Path) -> dict[str, str]:
     from sbs_jax.runs import run_dir  # imports jax, which a dry run does without
 
     try:
-        fingerprint = run_dir.fingerprints(model_dir).get("data_fingerprint")
+        fingerprint = run_dir.fingerprints_of(model_dir).get("data_fingerprint")
     except (OSError, ValueError, KeyError):
         return {}
     return {"train": fingerprint} if fingerprint else {}

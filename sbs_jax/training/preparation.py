@@ -45,9 +45,9 @@ def prepare(config: TrainConfig, phases: Phases) -> Run:
         config = lengths.resolve(config, source)
         batches = _batches(config, source, partitioner)
         evaluator = Evaluator(config, source, partitioner)
-        evaluator.check()
         for line in data_check.check(source, config):
             say(line)
+        evaluator.open_splits()
         truncated = lengths.truncated(config, source)
         phases.end("data")
         initial_params = _initial_params(config)

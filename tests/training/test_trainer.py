@@ -107,7 +107,7 @@ def test_a_run_of_another_model_or_setting_is_refused_with_the_difference(whole)
     with pytest.raises(UserError, match=r"alpha was 0\.5, now 0\.25; choose another MODEL_DIR"):
         trainer.train(config_of(whole, alpha=0.25))
     other = dataclasses.replace(MODEL, emb_dim=32)
-    with pytest.raises(UserError, match="holds another run: model was"):
+    with pytest.raises(UserError, match=r"holds another run: model\.emb_dim was 16, now 32"):
         trainer.train(config_of(whole, model=other))
 
 

@@ -1,11 +1,12 @@
-"""Tables, figures and one HTML page from finished runs and studies.
+"""Says whether the student beats the teacher: one HTML page from finished runs and studies.
 
 Examples:
   sbs report --runs runs/cqa --out reports/cqa
   sbs report --runs runs/cqa runs/svamp --out reports/both
   sbs report --runs demo --out demo/again
 
-Writes OUT/report.html, which needs no other file, and each picture as PNG with its numbers as JSON.
+Writes OUT/report.html, which needs no other file, the tables as results.md and results.json, and
+each picture as PNG and SVG with its numbers as CSV and JSON. docs/studies.md explains every number.
 """
 
 from absl import flags

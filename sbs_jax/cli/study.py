@@ -6,8 +6,9 @@ The gin file binds configs.StudyConfig: which experiments are the arms, which fr
   sbs study --gin_file=studies/cqa.gin --gin.STUDY_DIR='"studies/cqa"' --data_dir=data
   sbs study --gin_file=studies/demo.gin --gin.STUDY_DIR='"studies/demo"' --dry_run
 
-STUDY_DIR/report.html holds tables and pictures, STUDY_DIR/study.jsonl a row per run,
-STUDY_DIR/runs/ every MODEL_DIR.
+STUDY_DIR/report.html begins with the verdict, STUDY_DIR/study.jsonl holds a row per run,
+STUDY_DIR/runs/ every MODEL_DIR. A run that fails is a row with its reason; the others go on, the
+command ends with status 2, and the next start tries it again. docs/studies.md explains the grid.
 """
 
 from absl import flags

@@ -35,18 +35,18 @@ def _scores(of: str, golds: Sequence[str], counts: _Counts) -> Table:
     for label in golds:
         right = counts[label, label]
         gold = sum(n for (g, _), n in counts.items() if g == label)
-        given = sum(n for (_, a), n in counts.items() if a == label)
-        precision = right / given if given else None
+        answered = sum(n for (_, a), n in counts.items() if a == label)
+        precision = right / answered if answered else None
         recall = right / gold if gold else None
-        both = 2 * right / (given + gold) if given + gold else None
-        shown = ("-" if share is None else f"{share:.3f}" for share in (precision, recall, both))
-        lines.append((label, *shown, str(gold), str(given)))
+        both = 2 * right / (answered + gold) if answered + gold else None
+        shares = ("-" if share is None else f"{share:.3f}" for share in (precision, recall, both))
+        lines.append((label, *shares, str(gold), str(answered)))
     heads = ("label", "precision", "recall", "F1", "gold n", "answered n")
     return Table(f"Each label: {of}", heads, "<>>>>>", lines, detail=True)
 
 
 def _confusion(of: str, golds: Sequence[str], counts: _Counts) -> Table:
-    given = [*golds, *([_OTHER] if any(answer == _OTHER for _, answer in counts) else [])]
-    lines = [(gold, *(str(counts[gold, answer]) for answer in given)) for gold in golds]
-    heads = ("gold \\ answer", *given)
-    return Table(f"Confusion, counts: {of}", heads, "<" + ">" * len(given), lines, detail=True)
+    answers = [*golds, *([_OTHER] if any(answer == _OTHER for _, answer in counts) else [])]
+    lines = [(gold, *(str(counts[gold, answer]) for answer in answers)) for gold in golds]
+    heads = ("gold \\ answer", *answers)
+    return Table(f"Confusion, counts: {of}", heads, "<" + ">" * len(answers), lines, detail=True)

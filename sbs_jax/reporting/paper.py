@@ -37,8 +37,8 @@ def paper_table(summary: Summary, runs: Mapping[Row, Run]) -> Table | None:
             if (number["dataset"], number["arm"]) == (row.dataset, row.arm.split("@")[0]):
                 own = f"{100 * cell.accuracy.mean:.2f}"
                 counts = (str(cell.accuracy.seeds), str(cell.test_questions))
-                shown = (arm_name(row.arm), own, *counts, f"{number['accuracy']:.2f}")
-                lines.append((*shown, number["table"]))
+                fields = (arm_name(row.arm), own, *counts, f"{number['accuracy']:.2f}")
+                lines.append((*fields, number["table"]))
     caption = f"Beside the paper. {file['source']}; {file['kind']}; {file['student']}"
     heads = ("arm", "accuracy, %", "seeds", "test n", "paper, %", "where")
     return Table(caption, heads, "<>>>><", list(dict.fromkeys(lines))) if lines else None

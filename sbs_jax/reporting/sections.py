@@ -84,15 +84,15 @@ class Section:
     def text(self) -> str:
         """For a terminal."""
         brief = (table for table in self.tables if table.lines and not table.detail)
-        shown = "\n\n".join(table.text() for table in brief)
-        said = "\n".join(f"- {sentence}" for sentence in (*self.remarks, *self.caveats))
-        return "\n\n".join(part for part in (self.title, *self.verdict, shown, said) if part)
+        blocks = "\n\n".join(table.text() for table in brief)
+        bullets = "\n".join(f"- {sentence}" for sentence in (*self.remarks, *self.caveats))
+        return "\n\n".join(part for part in (self.title, *self.verdict, blocks, bullets) if part)
 
     def markdown(self) -> str:
         """The same as Markdown."""
-        shown = [table.markdown() for table in self.tables if table.lines]
-        said = "\n".join(f"- {sentence}" for sentence in (*self.remarks, *self.caveats))
-        parts = (f"# {self.title}", self.intro, *self.verdict, *shown, said)
+        blocks = [table.markdown() for table in self.tables if table.lines]
+        bullets = "\n".join(f"- {sentence}" for sentence in (*self.remarks, *self.caveats))
+        parts = (f"# {self.title}", self.intro, *self.verdict, *blocks, bullets)
         return "\n\n".join(part for part in parts if part)
 
     def to_json(self) -> dict[str, Any]:
@@ -107,13 +107,13 @@ class Section:
         }
 
 
-def build(found: Found) -> list[Section]:
+def build(sources: Found) -> list[Section]:
     """The sections of a report, studies first; their figures' names differ."""
     parts: list[Section] = []
-    for name, folder in found.studies.items():
-        parts += _study(folder, name if len(found.studies) > 1 else "", len(parts))
-    if found.runs or found.problems:
-        parts.append(_single(found))
+    for name, folder in sources.studies.items():
+        parts += _study(folder, name if len(sources.studies) > 1 else "", len(parts))
+    if sources.runs or sources.problems:
+        parts.append(_single(sources))
     return parts
 
 
@@ -132,36 +132,36 @@ def _study(folder: Path, name: str, before: int) -> list[Section]:
 def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) -> Section:
     texts = study.texts
     runs = {row: study.runs[row] for row in of_dataset if row in study.runs}
-    found = {row: study.answers[row] for row in of_dataset if row in study.answers}
+    by_row = {row: study.answers[row] for row in of_dataset if row in study.answers}
     if not of_dataset and study.failures:
         summary = Summary({}, None, [], [], [], None, {})
     else:
-        summary = statistics.summarise(of_dataset, found)
-    shown = [
+        summary = statistics.summarise(of_dataset, by_row)
+    in_order = [
         tables.accuracy_table(summary, texts.baseline),
         tables.teacher_table(summary),
         tables.difference_table(summary),
         tables.failure_table(study.failures),
         tables.pair_table(summary),
-        *_label_tables(summary, found),
-        *(t for row in found for t in _confidence(runs[row], _name(row), found[row])),
+        *_label_tables(summary, by_row),
+        *(t for row in by_row for t in _confidence(runs[row], _name(row), by_row[row])),
         costs.cost_table(of_dataset, runs),
     ]
     beside_paper = paper.paper_table(summary, runs)
-    answers_shown = browser.build([(_name(row), found[row]) for row in found])
+    embedded = browser.build([(_name(row), by_row[row]) for row in by_row])
     return Section(
         title=title,
         intro=texts.intro,
         verdict=verdict.sentences(summary) if summary.cells else ["No run has finished."],
-        tables=[*shown, *([beside_paper] if beside_paper else [])],
+        tables=[*in_order, *([beside_paper] if beside_paper else [])],
         figures=_figures(summary, runs, texts, index) if summary.cells else [],
         remarks=[
             *(tables.remarks(summary, texts.baseline) if summary.cells else []),
-            *_left_out(answers_shown),
+            *_left_out(embedded),
         ],
         caveats=texts.caveats,
         numbers=summary.to_json(),
-        browser=answers_shown,
+        browser=embedded,
         versions=versions(list(runs.values())),
         command=texts.command,
     )
@@ -175,27 +175,28 @@ def _labels(row: Row) -> str:
     return rows.labels_name(row.fraction, row.train_examples)
 
 
-def _confidence(run: Run, name: str, found: Answers) -> list[Table]:
-    return confidence.confidence_tables(name, found, run.predictions("validation"))
+def _confidence(run: Run, name: str, of_run: Answers) -> list[Table]:
+    return confidence.confidence_tables(name, of_run, run.predictions("validation"))
 
 
-def _left_out(shown: Browser | None) -> list[str]:
-    if shown is None or not shown.left_out:
+def _left_out(embedded: Browser | None) -> list[str]:
+    if embedded is None or not embedded.left_out:
         return []
+    names = embedded.left_out
     return [
-        f"The page holds the answers of {shown.runs} runs; those of {len(shown.left_out)} more "
-        f"would make it too large: {'; '.join(shown.left_out)}."
+        f"The page holds the answers of {embedded.runs} runs; those of {len(names)} more would "
+        f"make it too large: {'; '.join(names)}."
     ]
 
 
-def _label_tables(summary: Summary, found: dict[Row, Answers]) -> list[Table]:
+def _label_tables(summary: Summary, by_row: dict[Row, Answers]) -> list[Table]:
     """Of every arm with the most labels, its seeds together."""
     if not summary.labels:
         return []
     largest = max(summary.labels)
     parts = []
     for arm in summary.arms:
-        of_arm = [found[row] for row in found if (row.arm, row.fraction) == (arm, largest)]
+        of_arm = [by_row[row] for row in by_row if (row.arm, row.fraction) == (arm, largest)]
         name = f"{rows.arm_name(arm)} with {rows.labels_name(largest, summary.labels[largest])}"
         parts += labels.label_tables(f"{name} labels", of_arm)
     return parts
@@ -263,13 +264,13 @@ def _points(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _single(found: Found) -> Section:
-    runs = found.runs
+def _single(sources: Found) -> Section:
+    runs = sources.runs
     by_run = [(run, answer) for run in runs if (answer := answers.read(run))]
     curves = [
         Curves(study_files.arm(run), run.name, "", run.curves(figures.CURVES)) for run in runs
     ]
-    answers_shown = browser.build([(run.name, answer) for run, answer in by_run])
+    embedded = browser.build([(run.name, answer) for run, answer in by_run])
     count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
     pairs = single_runs.pairs(by_run)
     return Section(
@@ -277,16 +278,16 @@ def _single(found: Found) -> Section:
         intro="",
         verdict=[],
         tables=[
-            single_runs.result_table(runs, found.problems),
+            single_runs.result_table(runs, sources.problems),
             single_runs.pair_table(pairs),
             *(t for run, answer in by_run for t in labels.label_tables(run.name, [answer])),
             *(t for run, answer in by_run for t in _confidence(run, run.name, answer)),
         ],
         figures=curve_figures(curves, "curves", "a line per run") if figures.available() else [],
-        remarks=[*single_runs.REMARKS, *_left_out(answers_shown)],
+        remarks=[*single_runs.REMARKS, *_left_out(embedded)],
         caveats=(),
         numbers=single_runs.numbers(pairs),
-        browser=answers_shown,
+        browser=embedded,
         versions=versions(runs),
     )
 
@@ -310,8 +311,8 @@ def curve_figures(curves: Sequence[Curves], name: str, manner: str) -> list[Figu
 
 def versions(runs: Sequence[Run]) -> dict[str, str]:
     """Library -> version, or versions where runs differ."""
-    found: dict[str, set[str]] = {}
+    by_library: dict[str, set[str]] = {}
     for run in runs:
         for library, version in (run.results or {}).get("versions", {}).items():
-            found.setdefault(library, set()).add(version)
-    return {library: " and ".join(sorted(names)) for library, names in found.items()}
+            by_library.setdefault(library, set()).add(version)
+    return {library: " and ".join(sorted(names)) for library, names in by_library.items()}

@@ -10,7 +10,7 @@ from sbs_jax.reporting import significance
 from sbs_jax.reporting.answers import Answers
 from sbs_jax.reporting.rows import parse_accuracy
 from sbs_jax.reporting.significance import PairTable
-from sbs_jax.reporting.tables import Table, p_value
+from sbs_jax.reporting.tables import PAIR_HEADS, Table, pair_fields
 from sbs_jax.runs.reader import Run
 
 REMARKS = (
@@ -39,39 +39,29 @@ def _lines(run: Run) -> list[tuple[str, ...]]:
     for result in run.results["results"]:
         scores = (result, result.get("teacher"), result.get("majority"))
         accuracies = map(parse_accuracy, scores)
-        shown = (str(accuracy) if accuracy else "-" for accuracy in accuracies)
+        fields = (str(accuracy) if accuracy else "-" for accuracy in accuracies)
         parameters = run.results.get("model", {}).get("parameters")
         size = f"{parameters:,}" if parameters else ""
         step = str(run.results["step"])
-        lines.append((run.name, result["task"], result["split"], *shown, step, size))
+        lines.append((run.name, result["task"], result["split"], *fields, step, size))
     return lines
 
 
 def pairs(by_run: Sequence[tuple[Run, Answers]]) -> list[tuple[str, PairTable]]:
     """Of the runs whose answers, and the teacher's, are right or wrong."""
-    found = []
+    tables = []
     for run, answers in by_run:
         kept = answers.with_teacher
         student, teacher = answers.student[kept], answers.teacher[kept]
         if len(student) and np.isin([student, teacher], (0, 1)).all():
-            found.append((run.name, significance.pair_table(student, teacher)))
-    return found
+            tables.append((run.name, significance.pair_table(student, teacher)))
+    return tables
 
 
 def pair_table(of_runs: Sequence[tuple[str, PairTable]]) -> Table:
     """Each run and the teacher on the same test questions."""
-    lines = [
-        (
-            name,
-            *(str(n) for n in (t.n, t.both, t.student_only, t.teacher_only, t.neither)),
-            f"{t.difference:+.3f}",
-            f"[{t.low:+.3f}, {t.high:+.3f}]",
-            p_value(t.p),
-        )
-        for name, t in of_runs
-    ]
-    heads = ("run", "n", "both right", "student only", "teacher only", "neither", "difference")
-    heads += ("95% bootstrap", "McNemar p")
+    lines = [(name, *pair_fields(table)) for name, table in of_runs]
+    heads = ("run", *PAIR_HEADS)
     return Table("Student and teacher on the same test questions", heads, "<>>>>>>>>", lines)
 
 

@@ -209,8 +209,8 @@ class _Compared:
 
     def of(self, rows: Iterable[Row]) -> list[Answers] | None:
         """The answers of runs; None where one is missing."""
-        found = [self._answers[row] for row in rows if row in self._answers]
-        return found if self.shared is not None else None
+        known = [self._answers[row] for row in rows if row in self._answers]
+        return known if self.shared is not None else None
 
     def estimate(self, scores: Sequence[np.ndarray]) -> Estimate:
         """The mean over seeds of scores, one array per seed."""

@@ -122,16 +122,16 @@ def find(sources: Sequence[Path]) -> Found:
             "demo has written"
         )
     names = short_names(folders)
-    found = Found({}, [], problems)
+    sorted_out = Found({}, [], problems)
     for path, folder in folders.items():
         if _kind(folder) == STUDY_ROWS:
-            found.studies[names[path]] = folder
+            sorted_out.studies[names[path]] = folder
             continue
         try:
-            found.runs.append(reader.read_run(folder, names[path]))
+            sorted_out.runs.append(reader.read_run(folder, names[path]))
         except UserError as error:
             problems.append((names[path], str(error)))
-    return found
+    return sorted_out
 
 
 def _one_of(names: Sequence[str]) -> str:
@@ -174,13 +174,13 @@ def read_study(folder: Path) -> Study:
         if failure is None
     ]
     runs = {row: run for row, run in finished if run}
-    found = {row: answers.read(run) for row, run in runs.items()}
+    by_row = {row: answers.read(run) for row, run in runs.items()}
     return Study(
         rows=[row for row, _ in finished],
         failures=[failure for failure in failures if failure],
         texts=_texts(folder / STUDY_TEXTS),
         runs=runs,
-        answers={row: answer for row, answer in found.items() if answer},
+        answers={row: answer for row, answer in by_row.items() if answer},
     )
 
 

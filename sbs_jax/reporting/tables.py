@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sbs_jax.reporting import significance
 from sbs_jax.reporting.rows import ARM_NAMES, TEACHER, Failure, arm_name, labels_name
-from sbs_jax.reporting.significance import Estimate
+from sbs_jax.reporting.significance import Estimate, PairTable
 from sbs_jax.reporting.statistics import Difference, Summary
 
 
@@ -29,18 +29,18 @@ class Table:
         """For a terminal: the caption, the heads, a line per row, in aligned columns."""
         rows = [self.heads, *self.lines]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        shown = (
+        padded = (
             "  ".join(f"{f:{a}{w}}" for f, a, w in zip(row, self.alignment, widths, strict=True))
             for row in rows
         )
-        return "\n".join([self.caption, *(line.rstrip() for line in shown)])
+        return "\n".join([self.caption, *(line.rstrip() for line in padded)])
 
     def markdown(self) -> str:
         """As a Markdown table under its caption."""
         rules = ["---:" if side == ">" else "---" for side in self.alignment]
         rows = [self.heads, rules, *self.lines]
-        shown = ("| " + " | ".join(f.replace("|", "\\|") for f in row) + " |" for row in rows)
-        return "\n".join([f"**{self.caption}**", "", *shown])
+        piped = ("| " + " | ".join(f.replace("|", "\\|") for f in row) + " |" for row in rows)
+        return "\n".join([f"**{self.caption}**", "", *piped])
 
     def to_json(self) -> dict[str, object]:
         """Caption, heads and lines as they are shown."""
@@ -118,25 +118,32 @@ def _difference_fields(difference: Difference) -> tuple[str, ...]:
     )
 
 
+PAIR_HEADS = (
+    "n",
+    "both right",
+    "student only",
+    "teacher only",
+    "neither",
+    "difference",
+    "95% bootstrap",
+    "McNemar p",
+)
+
+
+def pair_fields(table: PairTable) -> tuple[str, ...]:
+    """A 2x2 table as text, under `PAIR_HEADS`."""
+    counts = (table.n, table.both, table.student_only, table.teacher_only, table.neither)
+    interval = f"[{table.low:+.3f}, {table.high:+.3f}]"
+    return (*map(str, counts), f"{table.difference:+.3f}", interval, p_value(table.p))
+
+
 def pair_table(summary: Summary) -> Table:
     """Each run and the teacher on the same questions, as counts."""
     lines = []
-    for pair in summary.pairs:
-        row, table = pair.row, pair.table
-        counts = (table.n, table.both, table.student_only, table.teacher_only, table.neither)
-        lines.append(
-            (
-                labels_name(row.fraction, row.train_examples),
-                arm_name(row.arm),
-                str(row.seed),
-                *map(str, counts),
-                f"{table.difference:+.3f}",
-                f"[{table.low:+.3f}, {table.high:+.3f}]",
-                p_value(table.p),
-            )
-        )
-    heads = ("labels", "student", "seed", "n", "both right", "student only", "teacher only")
-    heads += ("neither", "difference", "95% bootstrap", "McNemar p")
+    for row, table in ((pair.row, pair.table) for pair in summary.pairs):
+        name = labels_name(row.fraction, row.train_examples)
+        lines.append((name, arm_name(row.arm), str(row.seed), *pair_fields(table)))
+    heads = ("labels", "student", "seed", *PAIR_HEADS)
     return Table(
         "Each student beside the teacher: who is right", heads, "<<>>>>>>>>>", lines, detail=True
     )
@@ -169,18 +176,18 @@ def _shown(value: Estimate, sign: str = "") -> tuple[str, str, str]:
 
 def remarks(summary: Summary, baseline: str = "majority label") -> list[str]:
     """Sentences about how far the numbers carry, computed from them."""
-    said = []
+    sentences = []
     if text := _not_above_baseline(summary, baseline):
-        said.append(text)
-    said += _how_sure(summary)
+        sentences.append(text)
+    sentences += _how_sure(summary)
     if text := _costs(summary):
-        said.append(text)
+        sentences.append(text)
     if summary.teacher:
-        said.append(
+        sentences.append(
             "The teacher's accuracy is its labels on the same test questions, scored by the same "
             "code, an unreadable answer being a wrong one; its interval is Wilson's over questions."
         )
-    return said
+    return sentences
 
 
 def _how_sure(summary: Summary) -> list[str]:

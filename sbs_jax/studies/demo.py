@@ -146,12 +146,12 @@ def registered(out: str, seed: int, method: str) -> str:
 
 def settings(method: str, bindings: Sequence[str] = ()) -> TrainConfig:
     """The configuration of ``demo_METHOD.gin``, packed for a CPU."""
-    found = gin_loader.load(
+    parsed = gin_loader.load(
         [f"experiments/demo_{method}.gin"],
         ["MODEL_DIR = ''", "OUTPUT_RATIONALE = False", *bindings],
     )
     return dataclasses.replace(
-        gin_loader.build("configs.TrainConfig", found),
+        gin_loader.build("configs.TrainConfig", parsed),
         row_lengths=_ROW_LENGTHS[method],
         eval_batch_size=200,
         max_decode_length=_LABEL_TOKENS,
@@ -197,7 +197,7 @@ def _runs(out: Path, grid: Grid) -> list[Run]:
     is compiled twice.
     """
     base = {arm.method: settings(arm.method, grid.bindings) for arm in grid.arms}
-    shown = (grid.seeds[0], sorted(grid.fractions)[len(grid.fractions) // 2])
+    with_rationales = (grid.seeds[0], sorted(grid.fractions)[len(grid.fractions) // 2])
     return [
         cell(
             out,
@@ -205,7 +205,7 @@ def _runs(out: Path, grid: Grid) -> list[Run]:
             base[arm.method],
             fraction,
             seed,
-            explain=(seed, fraction) == shown and arm.method == "step_by_step",
+            explain=(seed, fraction) == with_rationales and arm.method == "step_by_step",
         )
         for seed in grid.seeds
         for fraction in grid.fractions

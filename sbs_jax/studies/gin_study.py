@@ -40,9 +40,9 @@ def load(
     Raises:
         UserError: for any mistake in any of the files, before anything is trained.
     """
-    found = gin_loader.load(files, bindings, search_paths)
-    config = gin_loader.build("configs.StudyConfig", found)
-    runs, modules = [], list(found.imports)
+    parsed = gin_loader.load(files, bindings, search_paths)
+    config = gin_loader.build("configs.StudyConfig", parsed)
+    runs, modules = [], list(parsed.imports)
     for place in _places(config):
         run, imports = _cell(config, place, search_paths)
         if run is not None:
@@ -117,8 +117,8 @@ def _cell(
         own.append(f"ALPHA = {place.alpha!r}")
     bindings = [*config.bindings, *config.arm_bindings.get(place.arm, ()), *own]
     try:
-        found = gin_loader.load(_files(config, place), bindings, search_paths)
-        built = gin_loader.build("configs.TrainConfig", found)
+        parsed = gin_loader.load(_files(config, place), bindings, search_paths)
+        built = gin_loader.build("configs.TrainConfig", parsed)
         if (built.model_dir, built.data_fraction, built.random_seed) != tuple(cell.values()):
             raise UserError(
                 f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
@@ -129,15 +129,15 @@ def _cell(
         raise UserError(f"arm {place.arm!r}: {error}") from None
     if place.alpha is not None and len(selection.views) == 1:  # alpha has no effect on it
         if place.alpha != config.alphas[0]:
-            return None, found.imports
+            return None, parsed.imports
         place = dataclasses.replace(place, alpha=None)
         built = dataclasses.replace(built, model_dir=place.cell_dir(config.study_dir))
-        found = gin_loader.load(
+        parsed = gin_loader.load(
             _files(config, place),
             [*bindings[:-1], f"{CELL_MACROS[0]} = {built.model_dir!r}"],
             search_paths,
         )
-        built = gin_loader.build("configs.TrainConfig", found)
+        built = gin_loader.build("configs.TrainConfig", parsed)
     run = Run(
         place.arm,
         built,
@@ -146,7 +146,7 @@ def _cell(
         alpha=place.alpha,
         dataset=place.dataset,
     )
-    return run, found.imports
+    return run, parsed.imports
 
 
 def _files(config: StudyConfig, place: _Place) -> list[str]:
@@ -164,7 +164,7 @@ def run(config: StudyConfig, runs: Sequence[Run], modules: Sequence[str]) -> str
     """Trains what is missing, then writes the report. Returns its tables as text."""
     folder = Path(config.study_dir).absolute()
     several = config.workers > 1
-    made = Study(
+    study = Study(
         folder=folder,
         runs=runs,
         texts=_texts(config, runs),
@@ -173,9 +173,9 @@ def run(config: StudyConfig, runs: Sequence[Run], modules: Sequence[str]) -> str
         environment=runner.environment(folder, one_cpu_thread=several),
     )
     if config.search:
-        failures, path = search.least_data(made, config.search_runs)
+        failures, path = search.least_data(study, config.search_runs)
     else:
-        failures, path = runner.run(made), []
+        failures, path = runner.run(study), []
     text = "\n\n".join([page.write([folder], folder), *path])
     if failures:
         print(text)

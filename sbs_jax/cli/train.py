@@ -63,7 +63,7 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean(
     "dry_run",
     False,
-    "Print the resolved configuration and stop: no training, no framework imported.",
+    "Print the resolved configuration and the learning rates, and stop.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -169,6 +169,9 @@ def main(argv: list[str]) -> None:
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(found))
+        from sbs_jax.training.learning_rates import learning_rates
+
+        say(learning_rates(config))
         return None
     import gin
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 
-from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.evaluation import lengths
 from sbs_jax.input_pipeline.pipeline import Source
 from sbs_jax.input_pipeline.vocabularies import encode_text
-from sbs_jax.training import optimizers
+from sbs_jax.training.learning_rates import learning_rates
 from sbs_jax.training.phases import Phases
 from sbs_jax.training.preparation import Run
 from sbs_jax.training.train_step import TrainState
@@ -137,17 +136,6 @@ def _tokens(source: Source, text: str) -> str:
     pieces = zip(source.vocabulary.pieces(shown), shown, strict=True)
     more = f" ... {len(ids) - len(shown)} more" if len(ids) > len(shown) else ""
     return f"{len(ids)} tokens: {' '.join(f'{piece}:{i}' for piece, i in pieces)}{more}"
-
-
-def learning_rates(config: TrainConfig) -> str:
-    """The learning rate at the first, the highest and the last update."""
-    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
-    rates = jax.device_get(jax.vmap(schedule)(jax.numpy.arange(config.train_steps)))
-    peak = int(rates.argmax())
-    return (
-        f"learning rate ({config.optimizer.factors}): {rates[0]:.3g} at update 1, highest "
-        f"{rates[peak]:.3g} at update {peak + 1}, {rates[-1]:.3g} at update {len(rates)}"
-    )
 
 
 def memory(compiled: Any) -> str:

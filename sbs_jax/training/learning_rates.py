@@ -1,0 +1,18 @@
+"""The learning rates of a run, for people: a wrong schedule is seen before it costs a run."""
+
+import jax
+import jax.numpy as jnp
+
+from sbs_jax.configs import TrainConfig
+from sbs_jax.training import optimizers
+
+
+def learning_rates(config: TrainConfig) -> str:
+    """The learning rate at the first, the highest and the last update."""
+    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
+    rates = jax.device_get(jax.vmap(schedule)(jnp.arange(config.train_steps)))
+    peak = int(rates.argmax())
+    return (
+        f"learning rate ({config.optimizer.factors}): {rates[0]:.3g} at update 1, highest "
+        f"{rates[peak]:.3g} at update {peak + 1}, {rates[-1]:.3g} at update {len(rates)}"
+    )

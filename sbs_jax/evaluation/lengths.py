@@ -75,7 +75,7 @@ def truncated(config: TrainConfig, source: Source) -> Truncated:
 
 
 def _counts(table: TokenTable) -> dict[str, int]:
-    return {"examples": table.n, **table.cut}
+    return {"examples": table.n, **table.truncated}
 
 
 def say_truncated(counts: Truncated, config: TrainConfig) -> None:

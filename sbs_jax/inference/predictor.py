@@ -33,7 +33,7 @@ class Questions:
         texts = [view.texts(record, asking.prefixes)[0] for record in records]
         sequences = token_cache.encode_with_eos(vocabulary, texts)
         self.truncated = sum(len(ids) > length for ids in sequences)
-        self._inputs = [np.array(token_cache.cut_to(ids, length), np.int32) for ids in sequences]
+        self._inputs = [np.array(token_cache.truncate(ids, length), np.int32) for ids in sequences]
         self.n = len(records)
         self.ids: Sequence[str] = [record.id for record in records]
         self.input_lengths = np.array([len(ids) for ids in self._inputs], np.int32)

@@ -152,7 +152,7 @@ class PlanSpec:
         pack: several sequences per row; else one per row, batch_size * views rows.
         multiple_of: rows are a multiple of this (batch shards x micro-batches).
         row_lengths: encoder and decoder positions of every row; None chooses them.
-        emb_dim: width of the model. The narrower, the more attention costs beside the matrix
+        emb_dim: width of the model. The narrower, the more attention costs compared with the matrix
             products, and the shorter the rows.
         compile_updates: updates that cost as much as compiling the train step for one more shape.
     """
@@ -302,10 +302,10 @@ def _heaviest(questions: TrainingQuestions, spec: PlanSpec) -> Group:
     totals = _step_totals(questions, spec, steps)
     inputs, targets = (each * 2**20 // max(1, int(each.max())) for each in totals)
     count = max(4, min(_HEAVY, _SAMPLE_EXAMPLES // spec.batch_size))
-    found = [
+    heaviest = [
         np.argsort(-load, kind="stable")[:count] for load in (inputs, targets, inputs + targets)
     ]
-    return _group(questions, spec, np.unique(np.concatenate(found)))
+    return _group(questions, spec, np.unique(np.concatenate(heaviest)))
 
 
 def _step_totals(

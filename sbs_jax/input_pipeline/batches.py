@@ -129,12 +129,12 @@ class Batches:
         placed: list[tuple[Placement, BatchShape] | None] = [None] * len(steps)
         for shape in self.plan.shapes:
             left = np.array([i for i, done in enumerate(placed) if done is None], np.int64)
-            found = packing.place_all(group.take(left), shape)
-            for line in np.flatnonzero(found.fits).tolist():
+            placements = packing.place_all(group.take(left), shape)
+            for line in np.flatnonzero(placements.fits).tolist():
                 at = int(left[line])
                 size = len(examples[at].view)
-                here = Placement(found.row[line, :size], found.segment[line, :size], shape.rows)
-                placed[at] = here, shape
+                row, segment = (a[line, :size] for a in (placements.row, placements.segment))
+                placed[at] = Placement(row, segment, shape.rows), shape
         return [
             (each, *(done or self._grown(step, size)))
             for step, each, size, done in zip(steps, examples, lengths, placed, strict=True)
@@ -163,7 +163,7 @@ class Prefetch(Iterator[tuple[int, Any]]):
 
     Args:
         make: called with a step, by one thread at a time.
-        ahead: items made before they are asked for; 0 makes each when it is asked for.
+        ahead: items made before they are needed; 0 makes each on demand.
 
     Attributes:
         waited: seconds the consumer has waited for items.
@@ -218,7 +218,7 @@ def iterate(
     """(step, batch) of steps [start_step, stop_step), in order.
 
     Args:
-        prefetch: batches made ahead in a thread; 0 makes each when it is asked for.
+        prefetch: batches made ahead in a thread; 0 makes each on demand.
         put: applied to every batch in the same thread, e.g. `Partitioner.put_batch`.
     """
     steps = range(start_step, len(batches) if stop_step is None else stop_step)

@@ -112,16 +112,18 @@ def one_per_row(examples: int) -> Placement:
 
 
 def place(lengths: Lengths, row_lengths: RowLengths, rows: int = 0) -> Placement:
-    """Packs one batch: into `rows` rows where that is possible, else into the fewest found.
+    """Packs one batch: into `rows` rows where that is possible, else into as few as it can.
 
-    Every example must fit a row of its own.
+    Every example must fit into a row.
     """
     group = Group.of([lengths])
     rows = max(rows, row_bound(lengths, row_lengths))
     while True:
-        found = place_all(group, BatchShape(rows, *row_lengths))
-        if found.fits[0]:
-            return Placement(found.row[0], found.segment[0], int(found.row[0].max()) + 1)
+        placements = place_all(group, BatchShape(rows, *row_lengths))
+        if placements.fits[0]:
+            return Placement(
+                placements.row[0], placements.segment[0], int(placements.row[0].max()) + 1
+            )
         rows += 1
 
 
@@ -142,11 +144,14 @@ def place_all(
     for heuristic, weights in _HEURISTICS[:heuristics]:
         if not left.size:
             break
-        found = heuristic(group.take(left), shapes.take(left), weights)
-        done = left[found.fits]
-        row[done], segment[done] = found.row[found.fits], found.segment[found.fits]
+        placements = heuristic(group.take(left), shapes.take(left), weights)
+        done = left[placements.fits]
+        row[done], segment[done] = (
+            placements.row[placements.fits],
+            placements.segment[placements.fits],
+        )
         fits[done] = True
-        left = left[~found.fits]
+        left = left[~placements.fits]
     return Placements(row, segment, fits)
 
 

@@ -42,7 +42,7 @@ _NEVER = np.int64(2**62)
 
 @dataclasses.dataclass(frozen=True)
 class CostModel:
-    """What a batch shape costs, in units that mean nothing by themselves.
+    """What a batch shape costs, in arbitrary units.
 
     An encoder token costs 1 for its matrix products and `1 / attention_length` for every position
     it attends to; a decoder token costs twice as much (cross-attention, vocabulary).
@@ -127,7 +127,7 @@ class Ladder:
         return int(np.minimum(self._table, current).sum(axis=1).argmin())
 
     def _exchange(self, chosen: list[int]) -> list[int]:
-        """Replaces one shape after another by the best one beside the rest, twice around.
+        """Replaces one shape after another by the best complement of the rest, twice.
 
         The first one stays among those that hold everything.
         """

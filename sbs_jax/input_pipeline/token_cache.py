@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import Dataset
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline.vocabularies import Vocabulary, encode_texts
+from sbs_jax.utils.console import Progress, say
 
 _FORMAT_VERSION = 1
 _CHUNK = 4096
@@ -45,7 +45,7 @@ class TokenTable:
         ids: record ids, as a sequence of str.
         input_lengths, target_lengths: int32 [n], EOS included. A record that has no target in
             this view has target length 0 (and its inputs all the same).
-        meta: what the table was made of; `cut` and `missing` are counts out of it.
+        meta: what the table was made of; `truncated` and `missing` are counts out of it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,19 +72,19 @@ class TokenTable:
         return self.meta["missing"]
 
     @property
-    def cut(self) -> dict[str, int]:
+    def truncated(self) -> dict[str, int]:
         """{"inputs": .., "targets": ..}: sequences that were longer than their length."""
         return self.meta["cut"]
 
     def summary(self) -> str:
-        """One line: records, those without a target, sequences cut."""
+        """One line: records, those without a target, truncated sequences."""
         meta = self.meta
         parts = [f"{meta['dataset']}/{meta['file_split']} {meta['view']}: {self.n:,} records"]
         if self.missing:
             parts.append(f"{self.missing:,} without a target are left out")
         parts += [
-            f"{count:,} {name} cut to {meta['lengths'][name]} tokens"
-            for name, count in self.cut.items()
+            f"{count:,} {name} truncated to {meta['lengths'][name]} tokens"
+            for name, count in self.truncated.items()
             if count
         ]
         return ", ".join(parts)
@@ -104,7 +104,7 @@ def prepare(
     """The tokens of a whole file under one view, from the cache or made now.
 
     Args:
-        lengths: {"inputs": .., "targets": ..}; a longer sequence is cut, its EOS kept. Other
+        lengths: {"inputs": .., "targets": ..}; a longer sequence is truncated, its EOS kept. Other
             keys are ignored.
         cache_dir: prepared tables live here; any of them may be deleted at any time.
         targets_needed: refuse a table without any target: one to train on.
@@ -129,7 +129,7 @@ def prepare(
         dataset.count(file_split)  # an empty file is refused here
         _build(folder, dataset, view, vocabulary, prefixes, identity)
         table = _open(folder)
-        print(table.summary(), file=sys.stderr, flush=True)
+        say(table.summary())
     else:
         table = _open(folder)
     if targets_needed and table.missing == table.n:
@@ -189,8 +189,9 @@ def _write(
     lengths = identity["lengths"]
     dtype = np.uint16 if vocabulary.size <= 2**16 else np.int32
     counts = {"n": 0, "missing": 0}
-    cut = {"inputs": 0, "targets": 0}
-    progress = _Progress(f"{identity['dataset']}/{identity['file_split']} {view.name}")
+    truncated = {"inputs": 0, "targets": 0}
+    name = f"{identity['dataset']}/{identity['file_split']} {view.name}"
+    progress = Progress(name, unit="records tokenised", period=_PROGRESS_SECONDS)
     with (
         _RaggedWriter(folder, "inputs", dtype) as inputs,
         _RaggedWriter(folder, "targets", dtype) as targets,
@@ -203,13 +204,13 @@ def _write(
                 ("targets", targets, [text for _, text in texts]),
             ):
                 sequences = encode_with_eos(vocabulary, column)
-                cut[name] += sum(len(sequence) > lengths[name] for sequence in sequences)
-                writer.append([cut_to(sequence, lengths[name]) for sequence in sequences])
+                truncated[name] += sum(len(sequence) > lengths[name] for sequence in sequences)
+                writer.append([truncate(sequence, lengths[name]) for sequence in sequences])
             ids.append([record.id.encode() for record in chunk])
             counts["n"] += len(chunk)
             counts["missing"] += sum(text is None for _, text in texts)
-            progress(counts["n"])
-    meta = {**identity, **counts, "cut": cut, "vocabulary_spec": vocabulary.spec}
+            progress.update(counts["n"])
+    meta = {**identity, **counts, "cut": truncated, "vocabulary_spec": vocabulary.spec}
     (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
@@ -219,7 +220,7 @@ def encode_with_eos(vocabulary: Vocabulary, texts: Sequence[str | None]) -> list
     return [[] if text is None else [*next(encoded), vocabulary.eos_id] for text in texts]
 
 
-def cut_to(ids: list[int], length: int) -> list[int]:
+def truncate(ids: list[int], length: int) -> list[int]:
     """At most `length` ids, the last one (EOS) kept."""
     return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
@@ -239,25 +240,6 @@ def _remove_stale(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-class _Progress:
-    """A line on stderr every few seconds; none for a preparation that is quick."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._began = self._told = time.monotonic()
-
-    def __call__(self, count: int) -> None:
-        now = time.monotonic()
-        if now - self._told >= _PROGRESS_SECONDS:
-            self._told = now
-            pace = count / (now - self._began)
-            print(
-                f"{self._name}: {count:,} records tokenised ({pace:,.0f}/s)",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
 class _Ragged:
     """Sequences of different lengths in two .npy files: all values, and n + 1 offsets."""
 
@@ -266,7 +248,7 @@ class _Ragged:
         values = np.load(folder / f"{name}.npy", mmap_mode="r" if self._offsets[-1] else None)
         self._values = values.view(np.ndarray)  # slices of np.memmap itself are slow to make
         if len(self._values) != self._offsets[-1]:
-            raise ValueError(f"{name}.npy is cut short")
+            raise ValueError(f"{name}.npy is truncated")
 
     @property
     def lengths(self) -> Int[np.ndarray, " n"]:
@@ -283,7 +265,7 @@ class _Ragged:
 
 
 class _Ids(Sequence[str]):
-    """Record ids, decoded when asked for."""
+    """Record ids, decoded on access."""
 
     def __init__(self, utf8: _Ragged) -> None:
         self._utf8 = utf8

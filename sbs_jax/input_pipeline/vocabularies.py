@@ -1,6 +1,6 @@
 """Text to token ids and back, without TensorFlow: T5's SentencePiece vocabularies, and bytes.
 
-Ids are SeqIO's: 0 pads, 1 ends a sequence, 2 stands for the unknown; 100 extra ids lie on top of
+Ids are SeqIO's: 0 pads, 1 ends a sequence, 2 is the unknown piece; 100 extra ids follow
 the pieces, `<extra_id_0>` highest.
 """
 
@@ -81,14 +81,14 @@ class Vocabulary(Protocol):
         ...
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """What each id stands for, to be looked at."""
+        """The piece of each id, for display."""
         ...
 
 
 class SentencePieceVocabulary:
     """A SentencePiece model under T5's conventions.
 
-    Without extra ids of its own the model gets `EXTRA_IDS` on top, as in SeqIO: a text's
+    A model without extra ids gets `EXTRA_IDS` on top, as in SeqIO: a text's
     ``<extra_id_7>`` at the start of a word then becomes one id.
 
     Raises:
@@ -119,10 +119,10 @@ class SentencePieceVocabulary:
             )
         except (DecodeError, RuntimeError):
             raise UserError(f"VOCABULARY = {spec!r}: not a SentencePiece model") from None
-        found = (self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id())
-        if found != (PAD_ID, EOS_ID, UNK_ID):
+        ids = (self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id())
+        if ids != (PAD_ID, EOS_ID, UNK_ID):
             raise UserError(
-                f"VOCABULARY = {spec!r}: its pad, EOS and unknown ids are {found}, T5 needs "
+                f"VOCABULARY = {spec!r}: its pad, EOS and unknown ids are {ids}, T5 needs "
                 "(0, 1, 2); train it with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1"
             )
         self.size = self._processor.get_piece_size()

@@ -78,11 +78,11 @@ def test_a_long_sequence_is_cut_and_keeps_its_eos(prepare: Callable) -> None:
     table = prepare("label")
     assert table.inputs(1).tolist() == [*_ids("[label] " + "x" * 55), 1]
     assert table.targets(1).tolist() == [*_ids("long label of t"), 1]
-    assert table.cut == {"inputs": 1, "targets": 1}
+    assert table.truncated == {"inputs": 1, "targets": 1}
     assert table.input_lengths.tolist() == [16, 64, 9]
     assert table.target_lengths.tolist() == [4, 16, 2]
     exact = prepare("label", lengths={"inputs": 109, "targets": 32, "targets_task": 32})
-    assert exact.cut == {"inputs": 0, "targets": 0}
+    assert exact.truncated == {"inputs": 0, "targets": 0}
 
 
 def test_rows_outside_the_table_are_refused(prepare: Callable) -> None:
@@ -98,7 +98,7 @@ def test_what_was_left_out_and_cut_is_told_once(
     told = capsys.readouterr().err
     assert told == (
         "tiny/train rationale: 3 records, 2 without a target are left out, "
-        "1 inputs cut to 64 tokens\n"
+        "1 inputs truncated to 64 tokens\n"
     )
     prepare("rationale")
     assert capsys.readouterr().err == ""

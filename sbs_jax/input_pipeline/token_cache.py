@@ -174,7 +174,7 @@ def _build(
     except OSError as error:
         raise UserError(
             f"{folder.parent}: prepared tokens cannot be written ({error.strerror or error}); "
-            "free some space or choose another folder"
+            "free some space, or choose another folder with --cache_dir or $SBS_CACHE_DIR"
         ) from None
 
 

@@ -50,7 +50,7 @@ def convert(
     Args:
         destination: a folder that does not exist; it appears complete or not at all.
         to_kind, from_kind: hf, t5x or sbs; None looks what the source is.
-        vocabulary: what `vocabularies.load` takes; default: what the source tells.
+        vocabulary: what `vocabularies.load` takes; default: the source's own.
 
     Raises:
         UserError: for a source that cannot be read, a destination that is there or cannot be
@@ -108,7 +108,7 @@ def compare(source: Checkpoint, written: Checkpoint) -> bool:
 
 
 def _architecture(checkpoint: Checkpoint) -> T5Config:
-    """The sizes alone: not every format tells how the model is trained."""
+    """The sizes alone: not every format says how the model is trained."""
     return dataclasses.replace(
         checkpoint.config,
         dropout_rate=0.0,

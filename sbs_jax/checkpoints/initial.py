@@ -22,7 +22,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_params(path: str, config: T5Config) -> dict:
-    """Float32 parameters on the host; tells which format was found.
+    """Float32 parameters on the host; prints the format of the checkpoint.
 
     Raises UserError if the path holds no known checkpoint, or one that does not fit `config`
     (naming the parameters that differ).
@@ -57,8 +57,8 @@ def find(path: str, kind: str | None = None) -> Checkpoint:
     if kind == "hf" and _HUB_ID.fullmatch(path) and not Path(path).exists():
         path = hub.SCHEME + path
     if path.startswith(hub.SCHEME) and kind in (None, "hf"):
-        found = hf.read(str(hub.fetch(path)))
-        return dataclasses.replace(found, path=path)
+        checkpoint = hf.read(str(hub.fetch(path)))
+        return dataclasses.replace(checkpoint, path=path)
     return _READERS[kind or _kind(path)](path)
 
 

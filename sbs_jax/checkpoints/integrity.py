@@ -38,12 +38,12 @@ def damage(folder: Path, share: int = 0, shares: int = 1) -> str | None:
         return f"{_NAME} cannot be read"
     for name, size, crc in expected[share::shares]:
         try:
-            found = _checksum(folder / name)
+            actual_size, actual_crc = _checksum(folder / name)
         except OSError as error:
             return f"{name}: {error.strerror}"
-        if found[0] != size:
-            return f"{name} has {found[0]} bytes instead of {size}"
-        if found[1] != crc:
+        if actual_size != size:
+            return f"{name} has {actual_size} bytes instead of {size}"
+        if actual_crc != crc:
             return f"{name} has other content than was written"
     return None
 

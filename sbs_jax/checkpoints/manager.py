@@ -278,7 +278,7 @@ class CheckpointManager:
         return self._first_intact([step], lambda step: self._reader.state(step, abstract_state))
 
     def restore_params(self, step: int | None, abstract_params: Any) -> Any:
-        """Only the entry `params` of a state, cast to the dtypes asked for.
+        """Only the entry `params` of a state, cast to the given dtypes.
 
         Args:
             step: None takes the best checkpoint by the metric, else the newest, if intact.

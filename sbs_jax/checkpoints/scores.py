@@ -1,6 +1,6 @@
 """Validation scores of checkpoints, each with the fingerprint of the questions it belongs to.
 
-`scores.json` lies beside the checkpoints: a checkpoint is saved before it is scored, so that a
+`scores.json` lies next to the checkpoints: a checkpoint is saved before it is scored, so that a
 failing evaluation loses no update. Checkpoints of earlier versions hold their score inside.
 """
 

@@ -44,7 +44,7 @@ class StateReader:
         return restored[STATE], restored[EXTRA]["extra"]
 
     def params(self, step: int, abstract_params: Any) -> Any:
-        """The entry `params` of a step's state, cast to the dtypes asked for; raises as `state`."""
+        """The entry `params` of a step's state, cast to the given dtypes; raises as `state`."""
         import orbax.checkpoint as ocp
 
         abstract = {"params": trees.abstract(abstract_params)}

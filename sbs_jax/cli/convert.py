@@ -26,7 +26,7 @@ shared.cache_dir(FLAGS)
 
 
 def main(argv: list[str]) -> None:
-    """Converts and tells what was compared."""
+    """Converts and prints what was compared."""
     from sbs_jax.checkpoints.convert import convert
     from sbs_jax.checkpoints.formats.hf_tokenizer import TOKENIZER_CONFIG
     from sbs_jax.checkpoints.formats.hf_vocabulary import describe_added
@@ -34,17 +34,17 @@ def main(argv: list[str]) -> None:
 
     source, destination = argv
     done = convert(source, destination, FLAGS.to, FLAGS["from"].value, FLAGS.vocabulary)
-    found, written = done.source, done.written
+    before, written = done.source, done.written
     print(
-        f"{found.path}: {FORMATS[found.kind]} checkpoint of step {found.step}, "
-        f"{len(found.params)} arrays, {found.size:,} parameters"
+        f"{before.path}: {FORMATS[before.kind]} checkpoint of step {before.step}, "
+        f"{len(before.params)} arrays, {before.size:,} parameters"
     )
     checked = "every array equal bit for bit"
     checked += ", and the logits of a fixed input" if done.logits else " (logits not computed)"
     print(f"{written.path}: written as {FORMATS[written.kind]} checkpoint; {checked}")
-    if found.added_tokens:
-        print(f"{source}: {describe_added(found.added_tokens)}; --vocabulary leaves them out")
-    if found.vocabulary is None:
+    if before.added_tokens:
+        print(f"{source}: {describe_added(before.added_tokens)}; --vocabulary leaves them out")
+    if before.vocabulary is None:
         print(f"{source} does not say which vocabulary it has; --vocabulary adds it")
     elif FLAGS.to == "hf" and not os.path.exists(os.path.join(destination, TOKENIZER_CONFIG)):
         print("no tokenizer.json: it cannot hold this kind of SentencePiece model")

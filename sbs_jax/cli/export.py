@@ -42,24 +42,24 @@ flags.DEFINE_list(
 
 
 def main(argv: list[str]) -> None:
-    """Exports and tells what was written and compared."""
+    """Exports and prints what was written and compared."""
     platforms, lengths = _platforms(), _lengths()
     from sbs_jax.export import hugging_face, stablehlo
     from sbs_jax.inference import student
 
     source, destination = argv
-    found = student.find(source, FLAGS.vocabulary)
+    exported = student.find(source, FLAGS.vocabulary)
     if FLAGS.to == "hf":
-        compared = hugging_face.write(found, destination)
+        compared = hugging_face.write(exported, destination)
         done = f"{destination}: a folder for transformers; every array equal bit for bit"
         done += ", and the logits of a fixed input" if compared else " (logits not computed)"
     else:
-        compared = stablehlo.write(found, destination, platforms, lengths)
+        compared = stablehlo.write(exported, destination, platforms, lengths)
         done = f"{destination}: programs for jax.export on {', '.join(platforms)}"
         done += "; one was loaded again and gave the same ids" if compared else " (not run)"
-    print(f"{found.checkpoint.path}: {found.checkpoint.size:,} parameters")
+    print(f"{exported.checkpoint.path}: {exported.checkpoint.size:,} parameters")
     print(done)
-    if not found.results:
+    if not exported.results:
         print("no results are known for this checkpoint; README.md says so")
 
 

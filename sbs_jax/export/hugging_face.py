@@ -22,7 +22,7 @@ def write(student: Student, destination: str) -> bool:
 
     Raises:
         UserError: the folder is there or cannot be written, or came out different; or a kind of
-            vocabulary that transformers cannot be told.
+            vocabulary that transformers cannot load.
     """
     asking = student.asking
     generation: dict[str, object] = {"do_sample": False, "num_beams": 1}

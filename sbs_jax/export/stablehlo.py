@@ -36,7 +36,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
 _FORMAT = 2  # 1 had no fixed batches
 FIXED_BATCH = 16
-_INPUT_LENGTH, _DECODE_LENGTH = 512, 63  # where no run tells
+_INPUT_LENGTH, _DECODE_LENGTH = 512, 63  # where no run says so
 _SHORTEST = 16
 _LIBRARIES = ("sbs_jax", "jax", "jaxlib", "flax")
 
@@ -155,7 +155,7 @@ def _ids(config: T5Config, length: int) -> Callable[..., jax.Array]:
 def _logits(config: T5Config) -> Callable[..., jax.Array]:
     """(params by name, tokens, decoder_input_tokens) -> logits of every decoder position.
 
-    The decoder's input begins with 0, the start, and goes on with the ids so far.
+    The decoder's input begins with 0, the start, followed by the ids so far.
     """
 
     def program(params: dict, tokens: jax.Array, decoder_input_tokens: jax.Array) -> jax.Array:
@@ -211,11 +211,11 @@ def _check(folder: Path, student: Student, program: dict[str, Any]) -> bool:
     shape = (2, program["input_length"])
     tokens = rng.integers(3, checkpoint.config.vocab_size, shape).astype(np.int32)
     tokens[1, shape[1] // 2 :] = vocabularies.PAD_ID
-    found = export.deserialize((folder / program["file"]).read_bytes()).call(loaded, tokens)
+    ids = export.deserialize((folder / program["file"]).read_bytes()).call(loaded, tokens)
     params = {name: array.read() for name, array in checkpoint.params.items()}
-    expected = jax.jit(_ids(checkpoint.config, found.shape[1]))(params, jnp.asarray(tokens))
+    expected = jax.jit(_ids(checkpoint.config, ids.shape[1]))(params, jnp.asarray(tokens))
     same = all(np.array_equal(_bits(loaded[name]), _bits(params[name])) for name in params)
-    if not same or not np.array_equal(found, expected):
+    if not same or not np.array_equal(ids, expected):
         raise UserError(f"{folder}: {program['file']} came out different; nothing was kept")
     return True
 

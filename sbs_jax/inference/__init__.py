@@ -1,1 +1,1 @@
-"""A trained student loaded and asked."""
+"""A trained student: loading, asking, evaluating."""

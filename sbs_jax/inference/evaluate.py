@@ -25,12 +25,12 @@ def evaluate_split(
         UserError: no run, no such or no intact checkpoint, or data that cannot be read.
     """
     partitioner = Partitioner()
-    found = student.find_run(model_dir, step=step)
-    assert found.run is not None
-    config = dataclasses.replace(found.run, model=found.config, output_rationale=output_rationale)
+    loaded = student.find_run(model_dir, step=step)
+    assert loaded.run is not None
+    config = dataclasses.replace(loaded.run, model=loaded.config, output_rationale=output_rationale)
     source = pipeline.Source.of(config)
     evaluator = Evaluator(lengths.resolve(config, source), source, partitioner)
-    result = evaluator.evaluate(split, found.params(partitioner), final=True)
-    results.write_predictions(model_dir, result, found.checkpoint.step)
-    results.print_result(result, found.checkpoint.step)
+    result = evaluator.evaluate(split, loaded.params(partitioner), final=True)
+    results.write_predictions(model_dir, result, loaded.checkpoint.step)
+    results.print_result(result, loaded.checkpoint.step)
     return result

@@ -1,4 +1,4 @@
-"""The files of `sbs predict`: questions in, answers out, and where an interrupted file goes on."""
+"""The files of `sbs predict`: questions in, answers out, and continuing an interrupted file."""
 
 import contextlib
 import csv
@@ -157,7 +157,7 @@ def _line(fields: dict[str, Any]) -> str:
 class Answers:
     """The output: a JSONL file that a later start continues, or stdout ("-").
 
-    Beside the file stands FILE.made_by.json: which student it is from. The answers of another
+    FILE.made_by.json next to the file says which student it is from. The answers of another
     student, or to other questions, are never continued.
 
     Args:

@@ -79,7 +79,7 @@ class Predictor:
     def _closed_set(self, labels: Sequence[str]) -> tuple[list[str], LabelTrie | None]:
         """The labels as the student writes them, and their trie.
 
-        None where there are none, or where a label does not stand alone in the output. Raises
+        None where there are none, or where an output is more than a label. Raises
         UserError for a label that the vocabulary cannot write.
         """
         if not labels or self._asking.method.answer is not methods.whole_output:

@@ -56,12 +56,12 @@ class Asking:
 
     @property
     def label_prefix(self) -> str:
-        """What stands before a question to get its label."""
+        """Text put before a question to get its label."""
         return self._prefix(self.method.eval_view)
 
     @property
     def rationale_prefix(self) -> str | None:
-        """What stands before a question to get a rationale; None if the student gives none."""
+        """Text put before a question to get a rationale; None if the student gives none."""
         view = self.method.rationale_view
         return None if view is None else self._prefix(view)
 

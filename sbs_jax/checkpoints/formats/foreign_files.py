@@ -42,13 +42,17 @@ _TRAINERS = re.compile(r"checkpoint[-_](\d+)")
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Raises UserError where a LoRA adapter lies in the folder, alone or beside its model."""
+    """Raises UserError where a LoRA adapter lies in the folder, alone or next to its model."""
     for name in _ADAPTER_FILES:
         if (folder / name).is_file():
-            beside = any(folder.glob("model*.safetensors")) or any(
+            with_model = any(folder.glob("model*.safetensors")) or any(
                 folder.glob("pytorch_model*.bin")
             )
-            also = "; to take the model without it, move the adapter's files away" if beside else ""
+            also = (
+                "; to take the model without it, move the adapter's files away"
+                if with_model
+                else ""
+            )
             raise UserError(f"{folder / name}: {_ADAPTER}{also}")
 
 

@@ -45,9 +45,9 @@ _HF_SUBLAYERS = {
 }
 _BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d+)\.layer\.(\d)\.(\w+)\.(?:(\w+)\.)?weight")
 _TRANSPOSED = ("kernel", "rel_embedding")
-# The last tensor of every encoder; what stands before this name is a wrapper's prefix.
+# The last tensor of every encoder; a wrapper's prefix comes before this name.
 _ANCHOR = "encoder.final_layer_norm.weight"
-# Copies of shared.weight, which some files carry beside it or instead of it.
+# Copies of shared.weight, which some files carry in addition to it or instead of it.
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # The first T5 files hold this table, which no version of the model has ever used.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
@@ -91,10 +91,10 @@ def parameter_path(name: str) -> tuple[str, ...] | None:
             return ("encoder", "encoder_norm", "scale")
         case "decoder.final_layer_norm.weight":
             return ("decoder", "decoder_norm", "scale")
-    found = _BLOCK.fullmatch(name)
-    if not found or found.group(1, 3) not in _SUBLAYERS:
+    match = _BLOCK.fullmatch(name)
+    if not match or match.group(1, 3) not in _SUBLAYERS:
         return None
-    stack, block, layer, module, part = found.groups()
+    stack, block, layer, module, part = match.groups()
     if part == "relative_attention_bias":
         return (stack, "relpos_bias", "rel_embedding") if (block, layer) == ("0", "0") else None
     sublayer, norm = _SUBLAYERS[stack, layer]
@@ -150,7 +150,7 @@ def read(path: str) -> Checkpoint:
     params = {}
     for name, tensor in tensors.items():
         parts = parameter_path(name)
-        ours = "/".join(parts) if parts else name  # an unknown name is reported as it stands
+        ours = "/".join(parts) if parts else name  # an unknown name is reported unchanged
         transposed = parts is not None and parts[-1] in _TRANSPOSED
         params[ours] = _transposed(tensor) if transposed else tensor
     config = config_of(params, path, settings.get("dropout_rate"))
@@ -215,8 +215,8 @@ def _tensors(place: Path) -> dict[str, LazyArray]:
     tensors: dict[str, LazyArray] = {}
     for file in _files(place):
         if file.suffix == ".bin":
-            found = torch_file.read(file).items()
-            tensors |= {name: as_float32(tensor, name, str(file)) for name, tensor in found}
+            stored = torch_file.read(file).items()
+            tensors |= {name: as_float32(tensor, name, str(file)) for name, tensor in stored}
             continue
         with _opened(file) as opened:
             for name in opened.keys():  # noqa: SIM118 (no mapping: it only has keys)
@@ -302,13 +302,13 @@ def _drop_copies(tensors: dict[str, LazyArray], path: str) -> None:
 def _settle_logits(tensors: dict[str, LazyArray], settings: Mapping, path: str) -> None:
     """Keeps lm_head.weight exactly if the logits have a kernel of their own.
 
-    transformers 5 writes ``tie_word_embeddings: true`` whatever the model, and tells T5 1.0, whose
+    transformers 5 writes ``tie_word_embeddings: true`` whatever the model, and marks T5 1.0, whose
     logits are scaled, by ``scale_decoder_outputs``; without lm_head.weight it uses shared.weight.
     """
     tied = settings.get("tie_word_embeddings", True) if settings else LM_HEAD not in tensors
     if SHARED not in tensors:
         if not (tied and LM_HEAD in tensors):
-            return  # no T5: the names will tell
+            return  # no T5: the names are reported later
         tensors[SHARED] = tensors[LM_HEAD]  # of tied tensors some programs save the last alone
     # transformers' mT5 never scales; its own files are all untied.
     scaled = settings.get("scale_decoder_outputs", tied and settings.get("model_type") != "mt5")
@@ -335,10 +335,10 @@ def _equal(a: LazyArray, b: LazyArray) -> bool:
 
 def _check_sizes(settings: Mapping, config: T5Config, path: str) -> None:
     for name, field in _FIELDS.items():
-        told = settings.get(name)
-        if told is not None and told != getattr(config, field):
+        stated = settings.get(name)
+        if stated is not None and stated != getattr(config, field):
             raise UserError(
-                f"{path}/{CONFIG}: {name} is {told!r}, the tensors have {getattr(config, field)}"
+                f"{path}/{CONFIG}: {name} is {stated!r}, the tensors have {getattr(config, field)}"
             )
     gated = settings.get("feed_forward_proj", "relu") == "gated-gelu"
     if settings and gated != (len(config.mlp_activations) == 2):

@@ -1,9 +1,9 @@
 """A vocabulary as the files from which transformers' AutoTokenizer makes the same ids as ours.
 
 ``tokenizer.json`` describes the whole pipeline (the format of Hugging Face's tokenizers library),
-and ``tokenizer_config.json`` names the class that takes it as it stands. ``T5Tokenizer`` of
+and ``tokenizer_config.json`` names the class that takes it unchanged. ``T5Tokenizer`` of
 transformers 5 does not: it always builds a Unigram model without byte fallback, which is wrong for
-mT5's vocabulary and for one of whole words. ``spiece.model`` lies beside them for programs that use
+mT5's vocabulary and for one of whole words. ``spiece.model`` is for programs that use
 SentencePiece.
 
 Own code: `tokenizers` could build the same file, but a training install does not bring it, and
@@ -35,7 +35,7 @@ def write(folder: Path, vocabulary: str, input_length: int | None = None) -> boo
 
     Args:
         vocabulary: what `vocabularies.load` takes.
-        input_length: where the tokenizer cuts, EOS kept, if asked to; None: nowhere.
+        input_length: where the tokenizer truncates on request, EOS kept; None: nowhere.
 
     Returns:
         Whether AutoTokenizer can load them: not for a SentencePiece model of BPE pieces or of

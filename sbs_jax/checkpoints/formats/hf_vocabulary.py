@@ -1,6 +1,6 @@
 """The vocabulary of a Hugging Face folder, and the tokens that a fine-tune added to it.
 
-transformers keeps such tokens beside the SentencePiece model, in three files of different ages:
+transformers keeps such tokens next to the SentencePiece model, in three files of different ages:
 ``added_tokens.json``, ``tokenizer_config.json`` (``added_tokens_decoder``) and ``tokenizer.json``.
 A vocabulary of ours is the SentencePiece model alone, so a text with an added token would get other
 ids than the model was trained with.

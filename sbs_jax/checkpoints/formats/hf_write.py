@@ -35,7 +35,7 @@ def write(
         folder: is created.
         shard_bytes: a file with more of it is followed by another one.
         generation: settings for generation_config.json, e.g. ``max_new_tokens``.
-        input_length: where the tokenizer cuts, EOS kept, if asked to.
+        input_length: where the tokenizer truncates on request, EOS kept.
 
     Raises:
         UserError: an activation that Hugging Face's T5 cannot name, or a vocabulary that cannot

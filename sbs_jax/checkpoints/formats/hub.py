@@ -27,10 +27,10 @@ def fetch(address: str) -> Path:
     Raises:
         UserError: no such model or revision, no network, or huggingface_hub is not installed.
     """
-    found = _ADDRESS.fullmatch(address)
-    if not found:
+    match = _ADDRESS.fullmatch(address)
+    if not match:
         raise UserError(f"{address}: not hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
-    name, revision = found.groups()
+    name, revision = match.groups()
     try:
         from huggingface_hub import snapshot_download
     except ImportError:

@@ -12,7 +12,7 @@ from sbs_jax.errors import UserError
 
 
 def read(state: Path) -> dict[str, LazyArray]:
-    """Every array of the folder; its numbers are read when they are asked for.
+    """Every array of the folder; its numbers are read later.
 
     Raises UserError if its description cannot be read; an array's own damage shows when it is read.
     """

@@ -14,7 +14,7 @@ from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import init_params
 
-_DROPOUT_RATE = 0.1  # of every public T5, where a checkpoint does not tell
+_DROPOUT_RATE = 0.1  # of every public T5, where a checkpoint does not say
 _EMBEDDING = "token_embedder/embedding"
 _SHOWN = 3  # names in an error message
 

@@ -110,10 +110,10 @@ def _bucket(url: str) -> Read:
 
     def read_file(name: str) -> bytes | None:
         try:
-            found = store.read(name).result(timeout=_PATIENCE)
+            result = store.read(name).result(timeout=_PATIENCE)
         except (ValueError, TimeoutError) as error:
             raise UserError(f"{url}/{name}: cannot be read ({_reason(error)}); {advice}") from None
-        return found.value if found.state == "value" else None
+        return result.value if result.state == "value" else None
 
     return read_file
 
@@ -155,13 +155,13 @@ def _open_leaf(leaf: Any, files: Read, name: str, path: str) -> LazyArray:
 def _folder(spec: dict, where: str) -> str:
     """The array's folder, below the checkpoint. Driver and bucket are those of the writer."""
     kvstore = spec.get("kvstore")
-    found = spec.get("path") or (kvstore.get("path") if isinstance(kvstore, dict) else None)
-    if spec["driver"] != "zarr" or not isinstance(found, str):
+    name = spec.get("path") or (kvstore.get("path") if isinstance(kvstore, dict) else None)
+    if spec["driver"] != "zarr" or not isinstance(name, str):
         raise UserError(f"{where}: neither an array nor the description of one")
-    folder = found.rstrip("/")
+    folder = name.rstrip("/")
     unsafe = {"", ".", ".."} & set(folder.split("/")) or "\\" in folder or "\0" in folder
     if unsafe or posixpath.isabs(folder):
-        raise UserError(f"{where}: {found!r} leads out of the checkpoint; it is not read")
+        raise UserError(f"{where}: {name!r} leads out of the checkpoint; it is not read")
     return folder
 
 

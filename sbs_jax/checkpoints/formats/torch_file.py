@@ -130,7 +130,7 @@ def _open_archive(file: Path) -> tuple[Any, _Locate]:
         entry = entries[f"{folder}data/{storage.key}"]
         if entry.compress_type != zipfile.ZIP_STORED:
             raise _Refused("compressed numbers")
-        with file.open("rb") as opened:  # its own header tells where an entry's bytes begin
+        with file.open("rb") as opened:  # its own header says where an entry's bytes begin
             opened.seek(entry.header_offset + 26)
             lengths = np.frombuffer(opened.read(4), "<u2")
         return entry.file_size, entry.header_offset + 30 + int(lengths.sum())

@@ -238,11 +238,14 @@ async def _show_errors_to_the_sdk(response: Any) -> None:
     await response.aread()
     body = server_errors.parsed(response.text)
     if response.status_code == 200:
-        response.status_code = server_errors.status_in(body) or 200
+        inside = server_errors.status_in(body)
+        if inside is None:
+            return
+        response.status_code = inside
     if server_errors.kind(response.status_code, body) == "spent":
         response.headers["x-should-retry"] = "false"
     pause = server_errors.retry_seconds(body)
-    if pause and response.status_code != 200:
+    if pause:
         response.headers.setdefault("retry-after", pause)
 
 

@@ -63,8 +63,9 @@ class Journal:
         if row is None:
             self.unreadable += bool(line.strip())
             return
-        for kind, count in enumerate(usage.spent(row)):
-            self._spent[kind] += count
+        prompt, completion = usage.spent(row)
+        self._spent[0] += prompt
+        self._spent[1] += completion
         if not replies.problem_of(row):
             self._places.setdefault(row["key"], (number, offset))
 

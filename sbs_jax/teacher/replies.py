@@ -164,6 +164,8 @@ def problem_of(row: Mapping[str, Any]) -> str:
     """`Choice.problem` of a journal's line; completions imported as they are have none."""
     if "params" not in row:
         return ""
+    if row.get("finish_reason") == "stop" and thoughts.split(row["text"])[1]:
+        return ""  # nearly all lines of a journal
     finish = finish_of(row.get("finish_reason"))
     return Choice(row["text"], finish, refusal=_plain(row.get("refusal"))).problem
 

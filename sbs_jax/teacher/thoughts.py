@@ -46,7 +46,13 @@ _END = re.compile(
     r"<\|(?:return|im_end|eot_id|eom_id|endoftext|end_of_text|end|END_OF_TURN_TOKEN)\|>"
     r"|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>"
 )
-_HINT = re.compile(r"[<\[◁]|^analysis|^Here", re.IGNORECASE)
+_STARTS = ("analysis", "here")
+
+
+def _may_hold_marks(text: str) -> bool:
+    # Plain searches: a journal of half a million answers is looked through at every start.
+    marks = "<" in text or "[" in text or "◁" in text
+    return marks or text[:8].casefold().startswith(_STARTS)
 
 
 def split(text: str) -> tuple[str, str]:
@@ -57,7 +63,7 @@ def split(text: str) -> tuple[str, str]:
     token that ends the model's turn ends the answer.
     """
     text = text.strip()
-    if not _HINT.search(text):
+    if not _may_hold_marks(text):
         return "", text
     end = max(
         (match.end() for mark in (_CLOSING, _PAIR) for match in mark.finditer(text)), default=0

@@ -73,7 +73,10 @@ def _bytes(text: str) -> int:
 def spent(row: Mapping[str, Any]) -> tuple[int, int]:
     """(Prompt, completion) tokens on a line of the journal."""
     counts = row.get("usage")
-    counts = counts if isinstance(counts, dict) else {}
-    found = (counts.get(name) for name in ("prompt_tokens", "completion_tokens"))
-    prompt, completion = (count if isinstance(count, int) else 0 for count in found)
-    return prompt, completion
+    if not counts or not isinstance(counts, dict):
+        return 0, 0
+    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    return (
+        prompt if isinstance(prompt, int) else 0,
+        completion if isinstance(completion, int) else 0,
+    )

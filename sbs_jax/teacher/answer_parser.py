@@ -161,8 +161,14 @@ def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> 
             written = meant[0].wording if meant else wording  # the exact parser drops letters
             two = labels.contradicts(prompt.answer, record.input, written)
             opening = meant[0].opening if meant else ""
-            part = labels.written_part(written, label)
-            return Reading(rationale.strip(), label, rung, two, opening + written, part)
+            sentence = (
+                json.dumps(wording, ensure_ascii=False) if rung == "json" else opening + written
+            )
+            part = labels.written_part(wording if rung == "json" else written, label)
+            rationale = rationale.strip()
+            if rung == "phrase":
+                rationale = _explanation(prompt, record, rationale)
+            return Reading(rationale, label, rung, two, sentence, part)
         outside = True
     return _unread("outside") if outside and not cut else None
 
@@ -245,7 +251,7 @@ def _field(value: dict[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _explanation(prompt: Prompt, record: Record, block: str) -> str:
-    """The rationale of a text without answer sentence: none where it is the label alone."""
+    """The text as a rationale: none where it is a label alone."""
     line = labels.first_line(block)
     options = labels.allowed(prompt.answer, prompt.labels, record.input)
     letters = labels.choices(record.input) if prompt.answer == "choices" else {}

@@ -48,6 +48,7 @@ CASES = [
     ("svamp", SUM, "R. The answer is 3 + 4 = 7.", "R.", "(3 + 4)", "phrase"),
     ("svamp", SUM, "R. So the answer is $\\boxed{3 + 4}$.", "R.", "(3 + 4)", "phrase"),
     ("svamp", SUM, "R. The answer is 1,200.", "R.", "(1200)", "phrase"),
+    ("cqa", CQA, "(d) sea\n\nThe answer is (a) sea.", "", "sea", "phrase"),  # a real model's
     # JSON
     ("esnli", NLI, '{"reasoning": "R.", "answer": "neutral"}', "R.", "neutral", "json"),
     ("cqa", CQA, '```json\n{"Explanation": "R.", "Label": "(d)"}\n```', "R.", "sea", "json"),

@@ -13,9 +13,9 @@ an answer that is none (`_TRIES` at most).
 """
 
 import dataclasses
-import importlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -229,7 +229,7 @@ def _openai() -> Any:
 def _response_class(http: Any) -> Any:
     """The class of responses in the HTTP library that this version of the SDK builds on."""
     library = next(cls.__module__ for cls in type(http).__mro__ if cls.__name__ == "AsyncClient")
-    return importlib.import_module(library.partition(".")[0]).Response
+    return sys.modules[library.partition(".")[0]].Response
 
 
 async def _show_errors_to_the_sdk(response: Any) -> None:

@@ -99,8 +99,8 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
     from sbs_jax.checkpoints.formats import hf
     from sbs_jax.checkpoints.formats.params import infer_config, read_all
     from sbs_jax.distributed.partitioning import Partitioner
-    from sbs_jax.training import gradients, optimizers
     from sbs_jax.training import losses as objective
+    from sbs_jax.training import optimizers
     from sbs_jax.training import train_step as step
 
     params = read_all(hf.read(str(case.weights("init"))))
@@ -119,7 +119,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
         objective.coefficients(tasks, float(case.settings.get("alpha", 0.5))),
         partitioner,
         num_microbatches=case.grad_steps,
-        normalization=gradients.PER_MICROBATCH,
+        normalization=step.PER_MICROBATCH,
     )
     state = step.init_state(config, optimizer, partitioner, 0, params)
     losses, norms = [], []

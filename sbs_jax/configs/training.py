@@ -32,6 +32,8 @@ LEARNING_RATE_FACTORS = (
     "decay_every",
     "cosine_decay",
 )
+# The factors that hold LEARNING_RATE; without one the rate starts at 1, with two at its square.
+_BASE_RATES = ("constant", "linear_decay")
 
 MESH_AXES = ("data", "fsdp", "model")
 
@@ -68,6 +70,8 @@ class OptimizerConfig:
         factors: LEARNING_RATE_FACTORS, T5X's names joined by ``*``; linear_decay alone is the
             paper's schedule.
         warmup_steps: WARMUP_STEPS.
+        steps_per_cycle: updates of one cycle of cosine_decay; None: TRAIN_STEPS - WARMUP_STEPS.
+        steps_per_decay: updates after which decay_every halves the rate.
         end_factor: END_FACTOR, the fraction of the learning rate at which linear_decay ends.
         b2: ADAM_B2.
         weight_decay: WEIGHT_DECAY, decoupled, on every parameter.
@@ -78,6 +82,8 @@ class OptimizerConfig:
     learning_rate: float = setting(5e-5, macro="LEARNING_RATE", rule=ABOVE_0)
     factors: str = setting("linear_decay", macro="LEARNING_RATE_FACTORS")
     warmup_steps: int = setting(0, macro="WARMUP_STEPS", rule=FROM_0)
+    steps_per_cycle: int | None = setting(None, rule=COUNT)
+    steps_per_decay: int = setting(20_000, rule=COUNT)
     end_factor: float = setting(0.0, macro="END_FACTOR", rule=FROM_0)
     b1: float = setting(0.9, rule=BELOW_1)
     b2: float = setting(0.999, macro="ADAM_B2", rule=BELOW_1)
@@ -90,6 +96,9 @@ class OptimizerConfig:
         for name in self.factor_names:
             known = ", ".join(LEARNING_RATE_FACTORS)
             require(name in LEARNING_RATE_FACTORS, "LEARNING_RATE_FACTORS", name, known)
+        rates = [name for name in self.factor_names if name in _BASE_RATES]
+        one = f"a product with one base rate, {' or '.join(_BASE_RATES)}"
+        require(len(rates) == 1, "LEARNING_RATE_FACTORS", self.factors, one)
 
     @property
     def factor_names(self) -> list[str]:

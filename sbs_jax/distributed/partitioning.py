@@ -124,7 +124,10 @@ class Partitioner:
         """A NamedSharding for every parameter (arrays or ShapeDtypeStructs)."""
 
         def shard(path: tuple, leaf: _Leaf) -> NamedSharding:
-            spec = nn.logical_to_mesh_axes(_logical_axes(path), self.rules) or PartitionSpec()
+            axes: tuple[str | None, ...] = _logical_axes(path)
+            # Stacked layers have one axis more, in front, which no device splits.
+            axes = (None,) * (len(leaf.shape) - len(axes)) + axes
+            spec = nn.logical_to_mesh_axes(axes, self.rules) or PartitionSpec()
             return self._sharding(self._divisible(spec, leaf.shape))
 
         return jax.tree_util.tree_map_with_path(shard, params)

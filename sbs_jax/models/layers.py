@@ -5,16 +5,20 @@ truncated there and not here, at equal spread. Shapes use these letters: B batch
 L length, Q query length, D emb_dim, H num_heads, K head_dim, J = H K, V vocab_size.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt16
 
 from sbs_jax.configs import T5Config
 
 _NUM_BUCKETS = 32
 _MAX_DISTANCE = 128
+
+MASKED = -1e10  # T5X's value; finite, so that a row of padding stays free of NaN
 
 _ACTIVATIONS = {
     "gelu": lambda x: nn.gelu(x, approximate=True),  # Hugging Face calls this one gelu_new
@@ -30,7 +34,13 @@ def relative_position_buckets(
 
     A decoder (not bidirectional) uses all 32 buckets for the past; its future is masked anyway.
     """
-    distance = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
+    return distance_buckets(
+        np.arange(query_length)[:, None] - np.arange(key_length)[None, :], bidirectional
+    )
+
+
+def distance_buckets(distance: Int[np.ndarray, "*N"], bidirectional: bool) -> Int[np.ndarray, "*N"]:
+    """T5's bucket of a key that is `distance` positions before its query."""
     buckets, offset = _NUM_BUCKETS, 0
     if bidirectional:
         buckets //= 2
@@ -60,30 +70,66 @@ class Dense(nn.Module):
         return jnp.dot(x.astype(dtype), kernel.astype(dtype))
 
 
-class SequenceDropout(nn.Module):
-    """Dropout whose mask is drawn once per sequence and holds for all its positions.
+class Noise:
+    """The dropout masks of a layer, dealt out in order from random numbers drawn in one go.
 
-    T5X shares a mask along the whole row, a large saving on CPU (a mask per element doubles the
-    step of a small model). In a packed row that would tie unrelated questions together and train
-    measurably worse, so here each of a row's `segments` has a mask of its own: packed or not, a
-    question meets the same kind of noise. Rows with more sequences reuse masks.
+    T5X shares a mask along the whole row, which saves a lot on CPU (a mask per element doubles
+    the step of a small model). In a packed row that would tie unrelated examples together and
+    train measurably worse, so here each of a row's `segments` has its own mask: packed or not, an
+    example meets the same kind of noise. Rows with more sequences reuse masks.
+
+    Args:
+        bits: enough random numbers for all masks of the layer; see `noise_size`.
+        rate: probability of a zero, exact to 2**-16.
+        segments: sequences of a packed row that get their own mask.
+        segment_ids: which sequence a position belongs to.
     """
 
-    rate: float
-    segments: int
+    def __init__(
+        self,
+        bits: UInt16[Array, "B n"],
+        rate: float,
+        segments: int,
+        segment_ids: Int[Array, "B L"],
+    ) -> None:
+        self._keep = bits >= jnp.uint16(round(rate * 2**16))
+        self._scale = 1.0 / (1.0 - rate)
+        self._segments = segments
+        self._index = (segment_ids % segments)[:, :, None]
+        self._used = 0
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], deterministic: bool
-    ) -> Float[Array, "B L D"]:
-        if deterministic or self.rate == 0.0:
-            return x
-        shape = (x.shape[0], self.segments, x.shape[2])
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
-        if self.segments > 1:
-            index = (segment_ids % self.segments)[:, :, None]
-            keep = jnp.take_along_axis(keep, index, axis=1)
-        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros((), x.dtype))
+    def _next(self, *shape: int) -> Bool[Array, "B ..."]:
+        start, self._used = self._used, self._used + math.prod(shape)
+        return self._keep[:, start : self._used].reshape(-1, *shape)
+
+    def _drop(self, x: Float[Array, "..."], keep: Bool[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.where(keep, x * x.dtype.type(self._scale), jnp.zeros((), x.dtype))
+
+    def sequences(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        """Drops features of whole sequences: one mask for all positions of a sequence."""
+        keep = self._next(self._segments, x.shape[2])
+        if self._segments > 1:
+            keep = jnp.take_along_axis(keep, self._index, axis=1, mode="promise_in_bounds")
+        return self._drop(x, keep)
+
+    def keys(self, values: Float[Array, "B L H K"]) -> Float[Array, "B L H K"]:
+        """Drops attention weights: one mask per key and head for all queries.
+
+        A key belongs to one sequence, packed or not. Weights without a key's column times the
+        values are the weights times the values without that key's row, so no mask over
+        [B, H, Q, L] is needed, and attention kernels without dropout can be used.
+        """
+        return self._drop(values, self._next(*values.shape[1:3])[..., None])
+
+
+def noise_size(config: T5Config, segments: int, parts: int, key_lengths: tuple[int, ...]) -> int:
+    """Random numbers per row for a layer that adds `parts` to the stream, one of them an MLP.
+
+    Args:
+        key_lengths: keys of each attention.
+    """
+    features = parts * config.emb_dim + (config.mlp_dim if key_lengths else 0)
+    return segments * features + config.num_heads * sum(key_lengths)
 
 
 class RMSNorm(nn.Module):
@@ -105,19 +151,61 @@ class RelativePositionBias(nn.Module):
     config: T5Config
     bidirectional: bool
 
-    @nn.compact
-    def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q L"]:
+    def setup(self) -> None:
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
         shape = (self.config.num_heads, _NUM_BUCKETS)
-        table = self.param("rel_embedding", init, shape, jnp.float32)
-        buckets = relative_position_buckets(query_length, key_length, self.bidirectional)
-        return table[:, buckets][None]
+        self.rel_embedding = self.param("rel_embedding", init, shape, jnp.float32)
+
+    def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q L"]:
+        # Position l of row q holds the bias of distance q - l. Rows that are one longer than
+        # their content, laid end to end and cut again, shift by one a row: no gather of Q x L
+        # numbers forward, and backward a sum over rows instead of a scatter.
+        width = query_length + key_length
+        offset = np.arange(width)
+        distance = np.where(offset < key_length, -offset, width - offset)
+        heads = self.config.num_heads
+        row = self.rel_embedding[:, distance_buckets(distance, self.bidirectional)]
+        rows = jnp.broadcast_to(row[:, None], (heads, query_length, width))
+        flat = rows.reshape(heads, -1)[:, : query_length * (width - 1)]
+        return flat.reshape(1, heads, query_length, width - 1)[..., :key_length]
+
+    def of_last(self, index: Int[Array, ""], key_length: int) -> Float[Array, "1 H 1 L"]:
+        """The bias of the query at position `index`; keys after it hold numbers to be masked."""
+        distance = np.arange(key_length - 1, -key_length, -1)
+        row = self.rel_embedding[:, distance_buckets(distance, self.bidirectional)]
+        start = key_length - 1 - index
+        return jax.lax.dynamic_slice_in_dim(row, start, key_length, axis=1)[None, :, None]
+
+
+@jax.custom_vjp
+def masked_bias(
+    bias: Float[Array, "1 #H Q L"], mask: Bool[Array, "B 1 Q L"]
+) -> Float[Array, "B #H Q L"]:
+    """The bias where attention may look, `MASKED` elsewhere; gradients are summed in float32."""
+    return jnp.where(mask, bias, jnp.asarray(MASKED, bias.dtype))
+
+
+def _masked_bias_forward(bias: Float[Array, "1 #H Q L"], mask: Bool[Array, "B 1 Q L"]) -> tuple:
+    return masked_bias(bias, mask), mask
+
+
+def _masked_bias_backward(mask: Bool[Array, "B 1 Q L"], g: Float[Array, "B #H Q L"]) -> tuple:
+    total = jnp.sum(jnp.where(mask, g, 0), axis=0, keepdims=True, dtype=jnp.float32)
+    return total.astype(g.dtype), None
+
+
+masked_bias.defvjp(_masked_bias_forward, _masked_bias_backward)
 
 
 class Attention(nn.Module):
-    """Multi-head attention, unscaled as in T5: 1/sqrt(K) sits in the query's initialiser."""
+    """Multi-head attention, unscaled as in T5: 1/sqrt(K) sits in the query's initialiser.
+
+    Attributes:
+        fused: use cuDNN's kernel, which keeps no [B, H, Q, L] in memory.
+    """
 
     config: T5Config
+    fused: bool = False
 
     def setup(self) -> None:
         cfg = self.config
@@ -126,32 +214,51 @@ class Attention(nn.Module):
         self.key = Dense(joined, cfg)
         self.value = Dense(joined, cfg)
         self.out = Dense(cfg.emb_dim, cfg)
-        # One mask per key for all queries: a key belongs to one sequence, packed or not.
-        self.dropout = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
 
-    def _split(self, x: Float[Array, "B L J"]) -> Float[Array, "B H L K"]:
+    def _split(self, x: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
         heads = x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
-        heads = nn.with_logical_constraint(heads, ("batch", "length", "heads", "kv"))
-        return heads.transpose(0, 2, 1, 3)
+        return nn.with_logical_constraint(heads, ("batch", "length", "heads", "kv"))
+
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        source: Float[Array, "B L D"],
+        bias: Float[Array, "#B #H Q L"],
+        noise: Noise | None,
+    ) -> Float[Array, "B Q D"]:
+        """Whole sequences: queries from `x`, keys and values from `source`."""
+        query, keys = self._split(self.query(x)), self._split(self.key(source))
+        values = self._split(self.value(source))
+        if noise is not None:
+            values = noise.keys(values)
+        if self.fused:
+            mixed = jax.nn.dot_product_attention(
+                query, keys, values, bias, scale=1.0, implementation="cudnn"
+            )
+        else:
+            scores = jnp.einsum("bqhk,blhk->bhql", query, keys, preferred_element_type=jnp.float32)
+            weights = jax.nn.softmax(scores + bias).astype(self.config.dtype)
+            mixed = jnp.einsum("bhql,blhk->bqhk", weights, values)
+        return self.out(mixed.reshape(*mixed.shape[:2], -1))
 
     def keys_values(
         self, x: Float[Array, "B L D"]
     ) -> tuple[Float[Array, "B H L K"], Float[Array, "B H L K"]]:
         """What a cache holds: projected keys and values."""
-        return self._split(self.key(x)), self._split(self.value(x))
+        keys, values = self._split(self.key(x)), self._split(self.value(x))
+        return keys.transpose(0, 2, 1, 3), values.transpose(0, 2, 1, 3)
 
-    def __call__(
+    def cached(
         self,
         x: Float[Array, "B Q D"],
         keys: Float[Array, "B H L K"],
         values: Float[Array, "B H L K"],
         bias: Float[Array, "#B #H Q L"],
-        deterministic: bool,
     ) -> Float[Array, "B Q D"]:
+        """Attention of new positions to the keys and values of a cache."""
         query = self._split(self.query(x))
-        scores = jnp.einsum("bhqk,bhlk->bhql", query, keys, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bqhk,bhlk->bhql", query, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores + bias).astype(self.config.dtype)
-        weights = self.dropout(weights, deterministic=deterministic)
         mixed = jnp.einsum("bhql,bhlk->bqhk", weights, values)
         return self.out(mixed.reshape(*mixed.shape[:2], -1))
 
@@ -160,12 +267,9 @@ class MlpBlock(nn.Module):
     """Feed-forward: parameters ``wi`` or, gated, ``wi_0`` (activated) and ``wi_1``; then ``wo``."""
 
     config: T5Config
-    segments: int
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], deterministic: bool
-    ) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "B L D"], noise: Noise | None) -> Float[Array, "B L D"]:
         cfg = self.config
         hidden = None
         for i, activation in enumerate(cfg.mlp_activations):
@@ -173,9 +277,31 @@ class MlpBlock(nn.Module):
             part = _ACTIVATIONS[activation](Dense(cfg.mlp_dim, cfg, name=name)(x))
             hidden = part if hidden is None else hidden * part
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
-        dropout = SequenceDropout(cfg.dropout_rate, self.segments)
-        hidden = dropout(hidden, segment_ids, deterministic)
+        if noise is not None:
+            hidden = noise.sequences(hidden)
         return Dense(cfg.emb_dim, cfg, name="wo")(hidden)
+
+
+@jax.custom_vjp
+def _project_to_float32(x: Float[Array, "B L D"], kernel: Float[Array, "D V"]):
+    """x @ kernel in float32; the gradient meets x and kernel in their own dtype.
+
+    Left to autodiff, two float32 products of [L, V] would be the most expensive of a bfloat16 step.
+    """
+    return jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+
+
+def _project_forward(x: Float[Array, "B L D"], kernel: Float[Array, "D V"]) -> tuple:
+    return _project_to_float32(x, kernel), (x, kernel)
+
+
+def _project_backward(operands: tuple, g: Float[Array, "B L V"]) -> tuple:
+    x, kernel = operands
+    g = g.astype(x.dtype)
+    return jnp.einsum("blv,dv->bld", g, kernel), jnp.einsum("bld,blv->dv", x, g)
+
+
+_project_to_float32.defvjp(_project_forward, _project_backward)
 
 
 class LogitsDense(nn.Module):
@@ -188,8 +314,7 @@ class LogitsDense(nn.Module):
         cfg = self.config
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (cfg.emb_dim, cfg.vocab_size), cfg.param_dtype)
-        dtype = cfg.dtype
-        return jnp.dot(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+        return _project_to_float32(x.astype(cfg.dtype), kernel.astype(cfg.dtype))
 
 
 class TokenEmbedder(nn.Module):
@@ -210,7 +335,5 @@ class TokenEmbedder(nn.Module):
 
     def attend(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         dtype = self.config.dtype
-        logits = jnp.dot(
-            x.astype(dtype), self.embedding.T.astype(dtype), preferred_element_type=jnp.float32
-        )
+        logits = _project_to_float32(x.astype(dtype), self.embedding.T.astype(dtype))
         return logits / jnp.sqrt(jnp.float32(x.shape[-1]))

@@ -12,26 +12,25 @@ Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names as in T5X's
 ``examples/t5/network.py``; checked against Hugging Face's T5 by tests/training/test_parity.py.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt16
 
 from sbs_jax.configs import T5Config
 from sbs_jax.models.layers import (
+    MASKED,
     Attention,
     LogitsDense,
     MlpBlock,
+    Noise,
     RelativePositionBias,
     RMSNorm,
-    SequenceDropout,
     TokenEmbedder,
+    masked_bias,
+    noise_size,
 )
-
-_MASKED = -1e10  # T5X's value; finite, so that a row of padding stays free of NaN
 
 # What a layer keeps for the backward pass besides its input; T5X's names of the policies.
 _REMAT_POLICIES = {
@@ -40,129 +39,149 @@ _REMAT_POLICIES = {
 }
 
 
-def _remat(layer: type[nn.Module], config: T5Config, static_argnum: int) -> type[nn.Module]:
-    """The layer class under the configured policy; `deterministic` is its static argument."""
+def _remat(layer: type[nn.Module], config: T5Config) -> type[nn.Module]:
+    """The layer class under the configured policy."""
     if config.remat_policy == "none":
         return layer
     policy = _REMAT_POLICIES[config.remat_policy]
-    return nn.remat(
-        layer,
-        policy=policy,
-        prevent_cse=not config.scan_layers,  # a loop's body has nothing to merge with
-        static_argnums=(static_argnum,),
-    )
+    # A loop's body has nothing to merge with.
+    return nn.remat(layer, policy=policy, prevent_cse=not config.scan_layers)
 
 
-def _scan(
-    stack: nn.Module, layer: nn.Module, count: int, x: Float[Array, "B L D"], *inputs: Any
+def _run_layers(
+    stack: nn.Module,
+    layer: nn.Module,
+    count: int,
+    x: Float[Array, "B L D"],
+    bits: UInt16[Array, "N B n"] | None,
+    *inputs: Array,
 ) -> Float[Array, "B L D"]:
-    """What `count` layers of a stack make of x, as a loop over their stacked parameters.
+    """What `count` layers of a stack make of x; traced once for all of them.
 
     Args:
-        layer: unbound; the parameters are those of ``layers_0``, ``layers_1``, ... in `stack`.
-        inputs: what every layer is called with after x.
+        layer: unbound; the parameters are those of ``layers_0``, ``layers_1``, ... in `stack`, or
+            of ``layers``, where they are stacked.
+        bits: random numbers of each layer's dropout; None drops nothing.
+        inputs: what every layer is called with besides.
     """
     params = stack.variables["params"]
-    dtype = stack.config.dtype
 
-    def stacked(*leaves: Float[Array, "..."]) -> Float[Array, "N ..."]:
-        # Matrices are cast as their layer would cast them, so that the copy is no larger.
-        return jnp.stack([leaf.astype(dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
+    def run(params: dict, x: Array, bits: Array | None, *inputs: Array) -> Array:
+        return layer.apply({"params": params}, x, bits, *inputs)
 
-    layers = jax.tree.map(stacked, *(params[f"layers_{i}"] for i in range(count)))
-    keys = None
-    if stack.has_rng("dropout"):
-        keys = jax.random.split(stack.make_rng("dropout"), count)
+    if not stack.config.scan_layers:
+        run = jax.jit(run)
+        for i in range(count):
+            x = run(params[f"layers_{i}"], x, None if bits is None else bits[i], *inputs)
+        return x
+    stacked = params["layers"] if "layers" in params else _stacked(params, count, stack.config)
 
-    def body(x: Float[Array, "B L D"], item: tuple) -> tuple[Float[Array, "B L D"], None]:
-        params, key = item
-        rngs = None if key is None else {"dropout": key}
-        return layer.apply({"params": params}, x, *inputs, rngs=rngs), None
+    def body(x: Array, item: tuple) -> tuple[Array, None]:
+        return run(item[0], x, item[1], *inputs), None
 
-    return jax.lax.scan(body, x, (layers, keys))[0]
+    return jax.lax.scan(body, x, (stacked, bits))[0]
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each normalised before and added to its input."""
+def _stacked(params: dict, count: int, config: T5Config) -> dict:
+    """The parameters of all layers, matrices in the computation's dtype: a copy no larger."""
+
+    def stack(*leaves: Float[Array, "..."]) -> Float[Array, "N ..."]:
+        return jnp.stack([leaf.astype(config.dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
+
+    return jax.tree.map(stack, *(params[f"layers_{i}"] for i in range(count)))
+
+
+def _draw(
+    stack: nn.Module, deterministic: bool, layers: int, rows: int, parts: int, *key_lengths: int
+) -> tuple[UInt16[Array, "N B n"], UInt16[Array, "B n"]] | tuple[None, None]:
+    """Random numbers for all dropout masks of a stack: of its layers, and around them."""
+    cfg: T5Config = stack.config
+    if deterministic or cfg.dropout_rate == 0.0:
+        return None, None
+    size = noise_size(cfg, stack.segments, parts, key_lengths)
+    around = noise_size(cfg, stack.segments, 2, ())
+    bits = jax.random.bits(stack.make_rng("dropout"), (rows, layers * size + around), jnp.uint16)
+    inside = bits[:, around:].reshape(rows, layers, size).swapaxes(0, 1)
+    return inside, bits[:, :around]
+
+
+class _Layer(nn.Module):
+    """What both kinds of layer have.
+
+    Attributes:
+        segments: sequences of a packed row that get their own dropout masks.
+        fused_attention: see `Attention.fused`.
+    """
 
     config: T5Config
     segments: int
+    fused_attention: bool = False
+
+    def noise(
+        self, bits: UInt16[Array, "B n"] | None, segment_ids: Int[Array, "B L"]
+    ) -> Noise | None:
+        if bits is None:
+            return None
+        return Noise(bits, self.config.dropout_rate, self.segments, segment_ids)
+
+
+def _dropped(x: Float[Array, "B L D"], noise: Noise | None) -> Float[Array, "B L D"]:
+    return x if noise is None else noise.sequences(x)
+
+
+class EncoderLayer(_Layer):
+    """Self-attention and feed-forward, each normalised before and added to its input."""
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B L D"],
+        bits: UInt16[Array, "B n"] | None,
         bias: Float[Array, "B H L L"],
         segment_ids: Int[Array, "B L"],
-        deterministic: bool,
     ) -> Float[Array, "B L D"]:
-        cfg = self.config
-
-        def dropout(y: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-            drop = SequenceDropout(cfg.dropout_rate, self.segments)
-            return drop(y, segment_ids, deterministic)
-
-        attention = Attention(cfg, name="attention")
+        cfg, noise = self.config, self.noise(bits, segment_ids)
         y = RMSNorm(cfg, name="pre_attention_layer_norm")(x)
-        x = x + dropout(attention(y, *attention.keys_values(y), bias, deterministic))
+        y = Attention(cfg, self.fused_attention, name="attention")(y, y, bias, noise)
+        x = x + _dropped(y, noise)
         y = RMSNorm(cfg, name="pre_mlp_layer_norm")(x)
-        x = x + dropout(MlpBlock(cfg, self.segments, name="mlp")(y, segment_ids, deterministic))
+        x = x + _dropped(MlpBlock(cfg, name="mlp")(y, noise), noise)
         return nn.with_logical_constraint(x, ("batch", "length", "embed"))
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(_Layer):
     """Causal self-attention, attention to the encoder, feed-forward.
 
     Training passes whole sequences; decoding passes one position and a cache of the keys and
     values of the positions before it.
     """
 
-    config: T5Config
-    segments: int
-
     def setup(self) -> None:
-        cfg = self.config
+        cfg, fused = self.config, self.fused_attention
         self.pre_self_attention_layer_norm = RMSNorm(cfg)
-        self.self_attention = Attention(cfg)
+        self.self_attention = Attention(cfg, fused)
         self.pre_cross_attention_layer_norm = RMSNorm(cfg)
-        self.encoder_decoder_attention = Attention(cfg)
+        self.encoder_decoder_attention = Attention(cfg, fused)
         self.pre_mlp_layer_norm = RMSNorm(cfg)
-        self.mlp = MlpBlock(cfg, self.segments)
-        self.dropout = SequenceDropout(cfg.dropout_rate, self.segments)
-
-    def _cross_and_mlp(
-        self,
-        x: Float[Array, "B Q D"],
-        encoded_keys: Float[Array, "B H L K"],
-        encoded_values: Float[Array, "B H L K"],
-        cross_bias: Float[Array, "B 1 Q L"],
-        segment_ids: Int[Array, "B Q"],
-        deterministic: bool,
-    ) -> Float[Array, "B Q D"]:
-        y = self.pre_cross_attention_layer_norm(x)
-        y = self.encoder_decoder_attention(
-            y, encoded_keys, encoded_values, cross_bias, deterministic
-        )
-        x = x + self.dropout(y, segment_ids, deterministic)
-        y = self.mlp(self.pre_mlp_layer_norm(x), segment_ids, deterministic)
-        x = x + self.dropout(y, segment_ids, deterministic)
-        return nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        self.mlp = MlpBlock(cfg)
 
     def __call__(
         self,
         x: Float[Array, "B Q D"],
+        bits: UInt16[Array, "B n"] | None,
         encoded: Float[Array, "B L D"],
         self_bias: Float[Array, "B H Q Q"],
         cross_bias: Float[Array, "B 1 Q L"],
         segment_ids: Int[Array, "B Q"],
-        deterministic: bool,
     ) -> Float[Array, "B Q D"]:
+        noise = self.noise(bits, segment_ids)
         y = self.pre_self_attention_layer_norm(x)
-        keys, values = self.self_attention.keys_values(y)
-        y = self.self_attention(y, keys, values, self_bias, deterministic)
-        x = x + self.dropout(y, segment_ids, deterministic)
-        keys, values = self.encoder_decoder_attention.keys_values(encoded)
-        return self._cross_and_mlp(x, keys, values, cross_bias, segment_ids, deterministic)
+        x = x + _dropped(self.self_attention(y, y, self_bias, noise), noise)
+        y = self.pre_cross_attention_layer_norm(x)
+        y = self.encoder_decoder_attention(y, encoded, cross_bias, noise)
+        x = x + _dropped(y, noise)
+        x = x + _dropped(self.mlp(self.pre_mlp_layer_norm(x), noise), noise)
+        return nn.with_logical_constraint(x, ("batch", "length", "embed"))
 
     def encoder_keys_values(
         self, encoded: Float[Array, "B L D"]
@@ -185,11 +204,11 @@ class DecoderLayer(nn.Module):
             "key": jax.lax.dynamic_update_slice_in_dim(cache["key"], key, index, axis=2),
             "value": jax.lax.dynamic_update_slice_in_dim(cache["value"], value, index, axis=2),
         }
-        x = x + self.self_attention(y, cache["key"], cache["value"], self_bias, True)
+        x = x + self.self_attention.cached(y, cache["key"], cache["value"], self_bias)
+        y = self.pre_cross_attention_layer_norm(x)
         keys, values = cache["encoder_key"], cache["encoder_value"]
-        one_segment = jnp.ones(x.shape[:2], jnp.int32)
-        x = self._cross_and_mlp(x, keys, values, cross_bias, one_segment, True)
-        return x, cache
+        x = x + self.encoder_decoder_attention.cached(y, keys, values, cross_bias)
+        return x + self.mlp(self.pre_mlp_layer_norm(x), None), cache
 
 
 class Encoder(nn.Module):
@@ -197,26 +216,30 @@ class Encoder(nn.Module):
 
     config: T5Config
     segments: int
+    fused_attention: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], deterministic: bool
     ) -> Float[Array, "B L D"]:
-        cfg = self.config
-        dropout = SequenceDropout(cfg.dropout_rate, self.segments)
-        length = x.shape[1]
+        cfg, length = self.config, x.shape[1]
         bias = RelativePositionBias(cfg, bidirectional=True, name="relpos_bias")(length, length)
-        bias = jnp.where(_same_segment(segment_ids, segment_ids), bias, _MASKED)
-        layer = _remat(EncoderLayer, cfg, static_argnum=4)
-        x = dropout(x, segment_ids, deterministic)
-        if cfg.scan_layers and not self.is_initializing():
-            one = layer(cfg, self.segments, parent=None)
-            x = _scan(self, one, cfg.num_encoder_layers, x, bias, segment_ids, deterministic)
-        else:
+        bias = _bias_for(self, bias, _same_segment(segment_ids, segment_ids))
+        bits, around = _draw(self, deterministic, cfg.num_encoder_layers, x.shape[0], 2, length)
+        noise = (
+            around
+            if around is None
+            else Noise(around, cfg.dropout_rate, self.segments, segment_ids)
+        )
+        x = _dropped(x, noise)
+        layer = _remat(EncoderLayer, cfg)
+        if self.is_initializing():
             for i in range(cfg.num_encoder_layers):
-                one = layer(cfg, self.segments, name=f"layers_{i}")
-                x = one(x, bias, segment_ids, deterministic)
-        return dropout(RMSNorm(cfg, name="encoder_norm")(x), segment_ids, deterministic)
+                x = layer(cfg, self.segments, name=f"layers_{i}")(x, None, bias, segment_ids)
+        else:
+            one = layer(cfg, self.segments, self.fused_attention, parent=None)
+            x = _run_layers(self, one, cfg.num_encoder_layers, x, bits, bias, segment_ids)
+        return _dropped(RMSNorm(cfg, name="encoder_norm")(x), noise)
 
 
 class Decoder(nn.Module):
@@ -224,14 +247,16 @@ class Decoder(nn.Module):
 
     config: T5Config
     segments: int
+    fused_attention: bool = False
 
     def setup(self) -> None:
         cfg = self.config
-        layer = _remat(DecoderLayer, cfg, static_argnum=6)
+        layer = _remat(DecoderLayer, cfg)
         self.relpos_bias = RelativePositionBias(cfg, bidirectional=False)
-        self.layers = [layer(cfg, self.segments) for _ in range(cfg.num_decoder_layers)]
+        self.layers = [
+            layer(cfg, self.segments, self.fused_attention) for _ in range(cfg.num_decoder_layers)
+        ]
         self.decoder_norm = RMSNorm(cfg)
-        self.dropout = SequenceDropout(cfg.dropout_rate, self.segments)
         if not cfg.logits_via_embedding:
             self.logits_dense = LogitsDense(cfg)
 
@@ -243,21 +268,29 @@ class Decoder(nn.Module):
         encoder_segment_ids: Int[Array, "B L"],
         deterministic: bool,
     ) -> Float[Array, "B Q D"]:
-        length = x.shape[1]
+        cfg, length = self.config, x.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
         self_mask = _same_segment(segment_ids, segment_ids) & causal
-        self_bias = jnp.where(self_mask, self.relpos_bias(length, length), _MASKED)
+        self_bias = _bias_for(self, self.relpos_bias(length, length), self_mask)
         cross_mask = _same_segment(segment_ids, encoder_segment_ids)
-        cross_bias = jnp.where(cross_mask, 0.0, _MASKED)
-        x = self.dropout(x, segment_ids, deterministic)
-        inputs = (encoded, self_bias, cross_bias, segment_ids, deterministic)
-        if self.config.scan_layers and not self.is_initializing():
-            layer = self.layers[0].clone(parent=None, name=None)
-            x = _scan(self, layer, len(self.layers), x, *inputs)
-        else:
+        cross_bias = _bias_for(self, jnp.zeros((1, 1, 1, 1)), cross_mask)
+        bits, around = _draw(
+            self, deterministic, len(self.layers), x.shape[0], 3, length, encoded.shape[1]
+        )
+        noise = (
+            around
+            if around is None
+            else Noise(around, cfg.dropout_rate, self.segments, segment_ids)
+        )
+        x = _dropped(x, noise)
+        inputs = (encoded, self_bias, cross_bias, segment_ids)
+        if self.is_initializing():
             for layer in self.layers:
-                x = layer(x, *inputs)
-        return self.dropout(self.decoder_norm(x), segment_ids, deterministic)
+                x = layer(x, None, *inputs)
+        else:
+            one = self.layers[0].clone(parent=None, name=None)
+            x = _run_layers(self, one, len(self.layers), x, bits, *inputs)
+        return _dropped(self.decoder_norm(x), noise)
 
     def init_cache(
         self, encoded: Float[Array, "B L D"], max_length: int
@@ -281,11 +314,10 @@ class Decoder(nn.Module):
         encoder_mask: Bool[Array, "B L"],
     ) -> tuple[Float[Array, "B 1 D"], list[dict[str, Float[Array, "B H _ K"]]]]:
         max_length = caches[0]["key"].shape[2]
-        bias = self.relpos_bias(max_length, max_length)
-        bias = jax.lax.dynamic_slice_in_dim(bias, index, 1, axis=2)
         past = jnp.arange(max_length) <= index
-        self_bias = jnp.where(past[None, None, None, :], bias, _MASKED)
-        cross_bias = jnp.where(encoder_mask[:, None, None, :], 0.0, _MASKED)
+        bias = self.relpos_bias.of_last(index, max_length)
+        self_bias = jnp.where(past[None, None, None, :], bias, MASKED)
+        cross_bias = jnp.where(encoder_mask[:, None, None, :], 0.0, MASKED)
         updated = []
         for layer, cache in zip(self.layers, caches, strict=True):
             x, cache = layer.step(x, index, cache, self_bias, cross_bias)
@@ -315,16 +347,19 @@ class Transformer(nn.Module):
     """The encoder-decoder; parameter tree as in T5X: token_embedder, encoder, decoder.
 
     Attributes:
-        segments: most sequences of a packed row that get a dropout mask of their own.
+        segments: most sequences of a packed row that get their own dropout masks.
+        fused_attention: use cuDNN's attention; needs a CUDA device, bfloat16 and even lengths.
     """
 
     config: T5Config
     segments: int = 1
+    fused_attention: bool = False
 
     def setup(self) -> None:
+        settings = (self.config, self.segments, self.fused_attention)
         self.token_embedder = TokenEmbedder(self.config)
-        self.encoder = Encoder(self.config, self.segments)
-        self.decoder = Decoder(self.config, self.segments)
+        self.encoder = Encoder(*settings)
+        self.decoder = Decoder(*settings)
 
     def encode(
         self,
@@ -398,6 +433,14 @@ class Transformer(nn.Module):
     def logits_of(self, states: Float[Array, "B N D"]) -> Float[Array, "B N V"]:
         """Logits of the token after each position."""
         return self._logits(states)
+
+
+def _bias_for(
+    stack: nn.Module, bias: Float[Array, "1 #H #Q #L"], mask: Bool[Array, "B 1 Q L"]
+) -> Float[Array, "B #H Q L"]:
+    """A stack's one bias for all its layers, in the dtype its attention takes."""
+    bias = jnp.broadcast_to(bias, (*bias.shape[:2], *mask.shape[2:]))
+    return masked_bias(bias.astype(stack.config.dtype) if stack.fused_attention else bias, mask)
 
 
 def _same_segment(queries: Int[Array, "B Q"], keys: Int[Array, "B L"]) -> Bool[Array, "B 1 Q L"]:

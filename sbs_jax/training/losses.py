@@ -42,15 +42,42 @@ def task_sums(
     logits: Float[Array, "B Q V"], batch: dict[str, Int[Array, "B _"]]
 ) -> tuple[Float[Array, " tasks"], Float[Array, " tasks"]]:
     """Per task: summed cross-entropy in nats and correctly predicted target tokens."""
-    targets = batch["decoder_target_tokens"]
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    cross_entropy = jax.nn.logsumexp(logits, axis=-1) - chosen
-    hits = (chosen >= jnp.max(logits, axis=-1)).astype(jnp.float32)
+    losses, hits = cross_entropy(logits, batch["decoder_target_tokens"])
     masks = _task_masks(batch)
     return (
-        jnp.sum(masks * cross_entropy[None], axis=(1, 2)),
+        jnp.sum(masks * losses[None], axis=(1, 2)),
         jnp.sum(masks * hits[None], axis=(1, 2)),
     )
+
+
+@jax.custom_vjp
+def cross_entropy(
+    logits: Float[Array, "B Q V"], targets: Int[Array, "B Q"]
+) -> tuple[Float[Array, "B Q"], Float[Array, "B Q"]]:
+    """-log softmax(logits)[target] in nats, and 1.0 where no logit is above the target's.
+
+    The gradient is softmax(logits) - one_hot(target), in one pass over the logits: autodiff would
+    scatter the targets' part into an array of zeros as large.
+    """
+    return _cross_entropy_forward(logits, targets)[0]
+
+
+def _cross_entropy_forward(logits: Float[Array, "B Q V"], targets: Int[Array, "B Q"]) -> tuple:
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    largest = jnp.max(logits, axis=-1)
+    normalizer = largest + jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1))
+    hits = (chosen >= largest).astype(jnp.float32)
+    return (normalizer - chosen, hits), (logits, targets, normalizer)
+
+
+def _cross_entropy_backward(kept: tuple, g: tuple) -> tuple[Array, None]:
+    logits, targets, normalizer = kept
+    is_target = jnp.arange(logits.shape[-1])[None, None] == targets[..., None]
+    slope = jnp.exp(logits - normalizer[..., None]) - is_target
+    return slope * g[0][..., None], None
+
+
+cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 def combine(

@@ -1,6 +1,7 @@
 """Optimizer presets and learning-rate schedules under the names T5X uses."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float
 
 from sbs_jax.configs import OptimizerConfig
 from sbs_jax.configs.training import LEARNING_RATE_FACTORS
-from sbs_jax.training.stochastic_rounding import in_float32
+from sbs_jax.training.stochastic_rounding import in_float32, widen
 
 Schedule = Callable[[Array | int], Array]
 
@@ -94,6 +95,57 @@ def scale_by_adam_hf(b1: float, b2: float, eps: float) -> optax.GradientTransfor
     return optax.GradientTransformation(adam.init, update)
 
 
+class Optimizer(optax.GradientTransformation):
+    """An optax optimizer that clips by the global gradient norm first.
+
+    Its state is that of ``optax.chain(clip_by_global_norm, *steps)``, without the first where
+    `clip_norm` is None or 0.
+
+    Attributes:
+        by_norm: (gradients, state, parameters, norm of the gradients) -> (updates, state): as
+            `update`, but the norm, which the caller needs as well, is not computed again.
+        elementwise: every number is updated by its own gradient and slots and by scalars alone,
+            so that parameters may be cut and joined at will.
+    """
+
+    by_norm: Callable
+    elementwise: bool
+
+    def __new__(
+        cls,
+        steps: list[optax.GradientTransformation],
+        clip_norm: float | None,
+        elementwise: bool,
+    ) -> "Optimizer":
+        clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+        plain = in_float32(optax.chain(*clip, *steps))
+        after_clip = in_float32(optax.chain(*steps))
+
+        def by_norm(
+            grads: optax.Updates, state: optax.OptState, params: optax.Params, norm: Array
+        ) -> tuple[optax.Updates, optax.OptState]:
+            if clip:
+                # One factor and products with it: a quotient per gradient would be a pass more.
+                factor = jnp.where(norm < clip_norm, 1.0, clip_norm / norm)
+                grads = jax.tree.map(lambda g: g * factor, widen(grads))
+            updates, rest = after_clip.update(grads, state[len(clip) :], params)
+            return updates, (*state[: len(clip)], *rest)
+
+        self = super().__new__(cls, plain.init, plain.update)
+        self.by_norm, self.elementwise = by_norm, elementwise
+        return self
+
+
+def kept_slots(new: optax.OptState, old: optax.OptState) -> optax.OptState:
+    """The old slots, but schedules advance: they follow the steps of the run."""
+
+    def is_schedule(node: Any) -> bool:
+        # optax's states of a schedule are those that hold a count and nothing else.
+        return getattr(node, "_fields", None) == ("count",)
+
+    return jax.tree.map(lambda a, b: a if is_schedule(a) else b, new, old, is_leaf=is_schedule)
+
+
 def create_optimizer(
     preset: str,
     learning_rate: Schedule,
@@ -103,7 +155,7 @@ def create_optimizer(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     clip_norm: float | None = 1.0,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """An optimizer by name, clipping the global gradient norm first; all of it in float32.
 
     Args:
@@ -126,22 +178,27 @@ def create_optimizer(
             steps = [optax.adafactor(learning_rate, weight_decay_rate=rate)]
         case _:
             raise ValueError(f"unknown optimizer {preset!r}; known: adamw, adamw_hf, adafactor")
-    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    return in_float32(optax.chain(*clip, *steps))
+    return Optimizer(steps, clip_norm, elementwise=preset != "adafactor")
 
 
 def learning_rate_of(config: OptimizerConfig, train_steps: int) -> Schedule:
-    """The schedule a run's configuration describes."""
+    """The schedule a run's configuration describes.
+
+    A cosine's cycle is the run after its warm-up unless `steps_per_cycle` says otherwise; T5X's
+    100,000 updates would leave the rate of a shorter run where it is.
+    """
     return create_learning_rate_scheduler(
         config.factors,
         config.learning_rate,
         config.warmup_steps,
         total_steps=train_steps,
         end_factor=config.end_factor,
+        steps_per_decay=config.steps_per_decay,
+        steps_per_cycle=config.steps_per_cycle or max(train_steps - config.warmup_steps, 1),
     )
 
 
-def optimizer_of(config: OptimizerConfig, learning_rate: Schedule) -> optax.GradientTransformation:
+def optimizer_of(config: OptimizerConfig, learning_rate: Schedule) -> Optimizer:
     """The optimizer a run's configuration describes."""
     return create_optimizer(
         config.preset,

@@ -1,27 +1,46 @@
-"""One train step: model, objective and optimizer, jitted and sharded.
+"""One train step: model, loss and optimizer, jitted and sharded.
 
 The loss of a step is the same number however its batch is packed, sharded or cut into
-micro-batches: each task's normaliser is its token count in the whole batch (see `objective`).
+micro-batches: each task's normaliser is its token count in the whole batch (see `losses`).
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, Float, Int, UInt
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
+<<<<<<< HEAD
 from sbs_jax.models import parameters
+=======
+from sbs_jax.models.t5 import Transformer
+>>>>>>> fd735c8 (Stack the layers for accelerators, draw dropout masks once, drop rows of V, one pass for cross-entropy; counts of the lowered step)
 from sbs_jax.training import losses, stochastic_rounding
-from sbs_jax.training.gradients import GLOBAL, Batch, Gradients, make_gradients
-from sbs_jax.training.optimizers import Schedule
+from sbs_jax.training.optimizers import Optimizer, Schedule, kept_slots
+from sbs_jax.training.stochastic_rounding import widen
+from sbs_jax.training.train_state import (
+    TrainState,
+    abstract_state,
+    init_state,
+    is_stacked,
+    seed_argument,
+    stack_layers,
+    unstack_layers,
+)
 
+__all__ = ["GLOBAL", "PER_MICROBATCH", "TrainState", "abstract_state", "init_state"]
+
+Batch = dict[str, Int[Array, "B _"]]
 Metrics = dict[str, Float[Array, ""]]
+
+# How the token counts that normalise a task's loss are taken.
+GLOBAL = "global"  # over the whole batch: micro-batches change nothing
+PER_MICROBATCH = "per_microbatch"  # the original's gradient accumulation: mean of means
 
 # An update is finite where these are; parameters may overflow where loss and gradient do not.
 FINITE_METRICS = ("loss", "grad_norm", "param_max")
@@ -30,24 +49,28 @@ _BACKOFF = 0.5  # of the learning rate, at an update that is not finite
 _ROUNDING = 2**31 - 1  # the stream of random bits beside those of the micro-batches' dropout
 
 
-class TrainState(flax.struct.PyTreeNode):
-    """What a checkpoint holds. The leaves are arrays, or their shapes or shardings.
+class Gradients(flax.struct.PyTreeNode):
+    """What a batch asks for.
 
     Attributes:
-        step: updates done so far, an int32 scalar.
-        params: nested dict with T5X's names; matrices in `T5Config.param_dtype`, the rest float32.
-        opt_state: the optimizer's slots, float32.
-        rate_scale: what updates that were not finite have left of the learning rate, float32.
+        grads: of the loss, in the structure of the parameters and the dtype the step works in;
+            float32 where micro-batches were summed.
+        loss: the objective's value.
+        sums: cross-entropy summed over each task's tokens.
+        hits: target tokens of each task that had the highest logit.
+        counts: target tokens of each task.
     """
 
-    step: Any
-    params: dict
-    opt_state: optax.OptState
-    rate_scale: Any
+    grads: dict
+    loss: Float[Array, ""]
+    sums: Float[Array, " tasks"]
+    hits: Float[Array, " tasks"]
+    counts: Float[Array, " tasks"]
 
 
-def init_state(
+def make_gradients(
     config: T5Config,
+<<<<<<< HEAD
     optimizer: optax.GradientTransformation,
     partitioner: Partitioner,
     seed: int,
@@ -86,11 +109,71 @@ def abstract_state(
         state,
         shardings,
     )
+=======
+    task_weights: Float[Array, " tasks"],
+    *,
+    segments: int = 1,
+    num_microbatches: int = 1,
+    normalization: str = GLOBAL,
+    fused_attention: bool = False,
+) -> Callable[[dict, Batch, Array], Gradients]:
+    """(parameters, batch, dropout's rng) -> `Gradients`; arguments as in `make_train_step`."""
+    model = Transformer(config, segments, fused_attention)
+    dropout = config.dropout_rate > 0.0
+
+    def loss_fn(params: dict, batch: Batch, counts: Float[Array, " tasks"], rng: Array):
+        rngs = {"dropout": rng} if dropout else None
+        logits = model.apply({"params": params}, batch, deterministic=not dropout, rngs=rngs)
+        sums, hits = losses.task_sums(logits, batch)
+        return losses.combine(sums, counts, task_weights), (sums, hits)
+
+    def of_rows(params: dict, batch: Batch, divisor: Float[Array, " tasks"], rng: Array) -> tuple:
+        """(gradients, loss, sums, hits), all of which add up over micro-batches."""
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (sums, hits)), grads = grad_fn(params, batch, divisor, rng)
+        return grads, loss, sums, hits
+
+    def summed(params: dict, batch: Batch, counts: Float[Array, " tasks"], rng: Array) -> tuple:
+        def accumulate(total: tuple, item: tuple[Array, Batch]) -> tuple[tuple, None]:
+            index, rows = item
+            own = losses.task_counts(rows) * num_microbatches
+            divisor = counts if normalization == GLOBAL else own
+            found = of_rows(params, rows, divisor, jax.random.fold_in(rng, index))
+            return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, found), None
+
+        grouped = {
+            name: rows.reshape(num_microbatches, -1, rows.shape[1]) for name, rows in batch.items()
+        }
+        zeros = jnp.zeros(len(losses.TASKS))
+        start = (jax.tree.map(jnp.zeros_like, widen(params)), jnp.zeros(()), zeros, zeros)
+        return jax.lax.scan(accumulate, start, (jnp.arange(num_microbatches), grouped))[0]
+
+    def gradients(params: dict, batch: Batch, rng: Array) -> Gradients:
+        counts = losses.task_counts(batch)
+        # Cast once an update; the gradients are those of the cast weights.
+        weights = _in_compute_dtype(params, config)
+        apart = is_stacked(params) and not config.scan_layers
+        weights = unstack_layers(weights) if apart else weights
+        work = of_rows if num_microbatches == 1 else summed
+        grads, *rest = work(weights, batch, counts, rng)
+        return Gradients(stack_layers(grads) if apart else grads, *rest, counts)
+
+    return gradients
+
+
+def _in_compute_dtype(params: dict, config: T5Config) -> dict:
+    """The parameters with all matrices that are multiplied in the computation's dtype."""
+
+    def cast(path: tuple, leaf: Array) -> Array:
+        return leaf.astype(config.dtype) if path[-1].key == "kernel" else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+>>>>>>> fd735c8 (Stack the layers for accelerators, draw dropout masks once, drop rows of V, one pass for cross-entropy; counts of the lowered step)
 
 
 def make_train_step(
     config: T5Config,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     learning_rate: Schedule,
     task_weights: Float[Array, " tasks"],
     partitioner: Partitioner,
@@ -100,19 +183,23 @@ def make_train_step(
     num_microbatches: int = 1,
     normalization: str = GLOBAL,
     on_nonfinite: str = "stop",
+    fused_attention: bool = False,
+    stacked: bool = False,
 ) -> functools.partial[tuple[TrainState, Metrics]]:
-    """The jitted update, its seed bound; it donates the state it is given.
+    """The jitted update, its seed bound; it donates the state that it takes.
 
     Args:
-        task_weights: see `objective.coefficients`.
+        task_weights: see `losses.coefficients`.
         seed: dropout masks and rounding are functions of (seed, step, micro-batch) alone.
-        segments: sequences of a packed row that get a dropout mask of their own.
+        segments: sequences of a packed row that get their own dropout masks.
         num_microbatches: rows [B] are worked in this many consecutive groups, one after another.
         normalization: `GLOBAL` (exact) or `PER_MICROBATCH` (transformers' accumulation).
         on_nonfinite: where loss, gradient or new parameters are not finite, "skip" counts the
             step, but leaves parameters and optimizer slots as they were, Adam's count of updates
             too; "reduce" also halves the learning rate from there on; "stop" leaves it to the
             caller.
+        fused_attention: see `Transformer`.
+        stacked: take and return the state in the stacked layout (`train_state`).
 
     Returns:
         (state, batch) -> (new state, metrics): loss, label/loss, rationale/loss, token counts and
@@ -125,26 +212,44 @@ def make_train_step(
         segments=segments,
         num_microbatches=num_microbatches,
         normalization=normalization,
+        fused_attention=fused_attention,
     )
+    backoff = _BACKOFF if on_nonfinite == "reduce" else 1.0
 
     def train_step(
         seed: UInt[Array, ""], state: TrainState, batch: Batch
     ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         found = gradients(state.params, batch, rng)
-        updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
-        rounding_rng = jax.random.fold_in(rng, _ROUNDING)
-        params = stochastic_rounding.apply_updates(
-            state.params, updates, state.rate_scale, rounding_rng
-        )
-        new = TrainState(state.step + 1, params, opt_state, state.rate_scale)
-        metrics = _metrics(found, learning_rate(state.step) * state.rate_scale, params)
-        if on_nonfinite != "stop":
-            finite = functools.reduce(
-                jnp.logical_and, [jnp.isfinite(metrics[name]) for name in FINITE_METRICS]
+        norm = optax.tree.norm(widen(found.grads))
+        finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
+
+        def moved() -> tuple[dict, optax.OptState]:
+            updates, slots = optimizer.by_norm(found.grads, state.opt_state, state.params, norm)
+            rounding_rng = jax.random.fold_in(rng, _ROUNDING)
+            params = stochastic_rounding.apply_updates(
+                state.params, updates, state.rate_scale, rounding_rng
             )
-            new = _guarded(finite, new, state, _BACKOFF if on_nonfinite == "reduce" else 1.0)
-        return new, metrics
+            return params, slots
+
+        params, slots = moved()
+        largest = _largest(params)
+        metrics = _metrics(found, norm, learning_rate(state.step) * state.rate_scale, largest)
+        rate_scale = state.rate_scale
+        if on_nonfinite != "stop":
+            finite = finite & jnp.isfinite(largest)
+            # Computed again after `largest` is known: held meanwhile, the new state would need
+            # memory of its own beside the old one.
+            old, finite = jax.lax.optimization_barrier((state, finite))
+            state = old
+            params, slots = moved()
+            params, slots = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old),
+                (params, slots),
+                (old.params, kept_slots(slots, old.opt_state)),
+            )
+            rate_scale = jnp.where(finite, rate_scale, old.rate_scale * backoff)
+        return TrainState(state.step + 1, params, slots, rate_scale), metrics
 
     def placed(
         seed: UInt[Array, ""], state: TrainState, batch: Batch
@@ -153,7 +258,7 @@ def make_train_step(
             return train_step(seed, state, batch)
 
     shardings = jax.tree.map(
-        lambda leaf: leaf.sharding, abstract_state(config, optimizer, partitioner)
+        lambda leaf: leaf.sharding, abstract_state(config, optimizer, partitioner, stacked)
     )
     jitted = jax.jit(
         placed,
@@ -161,46 +266,24 @@ def make_train_step(
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=1,
     )
-    return functools.partial(jitted, _argument(seed))
+    return functools.partial(jitted, seed_argument(seed))
 
 
-def _metrics(found: Gradients, learning_rate: Array, params: dict) -> Metrics:
-    leaves = jax.tree.leaves(params)
+def _largest(params: dict) -> Float[Array, ""]:
+    """The largest absolute value of all parameters, NaN if one is."""
+    largest = [jnp.max(jnp.abs(leaf)).astype(jnp.float32) for leaf in jax.tree.leaves(params)]
+    return functools.reduce(jnp.maximum, largest)
+
+
+def _metrics(found: Gradients, norm: Array, learning_rate: Array, largest: Array) -> Metrics:
     metrics = {
         "loss": found.loss,
         "learning_rate": learning_rate,
-        "grad_norm": optax.tree.norm(found.grads),
-        "param_max": functools.reduce(
-            jnp.maximum, [jnp.max(jnp.abs(leaf)).astype(jnp.float32) for leaf in leaves]
-        ),
+        "grad_norm": norm,
+        "param_max": largest,
     }
     for index, task in enumerate(losses.TASKS):
         metrics[f"{task}/loss_sum"] = found.sums[index]
         metrics[f"{task}/correct_tokens"] = found.hits[index]
         metrics[f"{task}/tokens"] = found.counts[index]
     return metrics
-
-
-def _guarded(finite: Array, new: TrainState, old: TrainState, backoff: float) -> TrainState:
-    """The new state, or where its update was not finite the old one at a reduced rate."""
-    kept = old.replace(
-        step=new.step,
-        opt_state=_schedules_of(new.opt_state, old.opt_state),
-        rate_scale=old.rate_scale * backoff,
-    )
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
-
-
-def _schedules_of(new: optax.OptState, old: optax.OptState) -> optax.OptState:
-    """The old slots, but schedules go on: they follow the steps of the run."""
-
-    def is_schedule(node: Any) -> bool:
-        # optax's states of a schedule are those that hold a count and nothing else.
-        return getattr(node, "_fields", None) == ("count",)
-
-    return jax.tree.map(lambda a, b: a if is_schedule(a) else b, new, old, is_leaf=is_schedule)
-
-
-def _argument(seed: int) -> np.ndarray:
-    """A seed as data: closed over, it would make another program to compile of every seed."""
-    return np.asarray(seed % 2**32, np.uint32)

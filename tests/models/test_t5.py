@@ -187,39 +187,47 @@ def test_scan_compiles_one_layer_however_deep_the_stack():
             scan_layers=scan_layers,
         )
         params = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
-        lowered = jax.jit(lambda p: Transformer(config).apply({"params": p}, BATCH)).lower(params)
-        return lowered.as_text().count("stablehlo.dot_general")
+        jaxpr = jax.make_jaxpr(lambda p: Transformer(config).apply({"params": p}, BATCH))(params)
+        return products(jaxpr.jaxpr)
 
     assert program(6, True) == program(3, True) < program(3, False) < program(6, False)
 
 
-class Noise(nn.Module):
-    """Layer n writes its own coin tosses into x, shifted by n digits."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        coins = jax.random.bernoulli(self.make_rng("dropout"), 0.5, x.shape)
-        return 2 * x + coins + self.param("zero", nn.initializers.zeros, ())
+def products(jaxpr) -> int:
+    """Matrix products of a program, those of a called function once a call."""
+    inner = [sub for eqn in jaxpr.eqns for sub in jax.core.jaxprs_in_params(eqn.params)]
+    own = sum(eqn.primitive.name == "dot_general" for eqn in jaxpr.eqns)
+    return own + sum(products(getattr(sub, "jaxpr", sub)) for sub in inner)
 
 
-class NoisyStack(nn.Module):
-    config: T5Config
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_every_layer_and_row_meets_its_own_dropout(scan_layers):
+    """Layers that add their noise to x: twice the same would double some numbers."""
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(3):
-            Noise(name=f"layers_{i}")(x)
-        return t5._scan(self, Noise(parent=None), 3, x)
+    class Adds(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, bits: jax.Array) -> jax.Array:
+            self.param("zero", nn.initializers.zeros, ())
+            return jnp.concatenate([x[:, 1:], bits[:, None].astype(jnp.float32)], axis=1)
 
+    class Stack(nn.Module):
+        config: T5Config
+        segments: int = 2
 
-def test_scanned_layers_meet_different_dropout():
-    stack, x = NoisyStack(TINY), jnp.zeros((1, 1, 64))
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            bits, _ = t5._draw(self, False, 3, x.shape[0], 2, 5)
+            return t5._run_layers(self, Adds(parent=None), 3, x, bits)
+
+    config = dataclasses.replace(TINY, dropout_rate=0.5, scan_layers=scan_layers)
+    size = layers.noise_size(config, 2, 2, (5,))
     zero = {"params": {f"layers_{i}": {"zero": jnp.zeros(())} for i in range(3)}}
-    tossed = stack.apply(zero, x, rngs={"dropout": jax.random.key(0)}).astype(int)[0, 0]
-    masks = [tuple(np.asarray(tossed >> i & 1)) for i in range(3)]
-    assert len(set(masks)) == 3, "every layer has a mask of its own"
-    again = stack.apply(zero, x, rngs={"dropout": jax.random.key(1)})
-    assert np.any(np.asarray(again[0, 0]) != np.asarray(tossed))
+    x = jnp.zeros((2, 3, size))
+    found = np.asarray(Stack(config).apply(zero, x, rngs={"dropout": jax.random.key(0)}))
+    seen = {row.tobytes() for row in found.reshape(-1, size)}
+    assert len(seen) == 6, "three layers, two rows"
+    again = Stack(config).apply(zero, x, rngs={"dropout": jax.random.key(1)})
+    assert np.any(np.asarray(again) != found)
 
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
@@ -232,12 +240,15 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     assert 0 < float(jnp.max(jnp.abs(logits[0, :4] - exact[0, :4]))) < 0.3
 
 
+def noise_of(segment_ids: jax.Array, numbers: int, segments: int = 4) -> layers.Noise:
+    bits = jax.random.bits(jax.random.key(0), (segment_ids.shape[0], numbers), jnp.uint16)
+    return layers.Noise(bits, 0.5, segments, segment_ids)
+
+
 def test_a_dropout_mask_holds_for_one_sequence_and_for_all_its_positions():
-    drop = layers.SequenceDropout(rate=0.5, segments=4)
     x = jnp.ones((2, 6, 64))
     segments = jnp.array([[1, 1, 2, 2, 3, 3], [1, 1, 1, 1, 2, 2]])
-    rngs = {"dropout": jax.random.key(0)}
-    out = np.asarray(drop.apply({}, x, segments, False, rngs=rngs))
+    out = np.asarray(noise_of(segments, 4 * 64).sequences(x))
     assert set(np.unique(out)) == {0.0, 2.0}  # kept values are scaled to keep the mean
     masks = [
         out[row, np.asarray(segments[row]) == s] for row, s in ((0, 1), (0, 2), (0, 3), (1, 1))
@@ -245,4 +256,67 @@ def test_a_dropout_mask_holds_for_one_sequence_and_for_all_its_positions():
     for mask in masks:
         assert (mask == mask[0]).all()
     assert len({mask[0].tobytes() for mask in masks}) == len(masks)
-    assert (np.asarray(drop.apply({}, x, segments, True)) == 1).all()
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.5])
+def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
+    bits = jax.random.bits(jax.random.key(0), (8, 64 * 500), jnp.uint16)
+    noise = layers.Noise(bits, rate, 1, jnp.ones((8, 64), jnp.int32))
+    out = np.asarray(noise.keys(jnp.ones((8, 64, 500, 1))))
+    assert np.mean(out == 0) == pytest.approx(rate, abs=0.003)
+    assert np.mean(out) == pytest.approx(1.0, abs=0.01)
+
+
+def test_masked_values_are_masked_attention_weights():
+    """Dropout on the weights, one mask per key for all queries, is dropout on the rows of V."""
+    rng = np.random.default_rng(0)
+    weights = jax.nn.softmax(jnp.asarray(rng.normal(size=(2, 4, 6, 6)), jnp.float32))
+    values = jnp.asarray(rng.normal(size=(2, 6, 4, 16)), jnp.float32)
+    noise = noise_of(jnp.ones((2, 6), jnp.int32), 24)
+    found = jnp.einsum("bhql,blhk->bqhk", weights, noise.keys(values))
+    keep = noise_of(jnp.ones((2, 6), jnp.int32), 24).keys(jnp.ones((2, 6, 4, 1)))
+    dropped = weights * keep.transpose(0, 2, 3, 1)
+    assert 0.2 < np.mean(np.asarray(dropped) == 0) < 0.8
+    wanted = jnp.einsum("bhql,blhk->bqhk", dropped, values)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (5, 5), (7, 4), (4, 7), (130, 150)])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_the_position_bias_and_its_gradient_are_those_of_a_gather(queries, keys, bidirectional):
+    module = layers.RelativePositionBias(TINY, bidirectional)
+    params = module.init(jax.random.key(0), queries, keys)
+    slopes = jax.random.normal(jax.random.key(1), (1, TINY.num_heads, queries, keys))
+    buckets = layers.relative_position_buckets(queries, keys, bidirectional)
+
+    def gathered(params: dict) -> jax.Array:
+        return params["params"]["rel_embedding"][:, buckets][None]
+
+    ours = jax.vjp(lambda p: module.apply(p, queries, keys), params)
+    plain = jax.vjp(gathered, params)
+    np.testing.assert_array_equal(ours[0], plain[0])
+    found, wanted = (jax.tree.leaves(pull(slopes))[0] for _, pull in (ours, plain))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_the_bias_of_one_query_is_its_row_of_the_whole(bidirectional):
+    module = layers.RelativePositionBias(TINY, bidirectional)
+    params = module.init(jax.random.key(0), 9, 9)
+    whole = module.apply(params, 9, 9)
+    for index in (0, 4, 8):
+        row = module.apply(params, jnp.int32(index), 9, method="of_last")
+        np.testing.assert_array_equal(
+            row[..., : index + 1], whole[:, :, index : index + 1, : index + 1]
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_masked_bias_sums_its_gradient_in_float32(dtype):
+    """512 rows of 2**-8 beside one of 1: added one by one in bfloat16, they would be lost."""
+    bias = jnp.zeros((1, 1, 1, 2), dtype)
+    mask = jnp.ones((513, 1, 1, 2), bool).at[:, :, :, 1].set(False)
+    slopes = jnp.full((513, 1, 1, 2), 2.0**-8, dtype).at[0].set(1)
+    out, pull = jax.vjp(lambda b: layers.masked_bias(b, mask), bias)
+    assert out.dtype == dtype and np.all(np.asarray(out[..., 1]) < -9e9)
+    np.testing.assert_array_equal(pull(slopes)[0].astype(jnp.float32), [[[[3.0, 0.0]]]])

@@ -21,8 +21,8 @@ from sbs_jax.models.t5 import init_params
 from sbs_jax.training import losses as objective
 from sbs_jax.training import optimizers, stochastic_rounding, trainer
 from sbs_jax.training import train_step as step
-from sbs_jax.training.gradients import make_gradients
 from sbs_jax.training.stochastic_rounding import stochastic_round
+from sbs_jax.training.train_step import make_gradients
 
 BFLOAT16 = dataclasses.replace(CONFIG, param_dtype="bfloat16")
 

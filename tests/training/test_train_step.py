@@ -12,8 +12,9 @@ from sbs_jax.configs import T5Config, gin_loader
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing
-from sbs_jax.training import gradients, losses, optimizers
+from sbs_jax.training import losses, optimizers
 from sbs_jax.training import train_step as step
+from sbs_jax.training.train_state import is_stacked, named_state, stacked_state
 
 DEEP = dataclasses.replace(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
 ROWS = packing.RowLengths(24, 16)
@@ -26,11 +27,13 @@ def run(
     microbatches: int = 1,
     config: T5Config = CONFIG,
     steps: int = 4,
-    normalization: str = gradients.GLOBAL,
+    normalization: str = step.GLOBAL,
+    stacked: bool = False,
+    preset: str = "adamw",
 ) -> tuple[list[dict], dict]:
     """Metrics of each step and the final parameters of a short run."""
     rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
-    optimizer = optimizers.create_optimizer("adamw", rate)
+    optimizer = optimizers.create_optimizer(preset, rate)
     train_step = step.make_train_step(
         config,
         optimizer,
@@ -39,8 +42,10 @@ def run(
         partitioner,
         num_microbatches=microbatches,
         normalization=normalization,
+        stacked=stacked,
     )
     state = step.init_state(config, optimizer, partitioner, seed=0)
+    state = stacked_state(state) if stacked else state
     history = []
     for index in range(steps):
         found = examples(index)
@@ -53,7 +58,8 @@ def run(
         state, metrics = train_step(state, partitioner.put_batch(batch))
         history.append(jax.device_get(metrics))
     assert train_step.func._cache_size() == 1, "one shape, one compilation"
-    return history, jax.device_get(state.params)
+    assert is_stacked(state.params) == stacked
+    return history, jax.device_get(named_state(state).params)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +101,43 @@ def test_scanned_layers_give_the_same_run(deep, settings):
     assert_same(run(Partitioner(**settings), config=scanned, packed=True), deep)
 
 
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"devices": jax.devices()[:1]}, {}),
+        ({"devices": jax.devices()[:1]}, {"scan_layers": True}),
+        ({"num_partitions": 2, "fsdp": 2}, {}),
+        ({"num_partitions": 2, "fsdp": 2}, {"scan_layers": True, "remat_policy": "full"}),
+    ],
+    ids=["one", "one-scan", "mesh", "mesh-scan-remat"],
+)
+def test_stacked_layers_give_the_same_run(deep, settings, changes):
+    config = dataclasses.replace(DEEP, **changes)
+    partitioner = Partitioner(**settings)
+    assert_same(run(partitioner, config=config, packed=True, stacked=True), deep)
+
+
+def test_stacking_and_back_gives_the_same_state_and_deletes_the_other():
+    partitioner = Partitioner(num_partitions=2, fsdp=2)
+    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    state = step.init_state(DEEP, optimizer, partitioner, seed=0)
+    wanted = jax.device_get(state)
+    stacked = stacked_state(state)
+    layer = stacked.params["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
+    assert layer.shape == (3, 16, 32) and layer.sharding.spec == PartitionSpec(
+        None, "fsdp", "model"
+    )
+    assert state.params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"].is_deleted()
+    shapes = step.abstract_state(DEEP, optimizer, partitioner, stacked=True)
+    assert jax.tree.map(np.shape, stacked) == jax.tree.map(np.shape, shapes)
+    again = named_state(stacked)
+    assert layer.is_deleted()
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), wanted)
+    sharding = step.abstract_state(DEEP, optimizer, partitioner)
+    assert jax.tree.map(lambda a: a.sharding, again) == jax.tree.map(lambda a: a.sharding, sharding)
+
+
 @pytest.fixture(scope="module")
 def deep() -> tuple[list[dict], dict]:
     return run(Partitioner(devices=jax.devices()[:1]), config=DEEP)
@@ -109,7 +152,7 @@ def test_packing_and_micro_batches_change_nothing(plain, microbatches):
 
 def test_the_originals_accumulation_is_another_number(plain):
     single = Partitioner(devices=jax.devices()[:1])
-    history, _ = run(single, microbatches=3, normalization=gradients.PER_MICROBATCH, steps=1)
+    history, _ = run(single, microbatches=3, normalization=step.PER_MICROBATCH, steps=1)
     assert abs(history[0]["loss"] - plain[0][0]["loss"]) > 1e-4
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from sbs_jax.configs.validation import BELOW_1, COUNT, Rule, check, one_of, require, setting
+from sbs_jax.configs.validation import BELOW_1, COUNT, Rule, check, one_of, setting
 
 # Of the feed-forward block; `models.layers` holds the functions.
 ACTIVATIONS = ("gelu", "relu", "linear")
@@ -32,8 +32,8 @@ class T5Config:
             alone.
         scan_layers: SCAN_LAYERS, compile one layer of a stack and loop over it: deep models
             compile faster and remat and fsdp work layer by layer, at the cost of a copy of the
-            layers' parameters in dtype. Needs a remat policy: the loop would otherwise keep every
-            intermediate value.
+            layers' parameters in dtype. Without a remat policy the loop keeps every intermediate
+            value: faster than with one, but with more memory (docs/performance.md).
     """
 
     vocab_size: int = setting(rule=COUNT)
@@ -58,5 +58,3 @@ class T5Config:
 
     def __post_init__(self) -> None:
         check(self)
-        fits = not self.scan_layers or self.remat_policy != "none"
-        require(fits, "REMAT_POLICY", "none", "minimal or full with SCAN_LAYERS = True")

@@ -93,7 +93,7 @@ def _stacked(params: dict, count: int, config: T5Config) -> dict:
 
 def _draw(
     stack: nn.Module, deterministic: bool, layers: int, rows: int, parts: int, *key_lengths: int
-) -> tuple[UInt16[Array, "N B n"], UInt16[Array, "B n"]] | tuple[None, None]:
+) -> tuple[UInt16[Array, "N B n"], UInt16[Array, "B m"]] | tuple[None, None]:
     """Random numbers for all dropout masks of a stack: of its layers, and around them."""
     cfg: T5Config = stack.config
     if deterministic or cfg.dropout_rate == 0.0:

@@ -1,5 +1,6 @@
 """The paper's equation: token means per task, weighted, whatever the layout."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -80,3 +81,20 @@ def test_hits_count_the_most_likely_tokens():
 def test_alpha_outside_its_range_is_refused():
     with pytest.raises(ValueError, match=r"alpha is 1\.5"):
         losses.coefficients(("label", "rationale"), 1.5)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
+def test_cross_entropy_and_its_gradient_are_those_of_a_softmax(spread):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(spread * rng.normal(size=(2, 5, 33)), jnp.float32)
+    targets = jnp.asarray(rng.integers(0, 33, (2, 5)), jnp.int32)
+    slopes = jnp.asarray(rng.normal(size=(2, 5)), jnp.float32)
+
+    def plain(logits: jax.Array) -> jax.Array:
+        one_hot = jax.nn.one_hot(targets, logits.shape[-1])
+        return -jnp.sum(one_hot * jax.nn.log_softmax(logits), axis=-1)
+
+    ours, pull = jax.vjp(lambda x: losses.cross_entropy(x, targets)[0], logits)
+    theirs, pull_plain = jax.vjp(plain, logits)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pull(slopes)[0], pull_plain(slopes)[0], rtol=1e-4, atol=1e-6)

@@ -1,10 +1,12 @@
 """Schedules with T5X's names and the optimizer presets."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from sbs_jax.configs import OptimizerConfig
 from sbs_jax.training import optimizers
 from sbs_jax.training.optimizers import create_learning_rate_scheduler as scheduler
 
@@ -48,6 +50,45 @@ def test_factors_mean_what_they_mean_in_t5x(factors, step, expected):
 def test_linear_decay_ends_where_it_is_told():
     rate = scheduler(base_learning_rate=1.0, warmup_steps=10, total_steps=110, end_factor=0.1)
     np.testing.assert_allclose([rate(10), rate(60), rate(110)], [1.0, 0.55, 0.1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "rates"),
+    [
+        ({}, 100, {0: 0.0, 10: 0.1, 55: 0.05, 99: 3e-5}),  # one cycle is the run after its warm-up
+        ({}, 1000, {10: 0.1, 505: 0.05, 999: 3e-7}),
+        ({"warmup_steps": 0}, 20, {0: 0.1, 10: 0.05, 19: 6e-4}),
+        ({"steps_per_cycle": 20}, 100, {10: 0.1, 20: 0.05, 29: 6e-4, 31: 0.0994}),  # starts again
+        ({"steps_per_cycle": 400}, 410, {10: 0.1, 210: 0.05}),
+        ({"factors": "constant * decay_every", "steps_per_decay": 20}, 60, {0: 0.1, 20: 0.05}),
+        ({"factors": "constant * decay_every"}, 60, {59: 0.1}),  # T5X's 20,000 unless bound
+    ],
+)
+def test_the_cycles_of_a_run_follow_its_length_or_its_settings(settings, steps, rates):
+    defaults = {"factors": "constant * linear_warmup * cosine_decay", "warmup_steps": 10}
+    config = OptimizerConfig(**{"learning_rate": 0.1, **defaults, **settings})
+    rate = optimizers.learning_rate_of(config, steps)
+    for step, expected in rates.items():
+        assert float(rate(step)) == pytest.approx(expected, rel=0.03, abs=1e-9), step
+
+
+@pytest.mark.parametrize("preset", ["adamw", "adamw_hf", "adafactor"])
+@pytest.mark.parametrize("clip_norm", [None, 0.0, 0.5, 100.0])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_an_update_by_a_known_norm_is_the_update(preset, clip_norm, weight_decay):
+    optimizer = optimizers.create_optimizer(
+        preset, lambda _: jnp.float32(0.1), clip_norm=clip_norm, weight_decay=weight_decay
+    )
+    params = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "v": jnp.ones((2,))}
+    plain = known = optimizer.init(params)
+    for scale in (0.3, 2.0, 5.0):
+        grads = {"w": scale * jnp.cos(params["w"]), "v": jnp.full((2,), scale)}
+        expected, plain = optimizer.update(grads, plain, params)
+        updates, known = optimizer.by_norm(grads, known, params, optax.global_norm(grads))
+        for ours, theirs in ((updates, expected), (known, plain)):
+            assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+            for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_an_unknown_factor_names_the_known_ones():

@@ -86,6 +86,11 @@ class Partitioner:
         return cls(config.num_partitions, config.fsdp, config.rules, devices)
 
     @property
+    def platform(self) -> str:
+        """JAX's name of the devices: cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
     def batch_shards(self) -> int:
         """Batch rows must be a multiple of this."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]

@@ -41,7 +41,7 @@ def relative_position_buckets(
 
 def distance_buckets(distance: Int[np.ndarray, "*N"], bidirectional: bool) -> Int[np.ndarray, "*N"]:
     """T5's bucket of a key that is `distance` positions before its query."""
-    buckets, offset = _NUM_BUCKETS, 0
+    buckets, offset = _NUM_BUCKETS, np.zeros_like(distance)
     if bidirectional:
         buckets //= 2
         offset = (distance < 0) * buckets

@@ -335,8 +335,8 @@ class Decoder(nn.Module):
         """Positions of a tree in one pass: each at its depth, attending where `sees` is True."""
         longest = depths.shape[0]  # no node is deeper
         bias = self.relpos_bias(longest, longest)[:, :, depths[:, None], depths[None, :]]
-        self_bias = jnp.where(sees[None, None], bias, _MASKED)
-        cross_bias = jnp.where(encoder_mask[:, None, None, :], 0.0, _MASKED)
+        self_bias = jnp.where(sees[None, None], bias, MASKED)
+        cross_bias = jnp.where(encoder_mask[:, None, None, :], 0.0, MASKED)
         cross_bias = jnp.repeat(cross_bias, longest, axis=2)
         for layer, cache in zip(self.layers, caches, strict=True):
             x, _ = layer.step(x, jnp.zeros((), jnp.int32), cache, self_bias, cross_bias)

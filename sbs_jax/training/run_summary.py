@@ -23,9 +23,12 @@ _LAYER = re.compile(r"layers_\d+")
 
 
 def introduce(
-    run: Run, state: TrainState, jitted: Any, first: int, phases: Phases
+    run: Run, state: TrainState, jitted: Any, shapes: TrainState, first: int, phases: Phases
 ) -> Callable[[TrainState, dict], tuple]:
     """Prints what the run is, and compiles the train step for its first batch.
+
+    Args:
+        shapes: of the state that the step takes; `state` may be laid out otherwise.
 
     Returns:
         The train step; a batch of another shape compiles it once more.
@@ -48,18 +51,18 @@ def introduce(
     def update(state: TrainState, batch: dict[str, jax.Array]) -> tuple:
         shape = tuple(array.shape for array in batch.values())
         if shape not in programs:
-            programs[shape] = _compile(jitted, state, batch)
+            programs[shape] = _compile(jitted, shapes, batch)
         return programs[shape](*jitted.args, state, batch)
 
-    programs[tuple(array.shape for array in batch.values())] = _compile(jitted, state, batch)
+    programs[tuple(array.shape for array in batch.values())] = _compile(jitted, shapes, batch)
     phases.end("compile")
     return update
 
 
-def _compile(jitted: Any, state: TrainState, batch: dict[str, jax.Array]) -> Any:
+def _compile(jitted: Any, shapes: TrainState, batch: dict[str, jax.Array]) -> Any:
     """The program for batches of this shape; prints seconds and memory."""
     start = time.monotonic()
-    compiled = jitted.func.lower(*jitted.args, state, batch).compile()
+    compiled = jitted.func.lower(*jitted.args, shapes, batch).compile()
     rows, inputs = batch["encoder_input_tokens"].shape
     targets = batch["decoder_target_tokens"].shape[1]
     say(

@@ -15,12 +15,12 @@ from sbs_jax.errors import UserError
 from sbs_jax.evaluation import results
 from sbs_jax.input_pipeline.batches import iterate
 from sbs_jax.runs import layout, run_dir
-from sbs_jax.training import losses, optimizers, run_summary
+from sbs_jax.training import devices, losses, optimizers, run_summary
 from sbs_jax.training import train_step as step
 from sbs_jax.training.metrics_writer import MetricsLog, StepMetrics
 from sbs_jax.training.phases import Phases, Profiler
 from sbs_jax.training.preparation import Run, prepare
-from sbs_jax.training.train_step import TrainState
+from sbs_jax.training.train_state import TrainState, named_state, stacked_state
 from sbs_jax.utils.console import say
 
 _BEST_METRIC = "accuracy"
@@ -53,13 +53,14 @@ def train(
     config, batches, partitioner = run.config, run.batches, run.partitioner
     with run_dir.claimed(config, run.fingerprints, operative_config):
         store = _open_store(config)
-        optimizer, jitted = _make_step(run)
+        optimizer, jitted, stacked = _make_step(run)
         state = _restore(run, store, optimizer)
         first, last = int(state.step), config.train_steps
         phases.end("parameters")
         log = MetricsLog(config, first)
         _evaluate_restored(run, store, state, log)
-        update = run_summary.introduce(run, state, jitted, first, phases)
+        shapes = step.abstract_state(config.model, optimizer, partitioner, stacked)
+        update = run_summary.introduce(run, state, jitted, shapes, first, phases)
         metrics_of_steps = StepMetrics(batches, config, lambda: _newest(store))
         profiler = Profiler(config.model_dir, first, profile_steps)
 
@@ -67,6 +68,7 @@ def train(
             log.start_period()
             for index, batch in iterate(batches, first, last, put=partitioner.put_batch):
                 profiler.before(index, state)
+                state = stacked_state(state) if stacked else state
                 state, metrics = update(state, batch)
                 done = index + 1
                 metrics_of_steps.add(index, metrics)
@@ -86,6 +88,7 @@ def train(
                 with log.paused():
                     if evaluating or stopping or done % period == 0:
                         metrics_of_steps.check()
+                        state = named_state(state)
                         store.save(done, state, {})
 
                     # 3. Stop: after Ctrl-C or preemption; the next start evaluates if it is due.
@@ -119,24 +122,28 @@ def _newest(store: CheckpointManager) -> int | None:
     return store.latest_step()
 
 
-def _make_step(run: Run) -> tuple[optax.GradientTransformation, functools.partial]:
-    """The optimizer and the jitted train step, which is not compiled yet."""
-    config = run.config
+def _make_step(run: Run) -> tuple[optax.GradientTransformation, functools.partial, bool]:
+    """The optimizer, the jitted train step, not compiled yet, and whether it stacks layers."""
+    config, plan = run.config, run.batches.plan
     schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
     tasks = tuple(losses.TASKS[view.task_id - 1] for view in run.source.selection.views)
+    platform = run.partitioner.platform
+    stacked = platform != "cpu" and optimizer.elementwise
     train_step = step.make_train_step(
-        config.model,
+        devices.compute_config(config.model, platform),
         optimizer,
         schedule,
         losses.coefficients(tasks, config.alpha),
         run.partitioner,
         seed=config.random_seed,
-        segments=run.batches.plan.segments,
+        segments=plan.segments,
         num_microbatches=config.partitioner.num_microbatches,
         on_nonfinite=config.on_nonfinite,
+        fused_attention=devices.has_fused_attention(config.model, platform),
+        stacked=stacked,
     )
-    return optimizer, train_step
+    return optimizer, train_step, stacked
 
 
 def _restore(

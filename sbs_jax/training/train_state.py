@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.models.t5 import init_params
+from sbs_jax.models import parameters
 
 _STACKED = "layers"
 
@@ -50,10 +50,7 @@ def init_state(
     shapes = abstract_state(config, optimizer, partitioner)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     if params is None:
-        create = jax.jit(
-            lambda seed: init_params(config, jax.random.key(seed)), out_shardings=shardings.params
-        )
-        params = create(seed_argument(seed))
+        params = parameters.create(config, seed_argument(seed), shardings.params)
     else:
         cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, shapes.params)
         params = jax.device_put(cast, shardings.params)
@@ -70,7 +67,7 @@ def abstract_state(
     stacked: bool = False,
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state, without allocating it."""
-    params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    params = parameters.shapes(config)
     if stacked:
         params = jax.eval_shape(stack_layers, params)
     opt_state = jax.eval_shape(optimizer.init, params)

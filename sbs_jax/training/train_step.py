@@ -15,11 +15,7 @@ from jaxtyping import Array, Float, Int, UInt
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
-<<<<<<< HEAD
-from sbs_jax.models import parameters
-=======
 from sbs_jax.models.t5 import Transformer
->>>>>>> fd735c8 (Stack the layers for accelerators, draw dropout masks once, drop rows of V, one pass for cross-entropy; counts of the lowered step)
 from sbs_jax.training import losses, stochastic_rounding
 from sbs_jax.training.optimizers import Optimizer, Schedule, kept_slots
 from sbs_jax.training.stochastic_rounding import widen
@@ -70,46 +66,6 @@ class Gradients(flax.struct.PyTreeNode):
 
 def make_gradients(
     config: T5Config,
-<<<<<<< HEAD
-    optimizer: optax.GradientTransformation,
-    partitioner: Partitioner,
-    seed: int,
-    params: dict | None = None,
-) -> TrainState:
-    """A fresh sharded state, from random parameters or from `params` (host or device arrays)."""
-    shapes = abstract_state(config, optimizer, partitioner)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    if params is None:
-        params = parameters.create(config, _argument(seed), shardings.params)
-    else:
-        cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, shapes.params)
-        params = jax.device_put(cast, shardings.params)
-    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
-    step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
-    rate_scale = jax.device_put(jnp.ones((), jnp.float32), shardings.rate_scale)
-    return TrainState(step, params, opt_state, rate_scale)
-
-
-def abstract_state(
-    config: T5Config, optimizer: optax.GradientTransformation, partitioner: Partitioner
-) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without allocating it."""
-    params = parameters.shapes(config)
-    opt_state = jax.eval_shape(optimizer.init, params)
-    step, rate_scale = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32))
-    state = TrainState(step, params, opt_state, rate_scale)
-    shardings = TrainState(
-        partitioner.replicated,
-        partitioner.param_shardings(params),
-        partitioner.optimizer_shardings(optimizer, params, opt_state),
-        partitioner.replicated,
-    )
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        shardings,
-    )
-=======
     task_weights: Float[Array, " tasks"],
     *,
     segments: int = 1,
@@ -168,7 +124,6 @@ def _in_compute_dtype(params: dict, config: T5Config) -> dict:
         return leaf.astype(config.dtype) if path[-1].key == "kernel" else leaf
 
     return jax.tree_util.tree_map_with_path(cast, params)
->>>>>>> fd735c8 (Stack the layers for accelerators, draw dropout masks once, drop rows of V, one pass for cross-entropy; counts of the lowered step)
 
 
 def make_train_step(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_scan_compiles_one_layer_however_deep_the_stack():
 
 def products(jaxpr) -> int:
     """Matrix products of a program, those of a called function once a call."""
-    inner = [sub for eqn in jaxpr.eqns for sub in jax.core.jaxprs_in_params(eqn.params)]
+    inner = [sub for eqn in jaxpr.eqns for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
     own = sum(eqn.primitive.name == "dot_general" for eqn in jaxpr.eqns)
     return own + sum(products(getattr(sub, "jaxpr", sub)) for sub in inner)
 

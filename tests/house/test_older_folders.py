@@ -30,7 +30,8 @@ def test_a_run_is_evaluated_with_the_same_answers(folders: pathlib.Path) -> None
     path = folders / "run" / "predictions-demo_label-test-4.jsonl"
     before = [json.loads(line) for line in path.read_text().splitlines()]
     path.unlink()
-    assert main(["evaluate", f"--model_dir={folders / 'run'}"]) == 0
+    flags = [f"--model_dir={folders / 'run'}", "--output_rationale"]
+    assert main(["evaluate", *flags]) == 0
     after = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(after) == 6
     assert [

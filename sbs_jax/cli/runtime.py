@@ -15,7 +15,7 @@ from sbs_jax.utils.console import say
 
 # mallopt's parameters (malloc.h) and values, with the variable that gives a child process the same.
 # All three are needed: XLA frees its temporaries after every call, and what glibc returns to the
-# system is paid for again in page faults, a fifth of the CPU time of a step (docs/performance.md).
+# system is paid for again in page faults, a fifth of the CPU time of a step (docs/input.md).
 _RETAIN = {
     "MALLOC_ARENA_MAX": (-8, 1, "1"),
     "MALLOC_MMAP_MAX_": (-4, 0, "0"),

@@ -22,7 +22,7 @@ from sbs_jax.input_pipeline.shape_ladder import CostModel, Ladder, tighten
 
 _WIDTH_MULTIPLE = 8
 # Attention to keys as many as this many model widths costs as much as a token's matrix products.
-# Measured with a step of 960 encoder tokens in rows of 48 to 480 (docs/performance.md).
+# Measured with a step of 960 encoder tokens in rows of 48 to 480 (docs/input.md).
 ATTENTION_WIDTHS = 8
 # Epochs searched for the heaviest batches; a rare heavier one later grows (`batches.Batches`).
 _PLAN_EPOCHS = 4096

@@ -12,6 +12,9 @@ Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names as in T5X's
 ``examples/t5/network.py``; checked against Hugging Face's T5 by tests/training/test_parity.py.
 """
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +70,7 @@ def _run_layers(
     params = stack.variables["params"]
 
     def run(params: dict, x: Array, bits: Array | None, *inputs: Array) -> Array:
-        return layer.apply({"params": params}, x, bits, *inputs)
+        return cast(Array, layer.apply({"params": params}, x, bits, *inputs))
 
     if not stack.config.scan_layers:
         run = jax.jit(run)
@@ -82,7 +85,7 @@ def _run_layers(
     return jax.lax.scan(body, x, (stacked, bits))[0]
 
 
-def _stacked(params: dict, count: int, config: T5Config) -> dict:
+def _stacked(params: Mapping[str, Any], count: int, config: T5Config) -> dict:
     """The parameters of all layers, matrices in the computation's dtype: a copy no larger."""
 
     def stack(*leaves: Float[Array, "..."]) -> Float[Array, "N ..."]:

@@ -64,6 +64,7 @@ def create_learning_rate_scheduler(
             case "cosine_decay":
                 progress = jnp.maximum(0.0, (step - warmup_steps) / steps_per_cycle)
                 return 0.5 * (1.0 + jnp.cos(jnp.pi * (progress % 1.0)))
+        raise ValueError(f"unknown learning-rate factor {name!r}")
 
     def schedule(step: Array | int) -> Array:
         step = jnp.asarray(step, jnp.float32)
@@ -124,7 +125,7 @@ class Optimizer(optax.GradientTransformation):
         def by_norm(
             grads: optax.Updates, state: optax.OptState, params: optax.Params, norm: Array
         ) -> tuple[optax.Updates, optax.OptState]:
-            if clip:
+            if clip_norm:
                 # One factor and products with it: a quotient per gradient would be a pass more.
                 factor = jnp.where(norm < clip_norm, 1.0, clip_norm / norm)
                 grads = jax.tree.map(lambda g: g * factor, widen(grads))

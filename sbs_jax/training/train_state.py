@@ -133,6 +133,12 @@ def _has_stacked(node: Any) -> bool:
     return isinstance(node, dict) and _STACKED in node
 
 
+def _named(leaf: jax.Array) -> NamedSharding:
+    """The sharding of an array of a state; the partitioner makes no other kind."""
+    assert isinstance(leaf.sharding, NamedSharding)
+    return leaf.sharding
+
+
 def stacked_state(state: TrainState) -> TrainState:
     """The state laid out stacked, each array split over the devices as before.
 
@@ -141,7 +147,7 @@ def stacked_state(state: TrainState) -> TrainState:
     """
 
     def join(*leaves: jax.Array) -> jax.Array:
-        old = leaves[0].sharding
+        old = _named(leaves[0])
         sharding = NamedSharding(old.mesh, PartitionSpec(None, *old.spec))
         return _consumed(jax.jit(lambda *parts: jnp.stack(parts), out_shardings=sharding), leaves)
 
@@ -152,7 +158,7 @@ def named_state(state: TrainState) -> TrainState:
     """The state under T5X's names: the inverse of `stacked_state`, equally sparing."""
 
     def split(leaf: jax.Array) -> list[jax.Array]:
-        count, old = leaf.shape[0], leaf.sharding
+        count, old = leaf.shape[0], _named(leaf)
         sharding = NamedSharding(old.mesh, PartitionSpec(*old.spec[1:]))
         return _consumed(jax.jit(list, out_shardings=[sharding] * count), (leaf,))
 

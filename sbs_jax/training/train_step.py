@@ -6,8 +6,8 @@ micro-batches: each task's normaliser is its token count in the whole batch (see
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple, cast
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -45,7 +45,7 @@ _BACKOFF = 0.5  # of the learning rate, at an update that is not finite
 _ROUNDING = 2**31 - 1  # the stream of random bits beside those of the micro-batches' dropout
 
 
-class Gradients(flax.struct.PyTreeNode):
+class Gradients(NamedTuple):
     """What a batch asks for.
 
     Attributes:
@@ -80,7 +80,7 @@ def make_gradients(
     def loss_fn(params: dict, batch: Batch, counts: Float[Array, " tasks"], rng: Array):
         rngs = {"dropout": rng} if dropout else None
         logits = model.apply({"params": params}, batch, deterministic=not dropout, rngs=rngs)
-        sums, hits = losses.task_sums(logits, batch)
+        sums, hits = losses.task_sums(cast(Array, logits), batch)
         return losses.combine(sums, counts, task_weights), (sums, hits)
 
     def of_rows(params: dict, batch: Batch, divisor: Float[Array, " tasks"], rng: Array) -> tuple:
@@ -94,8 +94,8 @@ def make_gradients(
             index, rows = item
             own = losses.task_counts(rows) * num_microbatches
             divisor = counts if normalization == GLOBAL else own
-            found = of_rows(params, rows, divisor, jax.random.fold_in(rng, index))
-            return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, found), None
+            part = of_rows(params, rows, divisor, jax.random.fold_in(rng, index))
+            return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, part), None
 
         grouped = {
             name: rows.reshape(num_microbatches, -1, rows.shape[1]) for name, rows in batch.items()
@@ -112,7 +112,8 @@ def make_gradients(
         weights = unstack_layers(weights) if apart else weights
         work = of_rows if num_microbatches == 1 else summed
         grads, *rest = work(weights, batch, counts, rng)
-        return Gradients(stack_layers(grads) if apart else grads, *rest, counts)
+        loss, sums, hits = rest
+        return Gradients(stack_layers(grads) if apart else grads, loss, sums, hits, counts)
 
     return gradients
 

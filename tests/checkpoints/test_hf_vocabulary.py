@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from sbs_jax.checkpoints import convert, initial
 from sbs_jax.checkpoints.formats import hf, hf_write
 from sbs_jax.errors import UserError
-from sbs_jax.export import student
+from sbs_jax.inference import student
 from sbs_jax.input_pipeline import vocabularies
 
 SPECIAL = {"<pad>": 0, "</s>": 1, "<unk>": 2}

@@ -129,7 +129,7 @@ def test_a_metric_gives_a_bool_or_a_number(value: object, expected: object) -> N
         object(),
         1j,
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_any_other_value_is_refused_with_metric_and_record(value: object) -> None:
     with pytest.raises(UserError, match=r"^mine/test record 7: metric mine returns .*'a'.*'b'"):

@@ -28,7 +28,7 @@ def assert_same(drawn, whole):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize(("seed", "name"), enumerate(VARIANTS))
+@pytest.mark.parametrize(("seed", "name"), list(enumerate(VARIANTS)))
 def test_values_are_those_of_the_models_own_initialisers(seed, name):
     config, seed = VARIANTS[name], np.asarray(2**32 - 1 - seed, np.uint32)
     whole = jax.jit(lambda seed: t5.init_params(config, jax.random.key(seed)))(seed)

@@ -54,12 +54,12 @@ def _parquet() -> bytes:
         ("T.CSV", _separated(",")),
         ("t.tsv", _separated("\t")),
         ("t.parquet", _parquet()),
-        ("t.jsonl.gz", gzip.compress(_jsonl())),
-        ("t.json.gz", gzip.compress(_array())),
-        ("t.csv.gz", gzip.compress(_separated(","))),
-        ("packed.jsonl", gzip.compress(_jsonl())),
+        ("t.jsonl.gz", gzip.compress(_jsonl(), mtime=0)),
+        ("t.json.gz", gzip.compress(_array(), mtime=0)),
+        ("t.csv.gz", gzip.compress(_separated(","), mtime=0)),
+        ("packed.jsonl", gzip.compress(_jsonl(), mtime=0)),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
@@ -95,9 +95,9 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
         ("t.json", b"[1, 2]", r"t.json: item 1 is no JSON object"),
         ("t.json", b'[{"q": 1}', r"t.json: not valid JSON"),
         ("t.parquet", b"PAR1 no", r"t.parquet: cannot be read"),
-        ("t.csv.gz", gzip.compress(b"q,a\nx,y\n")[:-6], r"t.csv.gz: damaged gzip"),
+        ("t.csv.gz", gzip.compress(b"q,a\nx,y\n", mtime=0)[:-6], r"t.csv.gz: damaged gzip"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mistakes_name_the_place(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     (tmp_path / name).write_bytes(content)

@@ -42,7 +42,7 @@ from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline.batch_plan import PlanSpec, epoch_order
 from sbs_jax.input_pipeline.batches import Batches
-from sbs_jax.training import devices, losses, optimizers
+from sbs_jax.training import devices, losses, optimizers, schedules
 from sbs_jax.training import train_step as step
 
 QUESTIONS, RATE, SEED = 512, 1e-4, 0
@@ -157,7 +157,7 @@ class Ours:
         spec = PlanSpec(batch, 10_000, SEED, pack, emb_dim=config.emb_dim)
         self._batches = Batches(tables, np.arange(QUESTIONS), spec)
         self._partitioner = Partitioner(devices=jax.devices()[:1])
-        rate = optimizers.create_learning_rate_scheduler("constant", RATE)
+        rate = schedules.create_learning_rate_scheduler("constant", RATE)
         optimizer = optimizers.create_optimizer("adamw", rate)
         params = read_all(checkpoint)
         self._state = step.init_state(config, optimizer, self._partitioner, 0, params)

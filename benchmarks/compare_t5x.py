@@ -81,11 +81,11 @@ def _seqio_batches(arguments: dict[str, Any]) -> Iterator[dict]:
 def _our_losses(config: TrainConfig, batches: list[dict], params: dict) -> list[list[float]]:
     from sbs_jax.distributed.partitioning import Partitioner
     from sbs_jax.training import losses as objective
-    from sbs_jax.training import optimizers
+    from sbs_jax.training import optimizers, schedules
     from sbs_jax.training import train_step as step
 
     partitioner = Partitioner.of(config.partitioner)
-    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
+    schedule = schedules.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
     views = registry.resolve(config.mixture_or_task_name).views
     tasks = tuple(objective.TASKS[view.task_id - 1] for view in views)

@@ -25,7 +25,7 @@ import numpy as np
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.models import parameters
-from sbs_jax.training import losses, optimizers
+from sbs_jax.training import losses, optimizers, schedules
 from sbs_jax.training import train_step as step
 from sbs_jax.training.train_state import abstract_state
 
@@ -58,7 +58,7 @@ def abstract_batch() -> dict[str, jax.ShapeDtypeStruct]:
 def lower(config: T5Config) -> str:
     """The StableHLO of one update, lowered for CUDA."""
     partitioner = Partitioner(devices=jax.devices()[:1])
-    rate = optimizers.create_learning_rate_scheduler(total_steps=1000)
+    rate = schedules.create_learning_rate_scheduler(total_steps=1000)
     optimizer = optimizers.create_optimizer("adamw_hf", rate)
     train_step = step.make_train_step(
         config,

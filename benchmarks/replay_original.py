@@ -100,13 +100,13 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
     from sbs_jax.checkpoints.formats.params import infer_config, read_all
     from sbs_jax.distributed.partitioning import Partitioner
     from sbs_jax.training import losses as objective
-    from sbs_jax.training import optimizers
+    from sbs_jax.training import optimizers, schedules
     from sbs_jax.training import train_step as step
 
     params = read_all(hf.read(str(case.weights("init"))))
     config = infer_config(params)
     partitioner = Partitioner(devices=jax.devices()[:devices])
-    schedule = optimizers.create_learning_rate_scheduler(
+    schedule = schedules.create_learning_rate_scheduler(
         "linear_decay", float(case.arrays["lr"][0]), total_steps=case.steps
     )
     preset = "adamw_hf" if case.settings.get("optim", "adamw_hf") == "adamw_hf" else "adamw"

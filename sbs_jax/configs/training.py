@@ -22,7 +22,7 @@ from sbs_jax.configs.validation import (
 )
 from sbs_jax.utils.paths import expand
 
-# T5X's names; `training.optimizers.create_learning_rate_scheduler` says what they mean.
+# T5X's names; `training.schedules.create_learning_rate_scheduler` says what they mean.
 LEARNING_RATE_FACTORS = (
     "constant",
     "linear_warmup",

@@ -16,7 +16,7 @@ from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.integrations.t5x_data import TASK_IDS
 from sbs_jax.integrations.t5x_model import TASK_COUNTS
-from sbs_jax.training import losses, optimizers
+from sbs_jax.training import losses, optimizers, schedules
 
 
 class Optimizer(t5x_optimizers.OptaxWrapper):
@@ -43,7 +43,7 @@ class Optimizer(t5x_optimizers.OptaxWrapper):
 
 def learning_rate(config: TrainConfig) -> optimizers.Schedule:
     """The schedule of the macros; in the update it is part of `Optimizer`."""
-    return optimizers.learning_rate_of(config.optimizer, config.train_steps)
+    return schedules.learning_rate_of(config.optimizer, config.train_steps)
 
 
 class Partitioner(partitioning.PjitPartitioner):

@@ -7,6 +7,7 @@ import dataclasses
 
 from sbs_jax.configs import T5Config
 
+_NOISE = 2  # bytes
 FLOAT32 = 4
 WIDTHS = {"float32": FLOAT32, "bfloat16": 2}  # bytes per number
 
@@ -46,11 +47,26 @@ def activation_bytes(model: T5Config, shape: Shape, rows: float, split: int) -> 
     around += rows * heads * (length**2 + targets**2) * FLOAT32
     around += rows * 2 * (length + targets) * model.emb_dim * width
     layers = (model.num_encoder_layers, model.num_decoder_layers)
+    noise = _noise_bytes(model, shape, split)
+    around += rows * (layers[0] * noise[0] + layers[1] * noise[1])
     if model.remat_policy == "none":
         return round(around + layers[0] * encoder + layers[1] * decoder)
     kept = [rows * size for size in _remat_bytes(model, length, targets, split)]
     # One layer at a time is there as a whole, with the gradients of what it keeps.
     return round(around + layers[0] * kept[0] + layers[1] * kept[1] + 2 * max(encoder, decoder))
+
+
+def _noise_bytes(model: T5Config, shape: Shape, split: int) -> tuple[float, float]:
+    """Bytes per row of the 16-bit random numbers that an encoder and a decoder layer keep.
+
+    `models.layers.noise_size` counts them: one per feature and segment, one per head and key.
+    """
+    if not model.dropout_rate:
+        return 0.0, 0.0
+    heads, mlp = model.num_heads / split, model.mlp_dim / split
+    encoder = shape.segments * (2 * model.emb_dim + mlp) + heads * shape.inputs
+    decoder = shape.segments * (3 * model.emb_dim + mlp) + heads * (shape.targets + shape.inputs)
+    return _NOISE * encoder, _NOISE * decoder
 
 
 def _remat_bytes(model: T5Config, length: int, targets: int, split: int) -> tuple[float, float]:

@@ -1,16 +1,15 @@
 """The learning rates of a run, for people: a wrong schedule is seen before it costs a run."""
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from sbs_jax.configs import TrainConfig
-from sbs_jax.training import optimizers
+from sbs_jax.training import schedules
 
 
 def learning_rates(config: TrainConfig) -> str:
     """The learning rate at the first, the highest and the last update."""
-    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
-    rates = jax.device_get(jax.vmap(schedule)(jnp.arange(config.train_steps)))
+    schedule = schedules.learning_rate_of(config.optimizer, config.train_steps, np)
+    rates = schedule(np.arange(config.train_steps)) * np.ones(config.train_steps, np.float32)
     peak = int(rates.argmax())
     return (
         f"learning rate ({config.optimizer.factors}): {rates[0]:.3g} at update 1, highest "

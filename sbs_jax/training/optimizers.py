@@ -1,4 +1,4 @@
-"""Optimizer presets and learning-rate schedules under the names T5X uses."""
+"""Optimizer presets under the names T5X uses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,74 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from sbs_jax.configs import OptimizerConfig
-from sbs_jax.configs.training import LEARNING_RATE_FACTORS
+from sbs_jax.training.schedules import Schedule
 from sbs_jax.training.stochastic_rounding import in_float32, widen
-
-Schedule = Callable[[Array | int], Array]
-
-
-def create_learning_rate_scheduler(
-    factors: str = "linear_decay",
-    base_learning_rate: float = 5e-5,
-    warmup_steps: int = 0,
-    total_steps: int | None = None,
-    decay_factor: float | None = None,
-    end_factor: float = 0.0,
-    steps_per_decay: int = 20_000,
-    steps_per_cycle: int = 100_000,
-) -> Schedule:
-    """A schedule from T5X's factor string, e.g. ``"constant * linear_warmup * rsqrt_decay"``.
-
-    Names and meaning follow ``t5x.utils.create_learning_rate_scheduler``, with two differences:
-    `warmup_steps` may be 0, and ``linear_decay`` without a `decay_factor` (T5X's slope per step)
-    runs to `end_factor` at `total_steps`. The default is the paper's: linear to 0, no warm-up.
-
-    Raises:
-        ValueError: for an unknown factor, or linear_decay with neither slope nor total_steps.
-    """
-    names = [name.strip() for name in factors.split("*")]
-    for name in names:
-        if name not in LEARNING_RATE_FACTORS:
-            known = ", ".join(LEARNING_RATE_FACTORS)
-            raise ValueError(f"unknown learning-rate factor {name!r}; known: {known}")
-    slope = 0.5 if decay_factor is None else decay_factor
-    if "linear_decay" in names and decay_factor is None:
-        if total_steps is None:
-            raise ValueError("linear_decay needs total_steps or decay_factor")
-        slope = (1.0 - end_factor) / max(total_steps - warmup_steps, 1)
-
-    def factor(name: str, step: Float[Array, ""]) -> Float[Array, ""]:
-        warm = jnp.minimum(1.0, step / warmup_steps) if warmup_steps else jnp.float32(1.0)
-        after = jnp.maximum(step, max(warmup_steps, 1))
-        match name:
-            case "constant":
-                return jnp.float32(base_learning_rate)
-            case "linear_warmup":
-                return warm
-            case "linear_decay":
-                return base_learning_rate * jnp.minimum(warm, 1.0 + slope * (warmup_steps - step))
-            case "rsqrt_decay":
-                return 1.0 / jnp.sqrt(after)
-            case "rsqrt_normalized_decay":
-                return jnp.sqrt(max(warmup_steps, 1) / after)
-            case "decay_every":
-                return slope ** (step // steps_per_decay)
-            case "cosine_decay":
-                progress = jnp.maximum(0.0, (step - warmup_steps) / steps_per_cycle)
-                return 0.5 * (1.0 + jnp.cos(jnp.pi * (progress % 1.0)))
-        raise ValueError(f"unknown learning-rate factor {name!r}")
-
-    def schedule(step: Array | int) -> Array:
-        step = jnp.asarray(step, jnp.float32)
-        rate = jnp.float32(1.0)
-        for name in names:
-            rate = rate * factor(name, step)
-        return jnp.maximum(rate, 0.0)
-
-    return schedule
 
 
 def scale_by_adam_hf(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
@@ -180,23 +117,6 @@ def create_optimizer(
         case _:
             raise ValueError(f"unknown optimizer {preset!r}; known: adamw, adamw_hf, adafactor")
     return Optimizer(steps, clip_norm, elementwise=preset != "adafactor")
-
-
-def learning_rate_of(config: OptimizerConfig, train_steps: int) -> Schedule:
-    """The schedule a run's configuration describes.
-
-    A cosine's cycle is the run after its warm-up unless `steps_per_cycle` says otherwise; T5X's
-    100,000 updates would leave the rate of a shorter run where it is.
-    """
-    return create_learning_rate_scheduler(
-        config.factors,
-        config.learning_rate,
-        config.warmup_steps,
-        total_steps=train_steps,
-        end_factor=config.end_factor,
-        steps_per_decay=config.steps_per_decay,
-        steps_per_cycle=config.steps_per_cycle or max(train_steps - config.warmup_steps, 1),
-    )
 
 
 def optimizer_of(config: OptimizerConfig, learning_rate: Schedule) -> Optimizer:

@@ -23,7 +23,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.models import costs
 from sbs_jax.models.costs import Shape
-from sbs_jax.training import losses, optimizers
+from sbs_jax.training import losses, optimizers, schedules
 from sbs_jax.training import train_step as step
 
 _ENCODER = ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions")
@@ -51,8 +51,6 @@ class Plan:
         shape: of the batch.
         parameters: number of parameters of the model.
         memory: bytes per device by kind, at the turn from the forward to the backward pass.
-        clipped: bytes per device of the clipped gradients, which are held besides the unclipped
-            ones when the activations are freed; 0 without clipping.
         flops: of one update, on all devices together; matrix products only.
     """
 
@@ -60,7 +58,6 @@ class Plan:
     shape: Shape
     parameters: int
     memory: dict[str, int]
-    clipped: int
     flops: int
 
     @property
@@ -75,9 +72,11 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes per device in the passes or in the update, whichever needs more."""
-        update = self.state + self.memory["parameters"] + self.clipped
-        return max(sum(self.memory.values()), update)
+        """Bytes per device at the turn from the forward to the backward pass.
+
+        The update needs less: clipping is a factor, not a second copy of the gradients.
+        """
+        return sum(self.memory.values())
 
 
 class _AbstractPartitioner(Partitioner):
@@ -153,8 +152,8 @@ def plan(config: TrainConfig, devices: int, shape: Shape) -> Plan:
     }
     if config.model.scan_layers:
         memory["stacked layers"] = _bytes_per_device(_layers(state.params), width)
-    elif width != param_width and config.model.remat_policy == "none":
-        # Cast in the forward pass and kept for the backward pass; remat casts twice instead.
+    elif width != param_width:
+        # Cast once per update and kept for the backward pass.
         memory[f"weights in {config.model.dtype}"] = _bytes_per_device(state.params, width)
     if config.partitioner.fsdp > 1:
         memory["a gathered layer"] = costs.gathered_layer_bytes(config.model, split)
@@ -163,13 +162,12 @@ def plan(config: TrainConfig, devices: int, shape: Shape) -> Plan:
         shape=shape,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
         memory=memory,
-        clipped=gradients if config.optimizer.clip_norm else 0,
         flops=costs.flops(config.model, shape),
     )
 
 
 def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
+    schedule = schedules.learning_rate_of(config.optimizer, config.train_steps)
     return optimizers.optimizer_of(config.optimizer, schedule)
 
 
@@ -226,7 +224,7 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
     train_step: functools.partial = step.make_train_step(
         config.model,
         optimizer,
-        optimizers.learning_rate_of(config.optimizer, config.train_steps),
+        schedules.learning_rate_of(config.optimizer, config.train_steps),
         losses.coefficients(losses.TASKS, config.alpha),
         partitioner,
         segments=shape.segments,
@@ -271,8 +269,6 @@ def describe(plan: Plan, measured: Measured | None = None, accelerator: str | No
         "",
         "GiB per device",
         *(f"  {name:<20}{size / _GIB:9.2f}" for name, size in plan.memory.items()),
-        f"  {'together':<20}{sum(plan.memory.values()) / _GIB:9.2f}",
-        f"  {'clipped gradients':<20}{plan.clipped / _GIB:9.2f}   (activations freed)",
         f"  {'peak':<20}{plan.peak / _GIB:9.2f}   ({plan.peak / 1e9:.1f} GB)",
         "",
         *(_verdict(plan, name) for name in ([accelerator] if accelerator else ACCELERATORS)),

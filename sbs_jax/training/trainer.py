@@ -15,7 +15,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.evaluation import results
 from sbs_jax.input_pipeline.batches import iterate
 from sbs_jax.runs import layout, run_dir
-from sbs_jax.training import devices, losses, optimizers, run_summary
+from sbs_jax.training import devices, losses, optimizers, run_summary, schedules
 from sbs_jax.training import train_step as step
 from sbs_jax.training.metrics_writer import MetricsLog, StepMetrics
 from sbs_jax.training.phases import Phases, Profiler
@@ -125,7 +125,7 @@ def _newest(store: CheckpointManager) -> int | None:
 def _make_step(run: Run) -> tuple[optax.GradientTransformation, functools.partial, bool]:
     """The optimizer, the jitted train step, not compiled yet, and whether it stacks layers."""
     config, plan = run.config, run.batches.plan
-    schedule = optimizers.learning_rate_of(config.optimizer, config.train_steps)
+    schedule = schedules.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
     tasks = tuple(losses.TASKS[view.task_id - 1] for view in run.source.selection.views)
     platform = run.partitioner.platform

@@ -19,7 +19,7 @@ from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.runs import run_dir
-from sbs_jax.training import optimizers, train_step
+from sbs_jax.training import optimizers, schedules, train_step
 
 COMMAND = [
     sys.executable,
@@ -84,7 +84,7 @@ def follow(child: subprocess.Popen[str], beginning: str) -> None:
 
 def params_of(model_dir: Path) -> list[np.ndarray]:
     config = run_dir.load(model_dir)
-    rate = optimizers.learning_rate_of(config.optimizer, config.train_steps)
+    rate = schedules.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
     with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:

@@ -49,9 +49,9 @@ def metrics_of(model_dir: Path) -> list[dict]:
 def final_params(model_dir: Path, model: T5Config = MODEL) -> list[np.ndarray]:
     import jax
 
-    from sbs_jax.training import optimizers, train_step
+    from sbs_jax.training import optimizers, schedules, train_step
 
-    rate = optimizers.create_learning_rate_scheduler(total_steps=1)
+    rate = schedules.create_learning_rate_scheduler(total_steps=1)
     optimizer = optimizers.create_optimizer("adamw", rate)
     shapes = train_step.abstract_state(model, optimizer, Partitioner())
     with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:

@@ -128,7 +128,7 @@ def test_a_stopped_file_goes_on_and_ends_the_same(student, rows, tmp_path, kept,
     monkeypatch.setattr(
         Predictor,
         "answer",
-        lambda self, records, explain: asked.extend(records) or real(self, records, explain),
+        lambda self, records, *rest: asked.extend(records) or real(self, records, *rest),
     )
     assert run(student, source, out) == 0
     assert out.read_bytes() == whole
@@ -141,11 +141,11 @@ def test_what_was_answered_is_on_disk_when_a_later_batch_fails(
     monkeypatch.setattr(predict, "_BATCHES_AT_ONCE", 1)
     real, calls = Predictor.answer, []
 
-    def fails_third(self, records, explain):
+    def fails_third(self, records, *rest):
         calls.append(records)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(self, records, explain)
+        return real(self, records, *rest)
 
     monkeypatch.setattr(Predictor, "answer", fails_third)
     source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"

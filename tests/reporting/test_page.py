@@ -532,7 +532,7 @@ def report_without(library: str, study: pathlib.Path, out: pathlib.Path):
         f"u.find_spec = lambda n, p=None: None if n == {library!r} else found(n, p)\n"
         "sys.meta_path.insert(0, Block())\n"
         "from sbs_jax.cli import main\n"
-        "sys.exit(main.main(['report', '--runs', sys.argv[1], '--out', sys.argv[2]]))"
+        "sys.exit(main(['report', '--runs', sys.argv[1], '--out', sys.argv[2]]))"
     )
     command = [sys.executable, "-c", program, str(study), str(out)]
     return subprocess.run(command, capture_output=True, text=True)

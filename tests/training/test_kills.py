@@ -15,7 +15,7 @@ from helpers.runs import config_of
 from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.training import optimizers, train_step, trainer
+from sbs_jax.training import optimizers, schedules, train_step, trainer
 
 BATCH, QUESTIONS = 32, 800  # of the embedded dataset: 25 updates are an epoch
 PATIENCE = 120.0
@@ -85,7 +85,7 @@ def final_state(model_dir: Path, steps: int) -> list[np.ndarray]:
     import jax
 
     config = settings(model_dir, steps)
-    rate = optimizers.learning_rate_of(config.optimizer, steps)
+    rate = schedules.learning_rate_of(config.optimizer, steps)
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
     shapes = train_step.abstract_state(config.model, optimizer, partitioner)

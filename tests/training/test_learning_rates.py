@@ -6,7 +6,7 @@ import pytest
 from helpers.runs import config_of
 
 from sbs_jax.configs import OptimizerConfig
-from sbs_jax.training import optimizers
+from sbs_jax.training import schedules
 from sbs_jax.training.learning_rates import learning_rates
 
 
@@ -24,7 +24,7 @@ from sbs_jax.training.learning_rates import learning_rates
 def test_first_highest_and_last(tmp_path, factors, steps, warmup, peak):
     optimizer = OptimizerConfig(learning_rate=1e-2, factors=factors, warmup_steps=warmup)
     text = learning_rates(config_of(tmp_path, train_steps=steps, optimizer=optimizer))
-    schedule = optimizers.learning_rate_of(optimizer, steps)
+    schedule = schedules.learning_rate_of(optimizer, steps)
     shown = re.findall(r"([\d.e-]+) at update (\d+)", text)
     assert [int(update) for _, update in shown] == [1, peak, steps]
     for rate, update in shown:

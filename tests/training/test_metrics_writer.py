@@ -17,7 +17,7 @@ from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.batches import Batches
-from sbs_jax.training import losses, optimizers, trainer
+from sbs_jax.training import losses, optimizers, schedules, trainer
 from sbs_jax.training import train_step as step
 
 BAD = 5  # index of the batch that is made to fail; update 6
@@ -88,8 +88,8 @@ def test_reducing_halves_the_rate_for_the_rest_of_the_run(config):
     halved = dataclasses.replace(config, on_nonfinite="reduce", log_period=1)
     trainer.train(dataclasses.replace(halved, train_steps=8))
     trainer.train(dataclasses.replace(halved, train_steps=12))  # continued: still halved
-    plain = optimizers.learning_rate_of(config.optimizer, 8)
-    longer = optimizers.learning_rate_of(config.optimizer, 12)
+    plain = schedules.learning_rate_of(config.optimizer, 8)
+    longer = schedules.learning_rate_of(config.optimizer, 12)
     rates = {
         row["step"]: row["learning_rate"]
         for row in metrics_of(Path(config.model_dir))
@@ -103,7 +103,7 @@ def test_reducing_halves_the_rate_for_the_rest_of_the_run(config):
 
 def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
     """Adam's first update is the rate times a sign, whatever the gradient."""
-    rate = optimizers.create_learning_rate_scheduler("constant", 1e-2)
+    rate = schedules.create_learning_rate_scheduler("constant", 1e-2)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(num_partitions=2)
     weights = losses.coefficients(losses.TASKS, 0.5)
@@ -144,7 +144,7 @@ def slots(state: step.TrainState) -> optax.ScaleByAdamState:
 @pytest.mark.parametrize("on_nonfinite", ["skip", "reduce"])
 def test_the_schedule_goes_on_over_skipped_updates(config, on_nonfinite):
     """What is logged as the learning rate is how far Adam's first update moves the parameters."""
-    rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=4)
+    rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=4)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
     weights = losses.coefficients(losses.TASKS, 0.5)
@@ -177,7 +177,7 @@ def test_parameters_that_overflow_are_never_saved(tmp_path):
 
 
 def test_a_skipped_update_leaves_everything_but_the_step(config):
-    rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(num_partitions=2)
     weights = losses.coefficients(losses.TASKS, 0.5)

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from sbs_jax.configs import OptimizerConfig
-from sbs_jax.training import optimizers
-from sbs_jax.training.optimizers import create_learning_rate_scheduler as scheduler
+from sbs_jax.training import optimizers, schedules
+from sbs_jax.training.schedules import create_learning_rate_scheduler as scheduler
 
 
 def test_the_default_is_the_papers_linear_decay_to_zero():
@@ -67,7 +67,7 @@ def test_linear_decay_ends_where_it_is_told():
 def test_the_cycles_of_a_run_follow_its_length_or_its_settings(settings, steps, rates):
     defaults = {"factors": "constant * linear_warmup * cosine_decay", "warmup_steps": 10}
     config = OptimizerConfig(**{"learning_rate": 0.1, **defaults, **settings})
-    rate = optimizers.learning_rate_of(config, steps)
+    rate = schedules.learning_rate_of(config, steps)
     for step, expected in rates.items():
         assert float(rate(step)) == pytest.approx(expected, rel=0.03, abs=1e-9), step
 

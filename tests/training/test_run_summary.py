@@ -10,7 +10,7 @@ from helpers.runs import MODEL, config_of
 
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import pipeline
-from sbs_jax.training import optimizers, run_summary, train_step
+from sbs_jax.training import optimizers, run_summary, schedules, train_step
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from sbs_jax.training import optimizers, run_summary, train_step
 def test_the_parameter_table_counts_every_array_once(layers, partitions, fsdp, axes):
     model = dataclasses.replace(MODEL, num_encoder_layers=layers)
     optimizer = optimizers.create_optimizer(
-        "adamw", optimizers.create_learning_rate_scheduler("constant")
+        "adamw", schedules.create_learning_rate_scheduler("constant")
     )
     partitioner = Partitioner(num_partitions=partitions, fsdp=fsdp)
     params = train_step.abstract_state(model, optimizer, partitioner).params

@@ -19,7 +19,7 @@ from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import packing
 from sbs_jax.models.t5 import init_params
 from sbs_jax.training import losses as objective
-from sbs_jax.training import optimizers, stochastic_rounding, trainer
+from sbs_jax.training import optimizers, schedules, stochastic_rounding, trainer
 from sbs_jax.training import train_step as step
 from sbs_jax.training.stochastic_rounding import stochastic_round
 from sbs_jax.training.train_step import make_gradients
@@ -79,7 +79,7 @@ def test_leaves_are_rounded_by_different_bits():
 
 @pytest.mark.parametrize("preset", ["adamw", "adamw_hf", "adafactor"])
 def test_slots_stay_float32(preset):
-    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
     optimizer = optimizers.create_optimizer(preset, rate)
     state = step.init_state(BFLOAT16, optimizer, Partitioner(num_partitions=2), seed=0)
     kinds = {leaf.dtype for leaf in jax.tree.leaves(state.params)}
@@ -96,7 +96,7 @@ def run(
     config: T5Config, devices: int, steps: int, *, rate: float = 1e-3, microbatches: int = 1
 ) -> tuple[list[float], dict]:
     """Losses and final parameters; every run starts from the same ones, as far as its dtype can."""
-    schedule = optimizers.create_learning_rate_scheduler("constant", rate)
+    schedule = schedules.create_learning_rate_scheduler("constant", rate)
     optimizer = optimizers.create_optimizer("adamw", schedule)
     partitioner = Partitioner(devices=jax.devices()[:devices])
     weights = objective.coefficients(objective.TASKS, 0.5)

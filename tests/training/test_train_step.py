@@ -12,7 +12,7 @@ from sbs_jax.configs import T5Config, gin_loader
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing
-from sbs_jax.training import losses, optimizers
+from sbs_jax.training import losses, optimizers, schedules
 from sbs_jax.training import train_step as step
 from sbs_jax.training.train_state import is_stacked, named_state, stacked_state
 
@@ -32,7 +32,7 @@ def run(
     preset: str = "adamw",
 ) -> tuple[list[dict], dict]:
     """Metrics of each step and the final parameters of a short run."""
-    rate = optimizers.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
     optimizer = optimizers.create_optimizer(preset, rate)
     train_step = step.make_train_step(
         config,
@@ -119,7 +119,7 @@ def test_stacked_layers_give_the_same_run(deep, settings, changes):
 
 def test_stacking_and_back_gives_the_same_state_and_deletes_the_other():
     partitioner = Partitioner(num_partitions=2, fsdp=2)
-    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     state = step.init_state(DEEP, optimizer, partitioner, seed=0)
     wanted = jax.device_get(state)
@@ -170,7 +170,7 @@ def run_without_dropout_loss() -> float:
 
 def test_parameters_and_slots_are_really_sharded():
     partitioner = Partitioner(num_partitions=2, fsdp=2)
-    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     state = step.init_state(CONFIG, optimizer, partitioner, seed=0)
     kernel = state.params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
@@ -188,7 +188,7 @@ def test_rules_from_gin_go_before_the_default_ones(plain):
     ]
     found = gin_loader.load(["experiments/demo_step_by_step.gin"], bindings)
     partitioner = Partitioner.of(gin_loader.build("configs.TrainConfig", found).partitioner)
-    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     params = step.init_state(CONFIG, optimizer, partitioner, seed=0).params
     specs = {
@@ -207,7 +207,7 @@ def test_rules_from_gin_go_before_the_default_ones(plain):
 def test_a_dimension_no_axis_divides_stays_whole():
     config = T5Config(**{**vars(CONFIG), "num_heads": 3})
     partitioner = Partitioner(num_partitions=8)
-    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
     state = step.init_state(config, optimizers.create_optimizer("adamw", rate), partitioner, 0)
     bias = state.params["encoder"]["relpos_bias"]["rel_embedding"]
     assert bias.sharding.spec[0] is None
@@ -220,7 +220,7 @@ def test_devices_that_do_not_divide_are_named():
 
 def test_starting_parameters_are_taken_over_and_adafactor_shards():
     partitioner = Partitioner(num_partitions=2)
-    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
     optimizer = optimizers.create_optimizer("adafactor", rate)
     first = step.init_state(CONFIG, optimizer, partitioner, seed=3)
     again = step.init_state(CONFIG, optimizer, partitioner, 0, jax.device_get(first.params))
@@ -230,7 +230,7 @@ def test_starting_parameters_are_taken_over_and_adafactor_shards():
 
 def test_every_seed_runs_the_same_program():
     partitioner = Partitioner(devices=jax.devices()[:1])
-    rate = optimizers.create_learning_rate_scheduler(total_steps=10)
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     state = step.abstract_state(CONFIG, optimizer, partitioner)
     batch = {

@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -197,7 +197,7 @@ def _lazy(file: Path, tensor: _Tensor, locate: _Locate) -> LazyArray:
     return LazyArray(tensor.shape, storage.dtype, read_tensor)
 
 
-def _interpret(stream: IO[bytes]) -> Any:
+def _interpret(stream: io.BytesIO | io.BufferedReader) -> Any:
     """What a pickle describes, as far as tensors, dictionaries, tuples, numbers and texts go."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}

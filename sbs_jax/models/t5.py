@@ -12,9 +12,6 @@ Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names as in T5X's
 ``examples/t5/network.py``; checked against Hugging Face's T5 by tests/training/test_parity.py.
 """
 
-from collections.abc import Mapping
-from typing import Any, cast
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,80 +29,8 @@ from sbs_jax.models.layers import (
     RMSNorm,
     TokenEmbedder,
     masked_bias,
-    noise_size,
 )
-
-# What a layer keeps for the backward pass besides its input; T5X's names of the policies.
-_REMAT_POLICIES = {
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-def _remat(layer: type[nn.Module], config: T5Config) -> type[nn.Module]:
-    """The layer class under the configured policy."""
-    if config.remat_policy == "none":
-        return layer
-    policy = _REMAT_POLICIES[config.remat_policy]
-    # A loop's body has nothing to merge with.
-    return nn.remat(layer, policy=policy, prevent_cse=not config.scan_layers)
-
-
-def _run_layers(
-    stack: nn.Module,
-    layer: nn.Module,
-    count: int,
-    x: Float[Array, "B L D"],
-    bits: UInt16[Array, "N B n"] | None,
-    *inputs: Array,
-) -> Float[Array, "B L D"]:
-    """What `count` layers of a stack make of x; traced once for all of them.
-
-    Args:
-        layer: unbound; the parameters are those of ``layers_0``, ``layers_1``, ... in `stack`, or
-            of ``layers``, where they are stacked.
-        bits: random numbers of each layer's dropout; None drops nothing.
-        inputs: what every layer is called with besides.
-    """
-    params = stack.variables["params"]
-
-    def run(params: dict, x: Array, bits: Array | None, *inputs: Array) -> Array:
-        return cast(Array, layer.apply({"params": params}, x, bits, *inputs))
-
-    if not stack.config.scan_layers:
-        run = jax.jit(run)
-        for i in range(count):
-            x = run(params[f"layers_{i}"], x, None if bits is None else bits[i], *inputs)
-        return x
-    stacked = params["layers"] if "layers" in params else _stacked(params, count, stack.config)
-
-    def body(x: Array, item: tuple) -> tuple[Array, None]:
-        return run(item[0], x, item[1], *inputs), None
-
-    return jax.lax.scan(body, x, (stacked, bits))[0]
-
-
-def _stacked(params: Mapping[str, Any], count: int, config: T5Config) -> dict:
-    """The parameters of all layers, matrices in the computation's dtype: a copy no larger."""
-
-    def stack(*leaves: Float[Array, "..."]) -> Float[Array, "N ..."]:
-        return jnp.stack([leaf.astype(config.dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
-
-    return jax.tree.map(stack, *(params[f"layers_{i}"] for i in range(count)))
-
-
-def _draw(
-    stack: nn.Module, deterministic: bool, layers: int, rows: int, parts: int, *key_lengths: int
-) -> tuple[UInt16[Array, "N B n"], UInt16[Array, "B m"]] | tuple[None, None]:
-    """Random numbers for all dropout masks of a stack: of its layers, and around them."""
-    cfg: T5Config = stack.config
-    if deterministic or cfg.dropout_rate == 0.0:
-        return None, None
-    size = noise_size(cfg, stack.segments, parts, key_lengths)
-    around = noise_size(cfg, stack.segments, 2, ())
-    bits = jax.random.bits(stack.make_rng("dropout"), (rows, layers * size + around), jnp.uint16)
-    inside = bits[:, around:].reshape(rows, layers, size).swapaxes(0, 1)
-    return inside, bits[:, :around]
+from sbs_jax.models.stacks import draw_bits, remat, run_layers
 
 
 class _Layer(nn.Module):
@@ -228,20 +153,20 @@ class Encoder(nn.Module):
         cfg, length = self.config, x.shape[1]
         bias = RelativePositionBias(cfg, bidirectional=True, name="relpos_bias")(length, length)
         bias = _bias_for(self, bias, _same_segment(segment_ids, segment_ids))
-        bits, around = _draw(self, deterministic, cfg.num_encoder_layers, x.shape[0], 2, length)
+        bits, around = draw_bits(self, deterministic, cfg.num_encoder_layers, x.shape[0], 2, length)
         noise = (
             around
             if around is None
             else Noise(around, cfg.dropout_rate, self.segments, segment_ids)
         )
         x = _dropped(x, noise)
-        layer = _remat(EncoderLayer, cfg)
+        layer = remat(EncoderLayer, cfg)
         if self.is_initializing():
             for i in range(cfg.num_encoder_layers):
                 x = layer(cfg, self.segments, name=f"layers_{i}")(x, None, bias, segment_ids)
         else:
             one = layer(cfg, self.segments, self.fused_attention, parent=None)
-            x = _run_layers(self, one, cfg.num_encoder_layers, x, bits, bias, segment_ids)
+            x = run_layers(self, one, cfg.num_encoder_layers, x, bits, bias, segment_ids)
         return _dropped(RMSNorm(cfg, name="encoder_norm")(x), noise)
 
 
@@ -254,7 +179,7 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         cfg = self.config
-        layer = _remat(DecoderLayer, cfg)
+        layer = remat(DecoderLayer, cfg)
         self.relpos_bias = RelativePositionBias(cfg, bidirectional=False)
         self.layers = [
             layer(cfg, self.segments, self.fused_attention) for _ in range(cfg.num_decoder_layers)
@@ -277,7 +202,7 @@ class Decoder(nn.Module):
         self_bias = _bias_for(self, self.relpos_bias(length, length), self_mask)
         cross_mask = _same_segment(segment_ids, encoder_segment_ids)
         cross_bias = _bias_for(self, jnp.zeros((1, 1, 1, 1)), cross_mask)
-        bits, around = _draw(
+        bits, around = draw_bits(
             self, deterministic, len(self.layers), x.shape[0], 3, length, encoded.shape[1]
         )
         noise = (
@@ -292,7 +217,7 @@ class Decoder(nn.Module):
                 x = layer(x, None, *inputs)
         else:
             one = self.layers[0].clone(parent=None, name=None)
-            x = _run_layers(self, one, len(self.layers), x, bits, *inputs)
+            x = run_layers(self, one, len(self.layers), x, bits, *inputs)
         return _dropped(self.decoder_norm(x), noise)
 
     def init_cache(

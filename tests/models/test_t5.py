@@ -217,8 +217,8 @@ def test_every_layer_and_row_meets_its_own_dropout(scan_layers):
 
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
-            bits, _ = t5._draw(self, False, 3, x.shape[0], 2, 5)
-            return t5._run_layers(self, Adds(parent=None), 3, x, bits)
+            bits, _ = stacks.draw_bits(self, False, 3, x.shape[0], 2, 5)
+            return stacks.run_layers(self, Adds(parent=None), 3, x, bits)
 
     config = dataclasses.replace(TINY, dropout_rate=0.5, scan_layers=scan_layers)
     size = layers.noise_size(config, 2, 2, (5,))

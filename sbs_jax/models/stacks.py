@@ -71,9 +71,13 @@ def _stacked(params: Mapping[str, Any], count: int, config: T5Config) -> dict:
 
 
 def draw_bits(
-    stack: nn.Module, deterministic: bool, layers: int, rows: int, parts: int, *key_lengths: int
+    stack: nn.Module, deterministic: bool, layers: int, rows: Any, parts: int, *key_lengths: int
 ) -> tuple[UInt16[Array, "N B n"], UInt16[Array, "B m"]] | tuple[None, None]:
-    """Random numbers for all dropout masks of a stack: of its layers, and around them."""
+    """Random numbers for all dropout masks of a stack: of its layers, and around them.
+
+    Args:
+        rows: an int, or a symbolic dimension while a program is exported.
+    """
     cfg: T5Config = stack.config
     if deterministic or cfg.dropout_rate == 0.0:
         return None, None

@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from sbs_jax.configs import T5Config
-from sbs_jax.models import layers, t5
+from sbs_jax.models import layers, stacks, t5
 from sbs_jax.models.t5 import Transformer
 
 TINY = T5Config(

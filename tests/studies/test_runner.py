@@ -352,7 +352,7 @@ def test_a_grid_over_sizes_and_alphas(here, capsys):
         "--gin.StudyConfig.arm_bindings={}",
         "--gin.StudyConfig.seeds=(0,)",
     ]
-    assert main.main([*GIVEN, *axes, "--dry_run"]) == 0
+    assert main([*GIVEN, *axes, "--dry_run"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("6 runs in made")
     names = [line.split()[0].rpartition("/")[2] for line in printed.splitlines()[1:7]]
@@ -370,7 +370,7 @@ def test_a_dataset_takes_its_place_in_the_files(here, capsys):
     arms = "--gin.StudyConfig.arms={'standard': 'experiments/{dataset}_finetune.gin'}"
     datasets = "--gin.StudyConfig.datasets=('cqa', 'svamp')"
     rest = ["--gin.StudyConfig.arm_bindings={}", "--gin.StudyConfig.bindings=['TRAIN_STEPS = 5']"]
-    assert main.main([*GIVEN, arms, datasets, *rest, "--dry_run"]) == 0
+    assert main([*GIVEN, arms, datasets, *rest, "--dry_run"]) == 0
     printed = capsys.readouterr().out
     assert "cqa-standard-5pct-seed1  cqa_finetune: 5 updates" in printed
     assert "svamp-standard-5pct-seed0  svamp_finetune: 5 updates" in printed

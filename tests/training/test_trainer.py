@@ -186,7 +186,7 @@ import sys
 for name in ("tensorflow", "seqio", "tensorflow_datasets", "tensorflow_text"):
     sys.modules[name] = None  # as if it were not installed
 from sbs_jax.cli import main
-sys.exit(main.main(["train", "--gin_file=experiments/demo_step_by_step.gin",
+sys.exit(main(["train", "--gin_file=experiments/demo_step_by_step.gin",
     "--gin.MODEL_DIR='{tmp_path / "run"}'", "--gin.TRAIN_STEPS=3", "--gin.EVAL_PERIOD=3",
     "--gin.EVALUATOR_NUM_EXAMPLES=8", "--gin.OUTPUT_RATIONALE=False"]))
 """

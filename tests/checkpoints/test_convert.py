@@ -13,13 +13,12 @@ import pytest
 from helpers import made_checkpoints as made
 from safetensors.numpy import load_file
 
-from sbs_jax.checkpoints import convert
+from sbs_jax.checkpoints import convert, initial
 from sbs_jax.checkpoints.formats import hf, hf_write, t5x
 from sbs_jax.checkpoints.formats.params import LazyArray
 from sbs_jax.cli import main
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
-from sbs_jax.runs import run_dir
 from sbs_jax.utils import paths
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -92,7 +91,7 @@ def test_step_and_vocabulary_travel(tmp_path):
     t5x.write(tmp_path / "checkpoint_9", made.checkpoint(step=9))
     assert run("--to=sbs", f"--vocabulary={demo}", tmp_path / "checkpoint_9", tmp_path / "a") == 0
     assert [path.name for path in (tmp_path / "a" / "checkpoints").iterdir()] == ["9"]
-    vocabulary = vocabularies.load(run_dir.load(tmp_path / "a").vocabulary)
+    vocabulary = vocabularies.load(initial.find(str(tmp_path / "a")).vocabulary)
     assert vocabulary.fingerprint == vocabularies.load(str(demo)).fingerprint
     assert run("--to=t5x", tmp_path / "a", tmp_path / "checkpoint_9_again") == 0
     assert t5x.read(str(tmp_path / "checkpoint_9_again")).step == 9

@@ -1,7 +1,8 @@
-"""Train a student from a gin file: stage 2 of Distilling Step-by-Step.
+"""Train a student from a gin file, or from a table of your own: stage 2 of Distilling Step-by-Step.
 
 The same command with the same MODEL_DIR continues a run. Values that are strings keep their quotes:
 
+  sbs train --records=reviews.csv --text=review --label=stars --rationale=why
   sbs train --gin_file=experiments/cqa_step_by_step.gin --gin.MODEL_DIR='"runs/cqa"'
   sbs train --gin_file=my.gin --gin.MODEL_DIR='"runs/a"' --gin.ALPHA=0.7 --gin.TRAIN_STEPS=300
   sbs train --gin_file=my.gin --gin.MODEL_DIR='"runs/a"' --dry_run
@@ -11,14 +12,12 @@ The same command with the same MODEL_DIR continues a run. Values that are string
 the working directory, in --gin_search_paths and among the packaged ones.
 """
 
-import contextlib
-import os
 import time
 
 from absl import flags
 
 from sbs_jax.cli import flags as shared
-from sbs_jax.cli import runtime
+from sbs_jax.cli import processes, runtime, train_records
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
@@ -37,6 +36,8 @@ FLAGS_OF_T5X = {
 
 # T5X's flags under T5X's names; tests/cli/test_cli.py holds the list.
 shared.gin(FLAGS)
+shared.path(FLAGS, "model_dir", None, "MODEL_DIR; default with --records: runs/NAME of the file.")
+train_records.define(FLAGS)
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)
 runtime.define(FLAGS)
@@ -104,47 +105,7 @@ flags.DEFINE_integer(
     lower_bound=0,
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean(
-    "multiprocess_gpu",
-    False,
-    "One of several processes, on any device; what the three flags below do not tell is found on "
-    "Cloud TPU, GKE, SLURM and Open MPI. A TPU slice of several machines needs no flag.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "coordinator_address",
-    None,
-    "IP:port of process 0; implies --multiprocess_gpu.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "process_count", None, "Number of processes.", lower_bound=1, flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "process_index", None, "Index of this process.", lower_bound=0, flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "initialization_timeout",
-    None,
-    "Seconds to wait for the other processes; default 300.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "heartbeat_timeout",
-    None,
-    "Seconds after which a process that is silent counts as dead; default 100.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "progress_timeout",
-    None,
-    "Seconds without a finished update or evaluation batch after which one of several processes "
-    "gives up; default 1800.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
+processes.define(FLAGS)
 
 
 def main(argv: list[str]) -> None:
@@ -153,11 +114,13 @@ def main(argv: list[str]) -> None:
     from sbs_jax.configs import gin_loader, t5x_names
     from sbs_jax.datasets import registry
 
-    if not FLAGS.gin_file:
-        raise UserError("--gin_file is required (sbs train --help)")
+    if not FLAGS.gin_file and not FLAGS.records:
+        raise UserError("--gin_file is required, or --records with a table (sbs train --help)")
     _check_plan()
     _check_t5x()
-    found = gin_loader.load(FLAGS.gin_file, FLAGS.gin_bindings, FLAGS.gin_search_paths)
+    train_records.check(FLAGS)
+    files, bindings, own = _sources()
+    found = gin_loader.load(files, bindings, FLAGS.gin_search_paths)
     config = gin_loader.build("configs.TrainConfig", found)
     if notice := t5x_names.steps_notice(config.train_steps, config.initial_checkpoint_path):
         say(notice)
@@ -175,10 +138,12 @@ def main(argv: list[str]) -> None:
         return None
     import gin
 
+    if own:
+        own.write(config)
     runtime.start(FLAGS)
     from sbs_jax.training import trainer
 
-    with _joined():
+    with processes.joined(FLAGS):
         trainer.train(
             config,
             gin.operative_config_str(),
@@ -186,6 +151,19 @@ def main(argv: list[str]) -> None:
             started=started,
         )
     return None
+
+
+def _sources() -> tuple[list[str], list[str], train_records.Prepared | None]:
+    """(gin files, bindings, records of --records or None); what the user gave comes last."""
+    files, bindings = list(FLAGS.gin_file or []), list(FLAGS.gin_bindings)
+    if not FLAGS.records:
+        place = [f"MODEL_DIR = {FLAGS.model_dir!r}"] if FLAGS.model_dir else []
+        return files, [*place, *bindings], None
+    if processes.is_one_of_several(FLAGS):
+        raise UserError("--records: one process only; for several, make files with sbs init")
+    model_dir = FLAGS.model_dir or train_records.default_model_dir(FLAGS.records)
+    own = train_records.prepare(FLAGS, model_dir)
+    return [*own.gin_files, *files], [*own.bindings, *bindings], own
 
 
 def _check_plan() -> None:
@@ -224,34 +202,3 @@ def _plan(config: TrainConfig) -> str:
     shape = plan.batch_shape(config, devices, given)
     measured = plan.measure(config, devices, shape) if FLAGS.plan_compile else None
     return plan.describe(plan.plan(config, devices, shape), measured, FLAGS.plan_accelerator)
-
-
-def _joined() -> contextlib.AbstractContextManager[None]:
-    """Joins the other processes of the run, if it has several."""
-    from sbs_jax.distributed import multihost, rendezvous
-
-    if not FLAGS.multiprocess_gpu and not FLAGS.coordinator_address:
-        if FLAGS.process_count is not None or FLAGS.process_index is not None:
-            raise UserError("--process_count and --process_index need --coordinator_address")
-        if not rendezvous.on_tpu_pod():
-            _warn_of_forgotten_flag()
-            return contextlib.nullcontext()
-    return multihost.joined(
-        FLAGS.coordinator_address,
-        FLAGS.process_count,
-        FLAGS.process_index,
-        FLAGS.initialization_timeout,
-        FLAGS.heartbeat_timeout,
-        FLAGS.progress_timeout,
-    )
-
-
-def _warn_of_forgotten_flag() -> None:
-    """Under `srun` or `mpirun` every task would train alone, in one MODEL_DIR."""
-    for launcher, variable in (("SLURM", "SLURM_STEP_NUM_TASKS"), ("MPI", "OMPI_COMM_WORLD_SIZE")):
-        count = os.environ.get(variable, "")
-        if count.isdigit() and int(count) > 1:
-            say(
-                f"{launcher} started {count} tasks, and each of them trains alone; "
-                "--multiprocess_gpu makes them one run"
-            )

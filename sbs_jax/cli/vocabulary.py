@@ -8,7 +8,6 @@ Examples:
   sbs vocabulary --input=corpus.csv.gz --fields=text --size=4000 --output=spiece
 """
 
-import io
 from collections.abc import Iterator
 
 from absl import flags
@@ -34,42 +33,29 @@ shared.path(FLAGS, "output", None, "Writes OUTPUT.model.", required=True)
 
 def main(argv: list[str]) -> None:
     """Trains, writes the model file and says how to use it."""
-    import sentencepiece
-
-    from sbs_jax.input_pipeline import vocabularies
+    from sbs_jax.input_pipeline import vocabularies, vocabulary_training
     from sbs_jax.utils.files import write_bytes
 
-    model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_texts(),
-            model_writer=model,
-            vocab_size=FLAGS.size,
-            hard_vocab_limit=False,
-            pad_id=vocabularies.PAD_ID,
-            eos_id=vocabularies.EOS_ID,
-            unk_id=vocabularies.UNK_ID,
-            bos_id=-1,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise UserError(f"--size={FLAGS.size}: {str(error).splitlines()[-1][:200]}") from None
+        model = vocabulary_training.train(_texts(), FLAGS.size)
+    except UserError as error:
+        raise UserError(f"--size={FLAGS.size}: {error}") from None
     path = f"{FLAGS.output.removesuffix('.model')}.model"
-    write_bytes(path, model.getvalue())
+    write_bytes(path, model)
     size = vocabularies.load(path).size
     print(f"written: {path}; set VOCABULARY = {path!r} and VOCAB_SIZE to {size} or more")
 
 
 def _texts() -> Iterator[str]:
-    """One text per line of every column; a text of several lines is several texts."""
+    """The cells of every column that hold text."""
     from sbs_jax.datasets import tables
 
     any_text = False
     for path in FLAGS.input:
         for _, row in tables.rows(path):
             for field in FLAGS.fields:
-                for line in str(row.get(field) or "").splitlines():
+                if text := str(row.get(field) or "").strip():
                     any_text = True
-                    yield line
+                    yield text
     if not any_text:
         raise UserError(f"--fields={','.join(FLAGS.fields)}: no text in {', '.join(FLAGS.input)}")

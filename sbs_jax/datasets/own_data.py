@@ -10,14 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from sbs_jax.datasets import splits, tables
-from sbs_jax.datasets.records import Record, unique, write_jsonl
+from sbs_jax.datasets import registry, splits, tables
+from sbs_jax.datasets.records import Record, read_jsonl, unique, write_jsonl
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
 from sbs_jax.errors import UserError, nearest
+
+DATA = "data"  # folder of the records in a MODEL_DIR
 
 _SEED = 0
 _SHOWN = 8  # classes a report names
 _MOST_CLASSES = 50  # with more the labels are no classes
+
+
+_registered: set[str] = set()  # names that `registered` gave
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +34,27 @@ class Columns:
     rationale: str | None = None
     teacher_label: str | None = None
     id: str | None = None
+
+
+def split_files(paths: Mapping[str, str | None]) -> dict[str, str]:
+    """Split -> its table. A folder of several saved splits gives those that no path names.
+
+    Args:
+        paths: split -> a table (see `tables.rows`) or None; that of train may be a folder that
+            ``DatasetDict.save_to_disk`` of Hugging Face datasets wrote.
+
+    Raises:
+        UserError: such a folder has no training split.
+    """
+    given = {split: path for split, path in paths.items() if path}
+    folder = Path(given[TRAIN])
+    index = folder / "dataset_dict.json"
+    if not index.is_file():
+        return given
+    saved = {split: str(folder / split) for split in SPLITS if (folder / split).is_dir()}
+    if TRAIN not in saved:
+        raise UserError(f"{folder}: has no split {TRAIN!r}; give one of its splits as a folder")
+    return {**saved, **given, TRAIN: saved[TRAIN]}
 
 
 def read(path: str, columns: Columns) -> list[Record]:
@@ -104,6 +130,28 @@ def _divide(records: Sequence[Record], fraction: float) -> tuple[list[Record], l
     sides = splits.train_test_rows(questions, fraction, _SEED)
     kept, drawn = (np.sort(splits.rows_of(question_of, side)) for side in sides)
     return [records[row] for row in kept], [records[row] for row in drawn]
+
+
+def registered(model_dir: str, name: str, method: str, metric: str) -> str:
+    """For gin: registers the records in MODEL_DIR/data and returns the mixture's name.
+
+    Raises:
+        UserError: another dataset has the name.
+    """
+    if name in _registered:
+        registry.remove(name)  # as another MODEL_DIR of this process called it
+    registry.add_dataset(name, records=Path(model_dir) / DATA, metric=metric)
+    _registered.add(name)
+    return f"{name}_{method}"
+
+
+def holds(folder: Path, records: Mapping[str, Iterable[Record]]) -> bool:
+    """Whether a folder holds these very records, as `write` writes them."""
+    files = {split: folder / f"{split}.jsonl" for split in records}
+    return all(path.is_file() for path in files.values()) and all(
+        list(read_jsonl(files[split])) == [_with_split(row, split) for row in rows]
+        for split, rows in records.items()
+    )
 
 
 def write(folder: Path, records: Mapping[str, Iterable[Record]]) -> None:

@@ -235,6 +235,11 @@ def add_dataset(
     return dataset
 
 
+def remove(name: str) -> None:
+    """Forgets a dataset; SeqIO's tasks of it stay until one of that name is added."""
+    del _registry[name]
+
+
 def _checked_split_by(name: str, split_by: str) -> SplitBy:
     if split_by not in get_args(SplitBy):
         raise UserError(f"add_dataset({name!r}): split_by is {split_by!r}; use question or row")

@@ -27,7 +27,12 @@ def evaluate_split(
     partitioner = Partitioner()
     loaded = student.find_run(model_dir, step=step)
     assert loaded.run is not None
-    config = dataclasses.replace(loaded.run, model=loaded.config, output_rationale=output_rationale)
+    config = dataclasses.replace(
+        loaded.run,
+        model=loaded.config,
+        vocabulary=loaded.vocabulary.spec,
+        output_rationale=output_rationale,
+    )
     source = pipeline.Source.of(config)
     evaluator = Evaluator(lengths.resolve(config, source), source, partitioner)
     result = evaluator.evaluate(split, loaded.params(partitioner), final=True)

@@ -5,6 +5,7 @@
     MODEL_DIR/
       model.json                           of a converted checkpoint: its model and vocabulary
       run.json                             the run's configuration and fingerprints of its data
+      data/SPLIT.jsonl, spiece.model       records and vocabulary of `sbs train --records`
       config.gin                           operative gin configuration, reloadable
       metrics.jsonl                        one object per logged step
       train/                               the same for TensorBoard
@@ -20,6 +21,7 @@ from pathlib import Path
 MODEL = "model.json"
 RUN = "run.json"
 CONFIG_GIN = "config.gin"
+SPIECE = "spiece.model"
 METRICS = "metrics.jsonl"
 EVENTS = "train"
 PROFILE = "profile"

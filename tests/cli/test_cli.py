@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from sbs_jax.cli import main, train
+from sbs_jax.cli import main, processes, train
 from sbs_jax.cli.main import VERBS
 from sbs_jax.configs import gin_loader, t5x_names
 from sbs_jax.utils import paths
@@ -391,8 +391,9 @@ def test_processes_of_one_run_find_each_other() -> None:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     code = (
-        "import sys, jax; from sbs_jax.cli import train; train.FLAGS(sys.argv)\n"
-        "with train._joined(): print(f'found {jax.process_index()} of {jax.process_count()}')"
+        "import sys, jax; from sbs_jax.cli import processes, train; train.FLAGS(sys.argv)\n"
+        "with processes.joined(train.FLAGS):\n"
+        "    print(f'found {jax.process_index()} of {jax.process_count()}')"
     )
     flags = ["--process_count=2", "--initialization_timeout=60", f"--coordinator_address={address}"]
     children = [
@@ -497,7 +498,7 @@ def test_a_forgotten_multiprocess_flag_is_noticed(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    train._warn_of_forgotten_flag()
+    processes.warn_of_forgotten_flag()
     said = capsys.readouterr().err
     assert warned in said and bool(said) == bool(warned)
     assert not warned or "--multiprocess_gpu" in said

@@ -26,7 +26,6 @@ from sbs_jax.runs import layout
 from sbs_jax.utils.files import write_lines
 
 CHECKPOINTS = layout.CHECKPOINTS
-SPIECE = "spiece.model"
 _PARAMS = "params/"
 
 
@@ -72,11 +71,16 @@ def _step_folder(path: Path, step: int | None) -> Path:
 
 
 def _described(model_dir: Path) -> tuple[dict, str | None]:
-    """The model and the vocabulary that the run, or else the conversion, wrote down."""
+    """The model and the vocabulary that the run, or else the conversion, wrote down.
+
+    A vocabulary that lies in the folder is found there, wherever the folder was moved.
+    """
+    inside = model_dir / layout.SPIECE
     for path in (model_dir / layout.RUN, model_dir / layout.MODEL):
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            return fields["model"], fields["vocabulary"] or None
+            spec = str(inside) if inside.is_file() else fields["vocabulary"]
+            return fields["model"], spec or None
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError):
@@ -100,8 +104,8 @@ def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -
     model_dir = model_dir or folder
     vocabulary = checkpoint.vocabulary or ""
     if vocabulary and vocabulary not in vocabularies.NAMES:
-        shutil.copyfile(vocabularies.model_path(vocabulary), folder / SPIECE)
-        vocabulary = os.path.abspath(model_dir / SPIECE)
+        shutil.copyfile(vocabularies.model_path(vocabulary), folder / layout.SPIECE)
+        vocabulary = os.path.abspath(model_dir / layout.SPIECE)
     fields = {"model": dataclasses.asdict(checkpoint.config), "vocabulary": vocabulary}
     write_lines(folder / layout.MODEL, [json.dumps(fields, indent=2) + "\n"])
 

@@ -1,0 +1,167 @@
+"""`sbs train --records`: from a table to a student that works from anywhere, no Python, no gin."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sbs_jax.cli import main
+from sbs_jax.datasets.records import read_jsonl
+
+COLUMNS = ["--text=review", "--label=stars"]
+SMALL = [
+    "--gin.TRAIN_STEPS=2",
+    "--gin.EVAL_PERIOD=2",
+    "--gin.BATCH_SIZE=8",
+    *(f"--gin.configs.T5Config.{name}=16" for name in ("emb_dim", "mlp_dim", "head_dim")),
+    *(f"--gin.configs.T5Config.num_{name}_layers=1" for name in ("encoder", "decoder")),
+]
+EXAMPLES = [(f"item {i} is {('bad', 'good')[i % 2]}", (1, 5)[i % 2]) for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
+    """A working directory with a table of 60 reviews."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SBS_CACHE_DIR", str(cache))
+    lines = [f"{text},{label},the word says so" for text, label in EXAMPLES]
+    Path("reviews.csv").write_text("\n".join(["review,stars,why", *lines]) + "\n")
+    return tmp_path
+
+
+def _train(*flags: str) -> int:
+    return main(["train", *SMALL, *flags])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, str]:
+    """(MODEL_DIR that was moved after training, what training said)."""
+    import contextlib
+    import io
+    import os
+
+    place = tmp_path_factory.mktemp("first")
+    rows = [f"{text},{label},the word says so" for text, label in EXAMPLES]
+    with gzip.open(place / "reviews.csv.gz", "wt") as file:
+        file.write("\n".join(["review,stars,why", *rows]) + "\n")
+    before, said = os.getcwd(), io.StringIO()
+    os.chdir(place)
+    os.environ["SBS_CACHE_DIR"] = str(cache)
+    try:
+        with contextlib.redirect_stderr(said):
+            assert _train("--records=reviews.csv.gz", *COLUMNS, "--rationale=why") == 0
+    finally:
+        os.chdir(before)
+    moved = tmp_path_factory.mktemp("second") / "student"
+    shutil.move(place / "runs" / "reviews", moved)
+    shutil.rmtree(place)
+    return moved, said.getvalue()
+
+
+def test_the_data_are_described(trained: tuple[Path, str]) -> None:
+    _, said = trained
+    assert "train       48 records, 48 with a rationale" in said
+    assert "labels      2 classes in train: " in said
+    assert "inputs      at most " in said and "truncated at" in said
+    assert "vocabulary  trained on the training records: runs/reviews/spiece.model" in said
+
+
+def test_every_verb_works_on_the_moved_folder(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, _ = trained
+    assert main(["evaluate", f"--model_dir={student}"]) == 0
+    assert "reviews_label test: student " in capsys.readouterr().err
+    Path("new.jsonl").write_text('{"input": "item 61 is good"}\n')
+    ask = ["--input=new.jsonl", "--output=out.jsonl", "--output_rationale"]
+    assert main(["predict", f"--model_dir={student}", *ask]) == 0
+    answer = json.loads(Path("out.jsonl").read_text())
+    assert {"label", "rationale"} <= answer.keys()
+    assert main(["export", "--to=hf", str(student), "hf"]) == 0
+    assert (Path("hf") / "spiece.model").read_bytes() == (student / "spiece.model").read_bytes()
+
+
+def test_the_same_command_continues(trained: tuple[Path, str], folder: Path) -> None:
+    student, _ = trained
+    shutil.copytree(student, "runs/reviews")
+    flags = ["--records=reviews.csv", *COLUMNS, "--rationale=why"]
+    assert _train(*flags, "--gin.TRAIN_STEPS=4") == 0
+    assert json.loads(Path("runs/reviews/results.json").read_text())["train_steps"] == 4
+
+
+def test_a_folder_of_other_records_is_refused(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, _ = trained
+    before = (student / "data" / "train.jsonl").read_bytes()
+    flags = ["--records=reviews.csv", *COLUMNS, f"--model_dir={student}"]
+    assert _train(*flags) == 2  # without rationales
+    assert "holds a run on other records" in capsys.readouterr().err
+    assert (student / "data" / "train.jsonl").read_bytes() == before
+
+
+def test_usual_columns_and_given_splits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """{input, label, rationale} as forks of the original write it; a test question from train."""
+    rows = [{"input": text, "label": str(label), "rationale": "so"} for text, label in EXAMPLES]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("test.json").write_text(json.dumps(rows[:3]))
+    flags = ["--records=train.jsonl", "--eval_records=test.json", "--model_dir=mine"]
+    assert _train(*flags, "--vocabulary=bytes", "--gin.TRAIN_STEPS=1") == 0
+    said = capsys.readouterr().err
+    assert "3 of 3 test records have the same question as a train" in said
+    assert not Path("mine/spiece.model").exists()
+    results = json.loads(Path("mine/results.json").read_text())
+    assert results["mixture"] == "mine_step_by_step"
+    assert [entry["n"] for entry in results["results"]] == [6, 3]
+
+
+def test_nothing_is_written_before_the_run(folder: Path) -> None:
+    assert _train("--records=reviews.csv", *COLUMNS, "--dry_run") == 0
+    assert not Path("runs").exists()
+
+
+def test_saved_datasets(folder: Path) -> None:
+    """A folder of Hugging Face's DatasetDict.save_to_disk: splits are those it holds."""
+    pyarrow = pytest.importorskip("pyarrow")
+    for split, rows in {"train": EXAMPLES, "test": [("item 99 is bad", 1)]}.items():
+        place = folder / "saved" / split
+        place.mkdir(parents=True)
+        table = pyarrow.table({"review": [r for r, _ in rows], "stars": [s for _, s in rows]})
+        with pyarrow.ipc.new_stream(place / "data-00000-of-00001.arrow", table.schema) as file:
+            file.write_table(table)
+    (folder / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert _train("--records=saved", *COLUMNS, "--gin.TRAIN_STEPS=1") == 0
+    sizes = {s: len(list(read_jsonl(f"runs/saved/data/{s}.jsonl"))) for s in ("train", "test")}
+    assert sizes == {"train": 54, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ([], "--gin_file is required, or --records with a table"),
+        (["--gin_file=x.gin", "--text=review"], "--text: has an effect only with --records"),
+        (["--records=reviews.csv", "--label=x"], "no column 'input'"),
+        (["--records=none.csv"], "none.csv"),
+        (["--records=empty.jsonl"], "empty.jsonl: holds no record"),
+        (
+            ["--records=reviews.csv", *COLUMNS, "--gin.MODEL_DIR='x'"],
+            "--gin.MODEL_DIR: with --records, give --model_dir instead",
+        ),
+        (["--records=reviews.csv", "--multiprocess_gpu"], "--records: one process only"),
+    ],
+)
+def test_mistakes_are_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], problem: str
+) -> None:
+    Path("empty.jsonl").write_text("")
+    assert _train(*flags) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("sbs: error: ") and problem in error
+    assert not Path("runs").exists()

@@ -1,7 +1,7 @@
 # Every target works on a fresh clone and needs nothing but make and Python.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS := bench,export,report,teacher,test
+EXTRAS := bench,export,report,serve,teacher,test
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONSTRAINTS = sorted((ROOT / "requirements").glob("constraints-*.txt"))
-HARDWARE_EXTRAS = {"tpu", "cuda12"}  # their versions depend on the machine
+HARDWARE_EXTRAS = {"tpu", "cuda12", "cuda13"}  # their versions depend on the machine
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,89 @@
+"""A trained student behind HTTP: POST /predict, GET /healthz, and the API's description at /docs.
+
+FastAPI checks requests and describes the API; this module says what the fields are.
+"""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from sbs_jax import __version__
+from sbs_jax.datasets.records import Record
+from sbs_jax.inference.batcher import Batcher, Full
+
+MOST_INPUTS = 1024
+_MOST_CHARACTERS = 100_000
+
+_Input = Annotated[
+    str, StringConstraints(strip_whitespace=False, min_length=1, max_length=_MOST_CHARACTERS)
+]
+
+
+class Questions(BaseModel):
+    """What is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: list[_Input] = Field(
+        min_length=1,
+        max_length=MOST_INPUTS,
+        description="Questions, without task prefix.",
+        examples=[["Where do you store a loaf?"]],
+    )
+    rationale: bool = Field(default=False, description="Give the student's rationales too.")
+
+
+class Answer(BaseModel):
+    """What the student says."""
+
+    label: str
+    rationale: str | None = Field(default=None, description="If it was asked for.")
+
+
+class Answers(BaseModel):
+    """One answer per input, in their order."""
+
+    answers: list[Answer]
+
+
+class Health(BaseModel):
+    """Which student answers."""
+
+    status: str
+    mixture: str
+    step: int
+
+
+def app(batcher: Batcher, health: Health, explains: bool) -> FastAPI:
+    """The endpoints.
+
+    Args:
+        batcher: answers; errors of its `ask` become status 500.
+        health: what /healthz returns while the batcher lives.
+        explains: whether the student gives rationales.
+    """
+    server = FastAPI(title="A student of sbs_jax", version=__version__)
+
+    @server.get("/healthz")
+    def healthz() -> Health:
+        """Whether the student answers; 503 if not."""
+        if not batcher.is_alive():
+            raise HTTPException(503, "the student has stopped; start sbs serve again")
+        return health
+
+    @server.post("/predict")
+    async def predict(questions: Questions) -> Answers:
+        """Labels (and rationales) of questions; those of several callers are answered together."""
+        if questions.rationale and not explains:
+            raise HTTPException(400, "this student was not trained to give rationales")
+        records = [Record(str(i), text, "") for i, text in enumerate(questions.inputs)]
+        try:
+            futures = [batcher.put(record, questions.rationale) for record in records]
+        except Full:
+            raise HTTPException(503, "too many questions wait", {"Retry-After": "1"}) from None
+        answers: list[dict[str, Any]] = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        return Answers(answers=[Answer(**answer) for answer in answers])
+
+    return server

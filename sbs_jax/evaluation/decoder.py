@@ -1,5 +1,6 @@
 """Decodes rows of a token table: batches of similar length, the greedy output of each row."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,12 @@ _WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few c
 
 
 class Decoder:
-    """Turns rows of a token table into ids or text, with one model on one mesh."""
+    """Turns rows of a token table into ids or text, with one model on one mesh.
+
+    Attributes:
+        pace: seconds per question of the last call, without the first batch of each width, which
+            may have been compiled for; None where there was no other.
+    """
 
     def __init__(
         self,
@@ -31,6 +37,7 @@ class Decoder:
         self._vocabulary = vocabulary
         shards = partitioner.batch_shards
         self._batch_size = -(-batch_size // shards) * shards
+        self.pace: float | None = None
 
     def decode(
         self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
@@ -101,10 +108,12 @@ class Decoder:
         """What a program makes of every row, in the order of `rows`: each row once."""
         outputs: list[np.ndarray] = []
         done = np.zeros(len(rows), bool)
+        timed: dict[int, list[float]] = {}  # width -> seconds per question, a batch each
         for places, tokens in batches.eval_batches(
             table, rows, self._batch_size, width_multiple=_WIDTH_MULTIPLE
         ):
             real = places >= 0
+            began = time.perf_counter()
             results = program(self._partitioner.put_rows(tokens))
             arrays = [self._partitioner.fetch(array) for array in results]
             if not outputs:
@@ -112,6 +121,10 @@ class Decoder:
             for output, array in zip(outputs, arrays, strict=True):
                 output[places[real]] = array[real]
             done[places[real]] = True
+            pace = (time.perf_counter() - began) / max(int(real.sum()), 1)
+            timed.setdefault(tokens.shape[1], []).append(pace)
             multihost.sign_of_progress()
+        again = [pace for paces in timed.values() for pace in paces[1:]]
+        self.pace = float(np.median(again)) if again else None
         assert done.all(), "every example is decoded exactly once"
         return tuple(outputs)

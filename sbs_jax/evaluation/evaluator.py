@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from sbs_jax.configs import TrainConfig
-from sbs_jax.datasets import registry
+from sbs_jax.datasets import methods, registry
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
+from sbs_jax.evaluation.confidence import Answers, ClosedSet, ConfidentDecoder, closed_set
 from sbs_jax.evaluation.decoder import Decoder
 from sbs_jax.input_pipeline import label_check, pipeline
 from sbs_jax.input_pipeline.pipeline import Split
@@ -30,6 +32,7 @@ class Result:
         max_decode_length: maximum number of new tokens of an answer.
         truncated_answers: answers that reached it before they ended.
         metrics: values of the dataset's further metrics, by name.
+        pace: seconds per question of decoding labels in batches; None where nobody knows.
     """
 
     task: str
@@ -42,6 +45,7 @@ class Result:
     max_decode_length: int
     truncated_answers: int
     metrics: dict[str, Any]
+    pace: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The entry of results.json."""
@@ -115,21 +119,20 @@ class Evaluator:
         Args:
             name: of the split.
             params: of the student.
-            final: adds the majority baseline and, where the run asks for them, rationales.
+            final: adds confidences, the majority baseline and, where the run asks for them,
+                rationales.
 
         Raises:
             UserError: the metric cannot score an answer.
         """
         selection, vocabulary = self._source.selection, self._source.vocabulary
         split = self.split(name, final and self._config.output_rationale)
-        length = self.max_decode_length
-        ids = self._decoder.ids(params, split.label_table, split.rows, length)
-        answers = [selection.method.answer(vocabulary.decode(row.tolist())) for row in ids]
+        answers = self._answers(params, split, final)
         # As the original, which decodes the gold ids too: what the vocabulary makes of the label.
         golds = [label_check.written(vocabulary, record.label) for record in split.records]
         scores = [
             _score(self.metric, answer, gold, record)
-            for record, answer, gold in zip(split.records, answers, golds, strict=True)
+            for record, answer, gold in zip(split.records, answers.labels, golds, strict=True)
         ]
         return Result(
             task=f"{selection.dataset.name}_{selection.method.eval_view}",
@@ -137,17 +140,46 @@ class Evaluator:
             accuracy=Accuracy.of(scores),
             teacher=teacher_accuracy(split.records, self.metric),
             majority=self._majority(split) if final else None,
-            predictions=[
-                _prediction(record, answer, rationale, score)
-                for record, answer, rationale, score in zip(
-                    split.records, answers, self._rationales(params, split), scores, strict=True
-                )
-            ],
+            predictions=self._predictions(params, split, answers, scores),
             identity=self.identity(name),
-            max_decode_length=length,
-            truncated_answers=int(np.sum(np.all(ids != vocabulary.eos_id, axis=1))),
-            metrics=extra.evaluate(registry.metric_fns(selection), golds, answers),
+            max_decode_length=self.max_decode_length,
+            truncated_answers=answers.truncated,
+            metrics=extra.evaluate(registry.metric_fns(selection), golds, answers.labels),
+            pace=answers.pace,
         )
+
+    def _answers(self, params: dict, split: Split, with_confidence: bool) -> Answers:
+        method, vocabulary = self._source.selection.method, self._source.vocabulary
+        asked = (params, split.label_table, split.rows, self.max_decode_length)
+        if with_confidence:
+            return ConfidentDecoder(
+                self._decoder, vocabulary, method.answer, self._choices(split)
+            ).answer(*asked)
+        ids = self._decoder.ids(*asked)
+        labels = [method.answer(vocabulary.decode(row.tolist())) for row in ids]
+        unended = int(np.sum(np.all(ids != vocabulary.eos_id, axis=1)))
+        return Answers(labels, [{} for _ in labels], unended, self._decoder.pace)
+
+    def _choices(self, split: Split) -> ClosedSet:
+        """The gold labels of a split where outputs are nothing but labels, and few."""
+        if self._source.selection.method.answer is not methods.whole_output:
+            return ClosedSet.none()
+        labels = closed_set(record.label for record in split.records)
+        try:
+            return ClosedSet.of(labels, self._source.vocabulary)
+        except UserError:  # a label that nobody can write: told when the run began
+            return ClosedSet.none()
+
+    def _predictions(
+        self, params: dict, split: Split, answers: Answers, scores: Sequence[metrics.Score]
+    ) -> list[dict[str, Any]]:
+        columns = (split.records, answers.labels, self._rationales(params, split), scores)
+        return [
+            _prediction(record, label, rationale, score, self.metric) | fields
+            for record, label, rationale, score, fields in zip(
+                *columns, answers.fields, strict=True
+            )
+        ]
 
     def _rationales(self, params: dict, split: Split) -> Sequence[str | None]:
         if split.rationale_table is None:
@@ -176,8 +208,9 @@ def _score(metric: Metric, answer: str, gold: str, record: Record) -> metrics.Sc
 
 
 def _prediction(
-    record: Record, answer: str, rationale: str | None, score: metrics.Score
+    record: Record, answer: str, rationale: str | None, score: metrics.Score, metric: Metric
 ) -> dict[str, Any]:
+    teacher = record.llm_label
     return {
         "id": record.id,
         "input": record.input,
@@ -185,7 +218,10 @@ def _prediction(
         "label": answer,
         "correct": score,
         "rationale": rationale,
-        "teacher_label": record.llm_label,
+        "teacher_label": teacher,
+        "teacher_correct": None
+        if teacher is None
+        else _score(metric, teacher, record.label, record),
         "teacher_rationale": record.rationale,
     }
 

@@ -18,8 +18,16 @@ from sbs_jax.runs import layout
 from sbs_jax.utils import console
 from sbs_jax.utils.console import say
 from sbs_jax.utils.files import write_lines
+from sbs_jax.utils.paths import git_commit
 
 _LIBRARIES = ("sbs_jax", "jax", "flax", "optax", "orbax-checkpoint", "sentencepiece")
+
+
+def versions() -> dict[str, str]:
+    """What made the numbers: libraries, and the commit where this package runs from a checkout."""
+    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    commit = git_commit()
+    return libraries | ({"commit": commit} if commit else {})
 
 
 def finished(config: TrainConfig, step: int, evaluator: Evaluator) -> dict[str, Any] | None:
@@ -83,7 +91,7 @@ def write_report(
         "truncated": truncated,
         "max_decode_length": evaluator.max_decode_length,
         "model": {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))},
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": versions(),
     }
     if console.is_primary():
         for result in results:

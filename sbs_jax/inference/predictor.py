@@ -9,14 +9,11 @@ from sbs_jax.datasets import methods
 from sbs_jax.datasets.methods import View
 from sbs_jax.datasets.records import Record
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.errors import UserError
+from sbs_jax.evaluation.confidence import ClosedSet, ConfidentDecoder
 from sbs_jax.evaluation.decoder import Decoder
-from sbs_jax.inference.confidence import among, of_open_answer
 from sbs_jax.inference.student import Asking, Student
 from sbs_jax.input_pipeline import token_cache
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
-from sbs_jax.models import label_trie
-from sbs_jax.models.label_trie import LabelTrie
 
 
 class Questions:
@@ -74,25 +71,11 @@ class Predictor:
         self._decoder = Decoder(student.config, partitioner, self._vocabulary, self.batch_size)
         self.explains = self._asking.rationale_prefix is not None
         self.truncated = 0
-        self._labels, self._trie = self._closed_set(labels)
-
-    def _closed_set(self, labels: Sequence[str]) -> tuple[list[str], LabelTrie | None]:
-        """The labels as the student writes them, and their trie.
-
-        None where there are none, or where an output is more than a label. Raises
-        UserError for a label that the vocabulary cannot write.
-        """
-        if not labels or self._asking.method.answer is not methods.whole_output:
-            return [], None
-        sequences = token_cache.encode_with_eos(self._vocabulary, list(labels))
-        for label, ids in zip(labels, sequences, strict=True):
-            if self._vocabulary.unk_id in ids or not self._vocabulary.decode(ids):
-                raise UserError(
-                    f"label {label!r}: the run's vocabulary cannot write it (tokens "
-                    f"{' '.join(self._vocabulary.pieces(ids))}); give --labels without it"
-                )
-        written = {tuple(ids): self._vocabulary.decode(ids) for ids in sequences}
-        return list(written.values()), label_trie.build([list(ids) for ids in written])
+        method = self._asking.method
+        # Where an output is more than a label, its labels are no closed set of outputs.
+        closed = labels if method.answer is methods.whole_output else ()
+        choices = ClosedSet.of(closed, self._vocabulary)
+        self._confident = ConfidentDecoder(self._decoder, self._vocabulary, method.answer, choices)
 
     def answer(
         self, records: Sequence[Record], with_rationales: bool, confidence: bool = False
@@ -117,38 +100,13 @@ class Predictor:
         return answers
 
     def _with_confidence(self, questions: Questions) -> list[dict[str, object]]:
-        """Labels with the probability of each.
-
-        One pass over the trie gives both for a closed set; only a question whose greedy output is
-        none of the labels is decoded, as every question of an open set is.
-        """
+        """Labels with the probability of each."""
         rows = np.arange(questions.n)
-        scores, chosen = np.zeros((questions.n, 0)), np.full(questions.n, -1)
-        if self._trie is not None and questions.n:
-            scores, chosen = self._decoder.label_scores(self._params, questions, rows, self._trie)
-        answers: list[dict[str, object]] = [
-            {"label": self._labels[c], **among(self._labels, s, self._labels[c], None)}
-            if c >= 0
-            else {}
-            for s, c in zip(scores.tolist(), chosen.tolist(), strict=True)
+        answers = self._confident.answer(self._params, questions, rows, self._asking.label_length)
+        return [
+            {"label": label, **fields}
+            for label, fields in zip(answers.labels, answers.fields, strict=True)
         ]
-        others = rows[chosen < 0]
-        if len(others):
-            ids, totals = self._decoder.scored_ids(
-                self._params, questions, others, self._asking.label_length
-            )
-            for row, output, total in zip(
-                others.tolist(), ids.tolist(), totals.tolist(), strict=True
-            ):
-                label = self._asking.method.answer(self._vocabulary.decode(output))
-                closed = self._trie is not None
-                extra = (
-                    among(self._labels, scores[row].tolist(), label, total)
-                    if closed
-                    else of_open_answer(total)
-                )
-                answers[row] = {"label": label, **extra}
-        return answers
 
     def _questions(self, records: Sequence[Record], view: str) -> Questions:
         return Questions(records, methods.VIEWS[view], self._asking, self._vocabulary)

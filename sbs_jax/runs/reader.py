@@ -43,8 +43,8 @@ class Run:
     def test_predictions(self) -> list[dict[str, Any]]:
         """The rows of the predictions file that results.json speaks of; none without it.
 
-        Each gets ``teacher_correct``: by the run's metric, or as equal text if that is the user's
-        own function.
+        Rows of earlier versions get ``teacher_correct``: by the run's metric, or as equal text if
+        that is the user's own function.
         """
         if not self.results:
             return []
@@ -53,9 +53,10 @@ class Run:
         metric: accuracy.Metric = "equation" if named == "equation" else "text"
         for row in rows:
             label = row.get("teacher_label")
-            row["teacher_correct"] = label is not None and accuracy.is_correct(
-                metric, label, row["gold"]
-            )
+            if row.get("teacher_correct") is None:
+                row["teacher_correct"] = label is not None and accuracy.is_correct(
+                    metric, label, row["gold"]
+                )
         return rows
 
 

@@ -1,5 +1,6 @@
 """The training loop: prepare, restore, update, log, save, stop, evaluate, report."""
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
@@ -101,9 +102,9 @@ def train(
 
             # 5. Report: the best checkpoint on validation and test.
             profiler.close(last, state)
-            log.close()
             store.wait()
-            summary = _report(run, store, state, stop)
+            with contextlib.closing(log):
+                summary = _report(run, store, state, stop, log)
         store.close()
         return summary
 
@@ -232,7 +233,7 @@ def _stop(stop: StopRequest, store: CheckpointManager, log: MetricsLog, done: in
 
 
 def _report(
-    run: Run, store: CheckpointManager, state: TrainState, stop: StopRequest
+    run: Run, store: CheckpointManager, state: TrainState, stop: StopRequest, log: MetricsLog
 ) -> dict[str, Any]:
     """Scores the best checkpoint on validation and test, unless results.json holds it."""
     config = run.config
@@ -252,4 +253,6 @@ def _report(
             say("stopped before the final scores; the same command makes them")
             raise SystemExit(stop.exit_code)
         scored.append(run.evaluator.evaluate(name, params, final=True))
+        if pace := scored[-1].pace:
+            log.write(config.train_steps, {f"{name}/seconds_per_question": pace})
     return results.write_report(config, best, scored, run.evaluator, run.truncated, params)

@@ -9,6 +9,7 @@ import functools
 import os
 import pathlib
 import re
+import subprocess
 import tempfile
 
 from sbs_jax.errors import UserError
@@ -39,6 +40,20 @@ def asset(name: str) -> pathlib.Path:
     if not path.is_file():
         raise UserError(f"{path}: this file of the package is missing; install sbs_jax again")
     return path
+
+
+@functools.cache
+def git_commit() -> str:
+    """The commit that this package runs from, "-dirty" with changes; empty outside a checkout."""
+    root = _PACKAGE.parent
+    if not (root / ".git").exists():
+        return ""
+    command = ("git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

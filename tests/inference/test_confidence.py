@@ -1,7 +1,6 @@
-"""Probabilities over a closed set, where the set comes from, and what goes to the teacher."""
+"""Where the closed set of labels comes from, and what goes to the teacher."""
 
 import json
-import math
 
 import pytest
 
@@ -33,29 +32,6 @@ def test_the_closed_set_is_that_of_the_runs_predictions(tmp_path, validation, te
     predictions(tmp_path, "test", ["of", "another", "step"] * 9, step=6)
     assert confidence.closed_set(tmp_path, 5) == labels
     assert confidence.closed_set(tmp_path, 7) == []
-
-
-@pytest.mark.parametrize(
-    ("scores", "answer", "answer_score", "expected"),
-    [
-        ([math.log(0.6), math.log(0.2)], "a", None, (0.75, {"a": 0.75, "b": 0.25})),
-        ([math.log(0.1), math.log(0.3)], "b", None, (0.75, {"a": 0.25, "b": 0.75})),
-        ([-700.0, -701.0], "a", None, (1 / (1 + math.exp(-1)),) * 1 + (None,)),
-        ([-1e4, -2e4], "a", None, (1.0, {"a": 1.0, "b": 0.0})),
-        # An output that is none of the labels competes with them.
-        ([math.log(0.2), math.log(0.2)], "z", math.log(0.4), (0.5, {"a": 0.25, "b": 0.25})),
-    ],
-)
-def test_confidence_is_a_share_of_the_labels_probability(scores, answer, answer_score, expected):
-    fields = confidence.among(["a", "b"], scores, answer, answer_score)
-    assert fields["confidence"] == pytest.approx(expected[0], abs=1e-6)
-    if expected[1]:
-        assert fields["label_probabilities"] == pytest.approx(expected[1], abs=1e-6)
-
-
-def test_an_open_answer_has_the_probability_of_its_output():
-    assert confidence.of_open_answer(math.log(0.25)) == {"confidence": 0.25}
-    assert confidence.of_open_answer(-1e5) == {"confidence": 0.0}
 
 
 def test_unsure_questions_become_input_of_annotate(tmp_path):

@@ -85,10 +85,10 @@ def run(student: Path, source: str, target: Path, *flags: str) -> int:
 
 def test_answers_are_those_of_the_evaluation(student, rows, tmp_path):
     source = write(tmp_path / "in.jsonl", rows)
-    assert run(student, source, tmp_path / "out.jsonl", "--output_rationale") == 0
+    assert run(student, source, tmp_path / "out.jsonl", "--output_rationale", "--confidence") == 0
     (evaluated,) = map(lines, student.glob("predictions-demo_label-test-*.jsonl"))
     for row in evaluated:
-        del row["correct"]
+        del row["correct"], row["teacher_correct"]
     expected = [{k: v for k, v in row.items() if v is not None} for row in evaluated]
     assert lines(tmp_path / "out.jsonl") == expected
     assert len({row["rationale"] for row in expected}) > 1, "a constant student tests nothing"

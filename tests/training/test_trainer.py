@@ -62,7 +62,10 @@ def test_a_run_leaves_what_the_contract_says(whole):
         "correct",
         "rationale",
         "teacher_label",
+        "teacher_correct",
         "teacher_rationale",
+        "confidence",
+        "label_probabilities",
     }
 
 

@@ -43,7 +43,16 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 _FRAME = " \t\n$*_:(["
-_ANSWER_KEYS = ("answer", "label", "final_answer")
+# A sentence that such a word opens gives no answer.
+_REJECTED = re.compile(
+    r"\b(?:wrong|incorrect|false|bad|worst|unlikely|another|other|possible|no|not|n't)"
+    r"(?:\s+(?:the|an?|my))?\s*$",
+    re.IGNORECASE,
+)
+_ANSWER_KEYS = (
+    *("answer", "label", "final_answer", "correct_answer", "choice", "option"),
+    *("correct_choice", "correct_option", "prediction"),
+)
 _RATIONALE_KEYS = ("rationale", "reasoning", "explanation", "reasonings", "reason")
 
 
@@ -136,7 +145,8 @@ def _block(prompt: Prompt, text: str) -> str:
     """The completion of this record alone: no thoughts, no repeated cue, no run-on."""
     text = thoughts.split(text)[1].removeprefix(prompt.cue).strip()
     for stop in prompt.stop:
-        text = text.split(stop)[0]
+        mark = re.escape(stop.strip().rstrip(":"))
+        text = re.split(rf"{re.escape(stop)}|\n\s*{mark}\s*:", text)[0]
         if text.startswith(stop.strip()):
             return ""  # no answer at all: it went on with another question
     return text.strip()
@@ -149,12 +159,15 @@ def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> 
     if any(labels.hedges(*space, sentence.wording) for sentence in sentences):
         return _unread("several")
     meanings = [labels.meant(*space, sentence.wording) for sentence in sentences]
-    if _differ(prompt, [label for label in meanings if label is not None]):
+    known = [label for label in meanings if label is not None]
+    if _differ(prompt, known):
         return _unread("several")
     meant = [s for s, label in zip(sentences, meanings, strict=True) if label is not None]
     outside = bool(sentences)
     for rung, rationale, wording in _candidates(prompt, block, meant, cut):
         label = labels.meant(*space, wording)
+        if rung == "exact" and sentences and _takes_a_part(prompt, label, known):
+            label = None
         if label is not None:
             if rung == "exact" and label != wording:
                 rung = "spelling"
@@ -171,6 +184,11 @@ def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> 
             return Reading(rationale, label, rung, two, sentence, part)
         outside = True
     return _unread("outside") if outside and not cut else None
+
+
+def _takes_a_part(prompt: Prompt, label: str | None, meant: list[str]) -> bool:
+    """Whether the exact parser left out what stands beside brackets: ``(12 - 2) - 7``."""
+    return prompt.answer == "expression" and _differ(prompt, [label or "", *(meant or [""])])
 
 
 def _differ(prompt: Prompt, given: list[str]) -> bool:
@@ -203,6 +221,8 @@ def _starts(block: str) -> Iterator[re.Match[str]]:
     previous = None
     for match in _PHRASE.finditer(block):
         inside = previous is not None and not match[0].strip()
+        if _REJECTED.search(block[: match.start()]):
+            continue
         if not (inside and not block[previous : match.start()].strip(_FRAME)):
             yield match
         previous = match.end()
@@ -245,8 +265,10 @@ def _first_object(block: str) -> tuple[str, str] | None:
 
 
 def _field(value: dict[str, Any], names: tuple[str, ...]) -> str:
-    folded = {name.casefold(): item for name, item in value.items()}
+    folded = {re.sub(r"[\s-]", "_", name.casefold()): item for name, item in value.items()}
     item = next((folded[name] for name in names if name in folded), "")
+    if isinstance(item, list) and len(item) == 1:
+        item = item[0]
     return str(item) if isinstance(item, str | int | float) else ""
 
 

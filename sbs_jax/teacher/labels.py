@@ -19,20 +19,41 @@ Kind = Literal["labels", "choices", "expression", "text"]
 
 _CHOICE = re.compile(r"^\((\w)\) (.*\S)\s*$", re.MULTILINE)
 _LETTERS = re.compile(r"(?:\((\w)\)[\s:*_]*)+")
-_BARE_LETTER = re.compile(r"(\w)(?:[).:]\s*|$)")
-_DECORATION = " \t\r\n\"'`*_$.,;:!"
+# A letter without brackets counts alone, before a mark, or where a mark and words follow.
+_BARE_LETTER = re.compile(
+    r"(\w)(?:[).:]\s*|\s*$|\s*\(|\s+[-–—]\s|,\s+(?!(?:\w|and|or)\b))", re.IGNORECASE
+)
+_DECORATION = " \t\r\n\"'`*_$.,;:!“”‘’«»"
+# A line that is a letter and nothing else.
+_ALONE = re.compile(
+    r"^\W*(?:(?:the )?(?:correct |right |best )?(?:option|choice|answer|letter)(?: is)?\W+)?"
+    r"([A-Za-z])\W*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LIST_MARK = re.compile(r"^(?:[-•>]|\d+[.)])\s+(?=\()")
+_CONDITION = r"\W*\b(?:if|unless|provided|assuming|depending|otherwise|else)\b"
+_POINT = re.compile(r"\.\d")
 _LEAD = re.compile(
-    r"(?:(?:clearly|definitely|obviously|simply|probably|most likely|thus|therefore|indeed|just"
-    r"|exactly|equal to|a total of|the (?:following|correct|right|best)|an?|the|my|option|choice"
+    r"(?:(?:clearly|definitely|obviously|simply|(?:most )?(?:probably|likely|certainly)|thus"
+    r"|therefore|indeed|just|exactly|equal to|a total of|the (?:following|correct|right|best)"
+    r"|(?:correct|right|best)(?= (?:option|choice|letter))|an?(?=\s)|the|my|option|choice"
     r"|letter|label|answer|number)\b[\s:*_\"'`$]*)+",
     re.IGNORECASE,
 )
-_ARITHMETIC = re.compile(r"[-.\d(][\d .+\-*/()]*(?!\w)")
+_ARITHMETIC = re.compile(r"(?:[-+\d(]|\.(?=\d))[\d .+\-*/()]*(?!\w)")
+_LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 # Behind a number these make another number of it.
 _CONTINUES = re.compile(
     r"[.,:'/]\d|[\^²³√{\\]"
-    r"|\s*(?:more|less|fewer|plus|minus|times|divided|multiplied|dozen|hundred|thousand|million"
-    r"|billion|half|halves|thirds?|quarters?|to|of|out|over|and|or|per)\b",
+    r"|\s*(?:more|less|fewer|plus|minus|times|divided|multiplied|(?:dozen|hundred|thousand"
+    r"|million|billion|trillion)\w*|half|halves|thirds?|quarters?|to|of|out|over|and|or|per|from"
+    r"|[xyzn])\b",
+    re.IGNORECASE,
+)
+# Where what is said of a number ends: its value, a remark, the next sentence.
+_REMARK = re.compile(
+    r"[=≈→⇒\n(;]|[.!?](?=\s|$)"
+    r"|\b(?:because|since|as|which|where|that is|i\.e|so|thus|after|when)\b",
     re.IGNORECASE,
 )
 _EITHER = re.compile(r"(?:either|both|one of|any of|none of)\b")
@@ -68,6 +89,7 @@ def meant(kind: Kind, labels: Sequence[str], text: str, wording: str) -> str | N
     line = first_line(wording)
     if kind == "text":
         return line or None
+    line = _line(kind, wording)
     for attempt in (line, _LEAD.sub("", line, count=1) if _LEAD.match(line) else ""):
         if kind == "expression":
             label = _expression(attempt)
@@ -81,8 +103,9 @@ def meant(kind: Kind, labels: Sequence[str], text: str, wording: str) -> str | N
 def contradicts(kind: Kind, text: str, wording: str) -> bool:
     """Whether a wording names one choice by its letter and another by its text, or two letters."""
     options = _letters(kind, text)
-    lead = _LEAD.match(first_line(wording))
-    line = first_line(wording)[lead.end() if lead else 0 :]
+    line = _line("choices", wording)
+    lead = _LEAD.match(line)
+    line = line[lead.end() if lead else 0 :]
     label = _option(list(options.values()), options, line)
     if label is None:
         return False
@@ -101,20 +124,22 @@ def written_part(wording: str, label: str) -> str:
 
 def hedges(kind: Kind, labels: Sequence[str], text: str, wording: str) -> bool:
     """Whether a wording offers several answers: ``either (a) pond or (b) lake``, ``(a), (b)``."""
-    line = first_line(wording).casefold()
+    line = _line(kind, wording).casefold()
     if kind == "expression":
         return bool(re.search(r"\b(?:and|or)\b", line))
     options = [option.casefold() for option in allowed(kind, labels, text)]
-    if not options or _EITHER.match(line):
-        return bool(options)
     letters = _LETTERS.match(line)
     rest = line[letters.end() :] if letters else line
     first = _named(options, rest)
+    if not options or (first is None and _EITHER.match(line)):
+        return bool(options)
     if first is None and len(set(_leading_letters(line))) > 1:
         return True
     rest = rest[len(first) :] if first else rest
-    other = "|".join([r"\(\w\)", *map(re.escape, options)])
-    return bool(re.match(rf"(?:\W*(?:or|and|/)\W*|\s*,\s*)(?:{other})(?!\w)", rest))
+    names = "|".join(map(re.escape, options))
+    bare = "|".join(["(?!)", *_letters(kind, text)])
+    joined = rf"(?:\W*(?:or|and|/|&)\W*|\s*,\s*)(?:\(\w\)|{names}|{bare})(?!\w)"
+    return bool(re.match(rf"{joined}|\W*\(\w\)\W*(?:{names})(?!\w)|{_CONDITION}", rest))
 
 
 def stated(kind: Kind, labels: Sequence[str], text: str, completion: str) -> list[str]:
@@ -123,6 +148,8 @@ def stated(kind: Kind, labels: Sequence[str], text: str, completion: str) -> lis
         return []
     if kind == "expression":
         return _distinct(completion)
+    if kind == "choices":
+        completion = _ALONE.sub(r"(\1)", plain_text.lettered(completion))
     wordings = {option: option for option in allowed(kind, labels, text)}
     wordings |= {f"({letter})": choice for letter, choice in _letters(kind, text).items()}
     named = mentions.find(wordings, completion)
@@ -179,14 +206,35 @@ def _expression(wording: str) -> str | None:
     """``14 + 9 = 23`` -> ``(14 + 9)``; None unless it begins with arithmetic that has a value."""
     plain = plain_text.arithmetic(wording).lstrip()
     match = _ARITHMETIC.match(plain)
-    if match is None or _CONTINUES.match(plain[match.end() :]):
+    if match is None or _continues(plain[match.end() :]):
         return None
-    value = match[0].strip().rstrip(".")
+    value = _LEADING_ZEROS.sub("", match[0].strip().rstrip("."))
+    if plain[match.end() :].startswith("=") and value.count("(") == value.count(")") + 1:
+        value = value.removeprefix("(")  # ``(3 + 4 = 7)``
     label = value if value.startswith("(") and value.endswith(")") else f"({value})"
     return label if accuracy.is_correct("equation", label, label) else None
 
 
+def _continues(behind: str) -> bool:
+    """Whether what follows a number makes another one of it: ``5 feet 6 inches``, ``20% of 50``."""
+    remark = _REMARK.search(behind)
+    said = behind[: remark.start()] if remark else behind
+    return bool(_CONTINUES.match(behind) or re.search(r"\d", said))
+
+
 def first_line(wording: str) -> str:
     """Without LaTeX's wrappers, quotes, emphasis and final punctuation."""
-    line = next((line for line in wording.splitlines() if line.strip()), "")
-    return plain_text.unwrapped(line).strip(_DECORATION)
+    line = next((line for line in wording.splitlines() if line.strip(_DECORATION)), "")
+    line = plain_text.unwrapped(line).rstrip(_DECORATION)
+    inner = line.lstrip(_DECORATION)
+    point = len(line) - len(inner) - 1
+    return line[point:] if point >= 0 and _POINT.match(line[point:]) else inner
+
+
+def _line(kind: Kind, wording: str) -> str:
+    """`first_line`, of choices with plain letters and without a list's mark before them."""
+    line = first_line(wording)
+    if kind != "choices":
+        return line
+    line = _LIST_MARK.sub("", plain_text.lettered(line))
+    return line.strip(_DECORATION).rstrip('}] ",')

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 
 # A clause with one of these states nothing about its labels.
 _NEGATING = re.compile(
-    r"\b(?:not|never|neither|nor|none|cannot|without|wrong|incorrect(?:ly)?|false|untrue"
+    r"\b(?:no|not|never|neither|nor|none|cannot|without|wrong|incorrect(?:ly)?|false|untrue"
     r"|rul\w+ (?:\w+ ){0,2}out|exclud\w+|eliminat\w+|reject\w*|dismiss\w*|discard\w*|distractors?"
-    r"|impossible|unlikely|implausible|irrelevant|fails?|opposite|less|least|if|unless|hardly)\b"
+    r"|impossible|unlikely|implausible|irrelevant|fails?|opposite|less|least|if|unless|hardly"
+    r"|doubt\w*|lack\w*|insufficient|unable|avoid\w*|far from|(?:anything|all) but|refut\w+"
+    r"|disprov\w+)\b"
     r"|n['’]t\b|\?\s*$"
 )
 # What follows one of these in a clause is the label that the other one is preferred to.
@@ -21,8 +23,9 @@ _COMPARING = re.compile(
     r"|over|against|versus|vs|such as|e\.g|like|excluding|compared (?:to|with))\b"
 )
 _BREAK = re.compile(
-    r"[.;!\n]+(?=\s|$)|(?<=\?)|,(?=\s)|\s[-–—]+\s"
-    r"|\b(?:but|while|whereas|because|since|although|though|so|therefore|hence|thus)\b"
+    r"\n+|[.;!]+(?=\s|$)|(?<=\?)|,(?=\s)|\s[-–—]+\s"
+    r"|(?<!all )(?<!thing )\bbut\b"
+    r"|\b(?:while|whereas|because|since|although|though|so|therefore|hence|thus)\b"
 )
 # Too short to be a name in free text: they count behind their letter only.
 _WORDS = frozenset({"a", "an", "the", "i", "it", "is", "to", "of", "in", "on", "at", "be", "so"})
@@ -53,11 +56,19 @@ def find(wordings: Mapping[str, str], text: str) -> list[Mention]:
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
     places = [(match.start(), match.end(), match[0]) for match in pattern.finditer(folded)]
     merged = list(_merged(places, folded))
-    clauses = list(_clauses(folded, {start for start, _, _ in merged}))
+    around = _without(folded, merged)
+    clauses = list(_clauses(around, {start for start, _, _ in merged}))
     return [
-        Mention(labels[name], start, end, _is_stated(folded, clauses, start))
+        Mention(labels[name], start, end, _is_stated(around, clauses, start))
         for start, end, name in merged
     ]
+
+
+def _without(text: str, places: list[tuple[int, int, str]]) -> str:
+    """The text with its labels blanked: "none of the above" negates no clause it is named in."""
+    for start, end, _ in places:
+        text = text[:start] + "_" * (end - start) + text[end:]
+    return text
 
 
 def _merged(places: list[tuple[int, int, str]], text: str) -> Iterator[tuple[int, int, str]]:

@@ -9,13 +9,19 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _SIGNS = {
     **{"×": "*", "÷": "/", "−": "-", "–": "-", "·": "*", "⋅": "*", "∗": "*"},
     **{"\\times": "*", "\\div": "/", "\\cdot": "*", "\\left": "", "\\right": ""},
-    **{"\\(": " ", "\\)": " ", "\\[": " ", "\\]": " ", "\\$": "$", "\\%": "%"},
+    **{"\\$": "$", "\\%": "%"},
     **{"’": "'", "，": ",", "＝": "="},
 }
 _SIGN = re.compile("|".join(map(re.escape, sorted(_SIGNS, key=len, reverse=True))))
 # What may stand between groups of three digits.
 _GROUP = r"(?:,|\{,\}|\\[,;:! ]|[\u00a0\u2007\u2009\u202f'’_])"
-_GROUPED = re.compile(rf"(?<![\d.])\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)(?!{_GROUP}\d)")
+_GROUPED = re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:{_GROUP}\d{{3}})+(?!\d)(?!{_GROUP}\d)")
+_DELIMITER = re.compile(r"\\[()\[\]]")
+_LETTER = re.compile(r"(?<!\w)(?:[(\[{（［【]|<<)+\s*([A-Za-z0-9])[.:]?\s*(?:[)\]}）］】]|>>)+")
+_TAG = re.compile(r"</?[A-Za-z][\w-]*>|\[/?[A-Z]{2,}\]")
+_OPTION = re.compile(
+    r"\b(option|choice|letter)\s+([A-Z]|[b-z]|a(?=\s*(?:[.,;:)]|$)))(?!\w)", re.MULTILINE
+)
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|~")
 _EMPHASIS = re.compile(r"(?<!\d)\*{2,3}|\*{2,3}(?!\d)|`")
 _CURRENCY = re.compile(r"(?:US)?[$€£¥₹]")
@@ -40,7 +46,12 @@ def unwrapped(text: str) -> str:
     while previous != text:
         previous = text
         text = _FRACTION.sub(r"((\1) / (\2))", _WRAPPER.sub(r"\1", text))
-    return text
+    return _DELIMITER.sub(" ", text)
+
+
+def lettered(text: str) -> str:
+    """The letters of choices in plain brackets: ``[[A]]``, ``（A）``, ``option A`` -> ``(A)``."""
+    return _OPTION.sub(r"\1 (\2)", _TAG.sub(" ", _LETTER.sub(r"(\1)", text)))
 
 
 def arithmetic(text: str) -> str:

@@ -19,6 +19,7 @@ PROMPTS = {name: prompts.load(name) for name in prompts.names()}
 CQA = Record(
     "1", "Where?\nAnswer Choices:\n(a) bank\n(b) river bank\n(c) Mill\n(d) sea\n(e) a", "sea"
 )
+ABOVE = Record("1", "Where?\nAnswer Choices:\n(a) bank\n(b) none of the above", "bank")
 NLI = Record("1", "p</s>h", "neutral")
 SUM = Record("1", "How many?", "( 3.0 + 4.0 )")
 
@@ -101,11 +102,30 @@ FORMS = [
             ("5 million", "", "outside"),
             ("14 more than 9", "", "outside"),
             ("half of 20", "", "outside"),
+            (".5", "(.5)", "phrase"),
+            ("$.50", "(.50)", "phrase"),
+            ("+5", "(+5)", "phrase"),
+            ("007", "(7)", "phrase"),
+            ("0,500", "", "outside"),
+            ("(12 - 2) - 7", "((12 - 2) - 7)", "phrase"),  # the exact parser drops the 7
+            ("(3 + 4 = 7)", "(3 + 4)", "spelling"),
+            ("5(3)", "", "outside"),
+            ("25% (1/4)", "(25)", "phrase"),
+            ("7, since 3 + 4 = 7", "(7)", "phrase"),
+            ("3 + 4 apples = 7 apples", "(3 + 4)", "phrase"),
+            ("3 apples + 4 apples", "", "outside"),
+            ("5 feet 6 inches", "", "outside"),
+            ("5 hundredths", "", "outside"),
+            ("20% of 50", "", "outside"),
+            ("4 from 9", "", "outside"),
+            ("1, 2, 3", "", "outside"),
+            ("2 x", "", "outside"),
         ]
     ],
     ("svamp", SUM, "R.\n#### 42", "(42)", "phrase"),
     ("svamp", SUM, "We get $\\boxed{42}$.", "(42)", "phrase"),
     ("svamp", SUM, "First 3 + 4 = 7, then 7 * 2 = 14.", "", "several"),
+    ("svamp", SUM, "R. 3 + 4 = 7", "(3 + 4)", "last_label"),
     # choices
     ("cqa", CQA, "X. The answer is option (d).", "sea", "phrase"),
     ("cqa", CQA, "X. The answer is clearly the sea.", "sea", "phrase"),
@@ -115,6 +135,44 @@ FORMS = [
     ("cqa", CQA, "X. So the answer is (a) (b).", "", "several"),
     ("cqa", CQA, "X. So the answer is (a) bank, (d) sea.", "", "several"),
     ("cqa", CQA, "X. So the answer is not (a).", "", "outside"),
+    ("cqa", CQA, "X. So the answer is (a) bank (d) sea.", "", "several"),
+    ("cqa", CQA, "X. The answer is (a) if dry, else (d).", "", "several"),
+    ("cqa", CQA, "X. The answer is A or B.", "", "several"),
+    ("cqa", CQA, "X. The answer is A, B.", "", "several"),
+    ("cqa", CQA, "An incorrect answer is (a).", "", "no_answer"),
+    ("cqa", CQA, "The wrong answer is (a). The right answer is (d).", "sea", "phrase"),
+    # a choice in other brackets, quotes, or without any
+    *[
+        ("cqa", CQA, f"X.\nThe answer is {wording}", "sea", "phrase")
+        for wording in (
+            *("D (sea).", "option D, sea.", "likely (d) sea.", "most probably (d)", "“sea”."),
+            *("[D]", "[[D]]", "{D}", "( d )", "(d.) sea", "（d）.", "\\(\\boxed{D}\\)", "D - sea"),
+            *(":\n- (d) sea", ":\n1. (d) sea", "<b>D</b>", "option D because it is wet."),
+        )
+    ],
+    *[
+        ("cqa", CQA, text, "sea", "last_label")
+        for text in (
+            *("D", "**D**", "D)", "d.", "[D]", "[[D]]", "<<D>>", "Option D", "（D）"),
+            *("The correct option is D.", "It is wet.\n\n**D**", "<final_answer>D</final_answer>"),
+            *("## Answer\n\n**D**", "(d) sea: right\n(a) bank: wrong\n(c) mill: wrong"),
+        )
+    ],
+    ("cqa", CQA, '{"answer": ["D"]}', "sea", "json"),
+    ("cqa", CQA, '{"answer": ["A", "D"]}', "", "outside"),
+    ("cqa", CQA, '{"Final answer": "D"}', "sea", "json"),
+    ("cqa", CQA, '{"choice": "(d) sea"}', "sea", "json"),
+    ("cqa", CQA, '{"rationale": "R.", "answer": "D", }', "sea", "phrase"),  # no JSON
+    (
+        "cqa",
+        CQA,
+        "So the answer is (d) sea.\nQ: Who?\nA: So the answer is (a) bank.",
+        "sea",
+        "exact",
+    ),
+    ("cqa", ABOVE, "None of the above.", "none of the above", "last_label"),
+    ("cqa", ABOVE, "The answer is none of the above.", "none of the above", "phrase"),
+    ("cqa", ABOVE, "The answer is none of them.", "", "several"),
     # stated, rejected, compared
     ("cqa", CQA, "(d) sea is right, while (b) river bank is a distractor.", "sea", "last_label"),
     ("cqa", CQA, "It is (d). The others, such as (c) mill, do not fit.", "sea", "last_label"),
@@ -128,6 +186,19 @@ FORMS = [
     ("esnli", NLI, "Neutral, because we cannot call it a contradiction.", "neutral", "last_label"),
     ("esnli", NLI, "This is not entailment.", "", "no_answer"),
     ("esnli", NLI, "Entailment is ruled out.", "", "no_answer"),
+    *[
+        ("esnli", NLI, text, "", "no_answer")
+        for text in (
+            *(
+                "No entailment",
+                "There's no contradiction.",
+                "It lacks entailment.",
+                "All but neutral",
+            ),
+            *("I doubt entailment.", "Far from a contradiction.", "I am unable to see entailment."),
+            "There is insufficient information for entailment.",
+        )
+    ],
     ("esnli", NLI, "Neutral rather than entailment.", "neutral", "last_label"),
 ]
 
@@ -136,6 +207,15 @@ FORMS = [
 def test_forms(name, record, text, label, outcome):
     read = answer_parser.read(PROMPTS[name], record, text)
     assert (read.label, read.outcome) == (label, outcome)
+
+
+def test_what_the_exact_parser_cuts_off_an_expression_counts(release_dir):
+    """`(12 - 2) - 7` is ((12 - 2) - 7), which the original's parser reads as (12 - 2)."""
+    release = Release(release_dir)
+    pairs = zip(release.records("svamp", "test"), release.completions("svamp", "test"), strict=True)
+    read = [(answer_parser.read(PROMPTS["svamp"], r, text, None), r.label) for r, text in pairs]
+    assert sum(accuracy.is_correct("equation", one.label, gold) for one, gold in read) == 155
+    assert [one.label for one, _ in read].count("((12 - 2) - 7)") == 1
 
 
 # The first complete answer sentence ends the reading: (dataset, record, text, finish reason).

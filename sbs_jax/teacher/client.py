@@ -165,7 +165,8 @@ class Client:
             return True  # another call has learned of it meanwhile
         if self._fields.refuses_structure(refusal.status, request):
             return self._fields.next_form(refusal.text)
-        return refusal.is_about_fields and self._fields.learn(refusal.body, request)
+        about = refusal.is_about_fields or self._fields.refuses_system(refusal.text, request)
+        return about and self._fields.learn(refusal.body, request)
 
     async def _alone(self, body: Mapping[str, Any]) -> Reply:
         """One sample, after a refusal of several; remembered where that helps."""
@@ -245,7 +246,7 @@ async def _show_errors_to_the_sdk(response: Any) -> None:
         if inside is None:
             return
         response.status_code = inside
-    if server_errors.kind(response.status_code, body) == "spent":
+    if server_errors.kind(response.status_code, body) in ("spent", "too_long"):
         response.headers["x-should-retry"] = "false"
     pause = server_errors.retry_seconds(body)
     if pause:

@@ -32,7 +32,8 @@ _FLAGS |= {
 }
 _NO_SYSTEM = re.compile(
     r"system\W{0,3} ?(?:role|message|prompt|instruction)s?\b.{0,60}(?:not|un)\W?(?:support|allow)"
-    r"|(?:not|n't|un)\W?support\w*.{0,60}\bsystem\b|developer instruction is not enabled",
+    r"|(?:not|n't|un)\W?support\w*.{0,60}\bsystem\b|developer instruction is not enabled"
+    r"|roles must alternate|unexpected role\W+system",
     re.IGNORECASE,
 )
 
@@ -71,7 +72,7 @@ class RequestFields:
     def learn(self, body: Any, request: Mapping[str, Any]) -> bool:
         """Takes in a refusal of `request`; whether the next request will differ from it."""
         text = server_errors.words(body)
-        if _NO_SYSTEM.search(text) and _has_system(request.get("messages")):
+        if self.refuses_system(text, request):
             self._without_system = True
             self.tell(f"the model takes no system line, it goes into the question ({text})")
             return True
@@ -82,6 +83,10 @@ class RequestFields:
                 self._change(name, request, text)
                 return True
         return False
+
+    def refuses_system(self, text: str, request: Mapping[str, Any]) -> bool:
+        """Whether a failure is that of a chat template without a system line."""
+        return bool(_NO_SYSTEM.search(text)) and _has_system(request.get("messages"))
 
     def refuses_structure(self, status: int, request: Mapping[str, Any]) -> bool:
         """Whether a failure may be that of a server which knows no schemas (HTTP 500)."""
@@ -126,7 +131,7 @@ class RequestFields:
 
     def advice(self, body: Any, request: Mapping[str, Any]) -> str:
         """What to change where a refusal names fields that cannot be left out; "" for others."""
-        named = server_errors.named_fields(body, request)
+        named = server_errors.named_fields(body, {**request, **self._changes})
         named = [name for name in named if name not in ("messages", "prompt")]
         if not named:
             return ""

@@ -18,42 +18,22 @@ _KEYS = (
     *("title", "description", "metadata", "raw", "text"),
 )
 
-_SPENT = (
-    "insufficient_quota",
-    "insufficient quota",
-    "insufficient balance",
-    "insufficient_balance",
-    "insufficient credit",
-    "insufficient funds",
-    "not enough credit",
-    "credit balance is too low",
-    "credits exhausted",
-    "out of credit",
-    "exceeded your current quota",
-    "exceeded_current_quota",
-    "billing_hard_limit",
-    "billing hard limit",
-    "payment required",
-    "arrearage",
+_SPENT = re.compile(
+    r"insufficient[ _](?:quota|balance|credit|funds)|balance is (?:insufficient|too low)"
+    r"|not enough (?:credit|balance|funds)|credits? (?:is|are|has been|have been)? ?exhausted"
+    r"|out of credit|exceeded[ _]your[ _]current[ _]quota|exceeded_current_quota"
+    r"|billing[ _]hard[ _]limit|payment[ _](?:required|method)|arrearage|unpaid"
+    r"|(?:key|spend(?:ing)?|budget|credit|monthly) limit (?:exceeded|reached)"
+    r"|over budget|budget.{0,30}exceeded|exceed\w*.{0,20}budget"
 )
 # A quota by the minute comes back by itself.
 _PASSING = ("retrydelay", "retry_delay", "perminute", "per minute", "per_minute", "persecond")
-_TOO_LONG = (
-    "context_length",
-    "context length",
-    "context window",
-    "context size",
-    "context_size",
-    "maximum context",
-    "max_model_len",
-    "too long",
-    "too large for",
-    "too many tokens",
-    "exceeds the model",
-    "string_above_max_length",
-    "input token count",
-    "reduce the length",
-    "longer than the",
+_CONTEXT = r"context[ _](?:length|window|size|limit)"
+_TOO_LONG = re.compile(
+    rf"{_CONTEXT}|maximum context|max_model_len|maximum (?:prompt|input|model) length|too long"
+    r"|too large for|too many tokens|exceeds the model|string_above_max_length|token count"
+    r"|reduce the length|longer than the|range of input length|`inputs` (?:tokens|must)"
+    r"|token limit|(?:prompt|input|request|messages?)\b.{0,60}\bexceed|tokens_limit_reached"
 )
 _FILTERED = (
     "content_filter",
@@ -68,14 +48,21 @@ _FILTERED = (
     "safety",
 )
 _NO_MODEL = re.compile(
-    r"model_not_found|invalid_model|unknown model|no such model|pinned"
-    r"|model\b.{0,120}\b(?:does not exist|not found|is not available|is not loaded|is not served)"
-    r"|(?:invalid|unsupported) model\b",
-    re.IGNORECASE,
+    r"model_not_found|invalid_model|unknown model|no such model|pinned|not a valid model"
+    r"|model not exist|model identifier is invalid|unable to access model|failed to load model"
+    r"|decommissioned|model\b.{0,120}\b(?:does not exist|not found"
+    r"|is not (?:available|loaded|served)|does not support (?:chat|completion))"
+    r"|(?:invalid|unsupported) model\b"
+    r"|model\W+\S+\W+(?:has been|is|was) (?:retired|deprecated|discontinued)",
+)
+_KEY = re.compile(
+    r"api[ _]?key (?:is )?(?:not valid|invalid|expired|missing|required)|(?:invalid|no|missing) api"
+    r"[ _]?key|unauthenticated|unauthorized|authentication_error|location is not supported"
 )
 _REFUSES = re.compile(
     r"unsupported|not support|not allowed|not permitted|unexpected|unknown|unrecogni[sz]ed|invalid"
-    r"|extra (?:inputs|fields)|not implemented|must be|should be|cannot be|deprecated|use '",
+    r"|extra (?:inputs|fields)|not implemented|must be|should be|cannot be|deprecated|use '"
+    r"|incompatible",
     re.IGNORECASE,
 )
 # Words of English as well as fields: they count only where the server quotes or lists them.
@@ -102,15 +89,17 @@ def parsed(text: str) -> Any:
 def kind(status: int, body: Any) -> Kind:
     """The kind of failure behind a status and its body."""
     text = _flat(body)
-    if status in (402,) or (status in (400, 403, 429) and _any(_SPENT, text) and not _passes(text)):
+    if status == 402 or (status < 500 and _SPENT.search(text) and not _passes(text)):
         return "spent"
-    if (status in (400, 413, 422) and _any(_TOO_LONG, text)) or status == 413:
+    if status == 413 or (status in (400, 422) and _TOO_LONG.search(text)):
+        return "too_long"
+    if status == 500 and re.search(_CONTEXT, text):  # of older llama.cpp
         return "too_long"
     if status in (400, 403, 422, 451) and _any(_FILTERED, text):
         return "filtered"
-    if status in (401, 403):
+    if status in (401, 403, 407) or (status in (400, 422) and _KEY.search(text)):
         return "key"
-    if status == 404 or (status in (400, 422) and _NO_MODEL.search(text)):
+    if status in (404, 405, 410) or (status in (400, 422) and _NO_MODEL.search(text)):
         return "model"
     if status in (400, 422):
         return "request"
@@ -137,8 +126,10 @@ def status_in(body: Any) -> int | None:
 
 
 def retry_seconds(body: Any) -> str | None:
-    """The pause that Google's RetryInfo asks for: ``{"retryDelay": "34s"}`` -> ``34``."""
-    match = re.search(r'"retryDelay": "([\d.]+)s"', _json(body))
+    """The pause that a body asks for: ``{"retryDelay": "34s"}``, ``try again in 34s`` -> ``34``."""
+    match = re.search(
+        r'(?:"retryDelay": "|(?:try again|retry) (?:in|after) )(\d+(?:\.\d+)?) ?s', _json(body)
+    )
     return match[1] if match else None
 
 
@@ -150,13 +141,20 @@ def named_fields(body: Any, fields: Iterable[str]) -> list[str]:
     if certain:
         return certain
     text = words(body)
-    quoted = [f for f in known if re.search(rf"""['"`\[(]{re.escape(f)}['"`\])=:]""", text)]
+    quoted = [f for f in known if re.search(rf"""['"`\[(]{_spelt(f)}['"`\])=:]""", text)]
     if quoted:
         return quoted
-    refuses = bool(_REFUSES.search(text))
-    bare = [f for f in known if refuses and re.search(rf"(?<!\w){re.escape(f)}(?!\w)", text)]
+    bare = [f for f in known if re.search(rf"(?<!\w){_spelt(f)}(?!\w)", text, re.IGNORECASE)]
     certain = [f for f in bare if f not in _COMMON]
-    return certain or [f for f in bare if f == "stop"]
+    return certain or [f for f in bare if f == "stop" and _REFUSES.search(text)]
+
+
+def _spelt(field: str) -> str:
+    """A pattern of a field's name in any spelling: ``maxTokens``, ``stop_sequences``."""
+    words = "[_ ]?".join(
+        f"[{part[0].upper()}{part[0]}]{re.escape(part[1:])}" for part in field.split("_") if part
+    )
+    return words + (r"(?:[_ ]?[Ss]equences?)?" if field == "stop" else "")
 
 
 def _error_in(body: Any) -> Any:

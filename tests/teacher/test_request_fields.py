@@ -78,6 +78,8 @@ SYSTEM = [
     "system message is not allowed for this model",
     "Developer instruction is not enabled for models/gemma-3",
     "Unsupported value: 'system' role",
+    "Conversation roles must alternate user/assistant/user/assistant/...",
+    'messages: Unexpected role "system". The Messages API accepts a top-level one',
 ]
 
 

@@ -81,6 +81,40 @@ KINDS = [
     (413, "Payload", "too_long"),
     (400, openai("filtered by the content management policy"), "filtered"),
     (403, openai("your input was flagged"), "filtered"),
+    (429, openai("Sorry, your account balance is insufficient", code="1113"), "spent"),
+    (403, openai("Key limit exceeded (monthly limit)."), "spent"),
+    (400, openai("ExceededBudget: User=x over budget. Spend=1.0, Budget=1.0"), "spent"),
+    (401, openai("Insufficient balance"), "spent"),
+    (412, openai("Account suspended: unpaid invoices"), "spent"),
+    (429, openai("Rate limit reached: 200 requests per day, try again in 7m12s"), "busy"),
+    (400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}], "key"),
+    (400, openai("User location is not supported for the API use."), "key"),
+    (407, "proxy", "key"),
+    (400, openai("x is not a valid model ID"), "model"),
+    (400, openai("Model Not Exist"), "model"),
+    (400, {"message": "The provided model identifier is invalid."}, "model"),
+    (400, openai("The model `m` has been decommissioned"), "model"),
+    (400, openai("The model m has been retired"), "model"),
+    (405, {"detail": "Method Not Allowed"}, "model"),
+    *[
+        (400, openai(text), "too_long")
+        for text in (
+            "`inputs` tokens + `max_new_tokens` must be <= 2048. Given: 2000 and 128",
+            "`inputs` must have less than 1024 tokens. Given: 2000",
+            "prompt is too long: 210000 tokens > 200000 maximum",
+            "input length and `max_tokens` exceed context limit: 199000 + 8192 > 200000",
+            "prompt token count of 140000 exceeds the limit of 128000",
+            "This model's maximum prompt length is 131072 but the request contains 150000",
+            "Range of input length should be [1, 30720]",
+            "Prompt exceeds max length",
+            "Your request exceeded model token limit: 8192 (requested: 9000)",
+            "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+        )
+    ],
+    (500, openai("the request exceeds the available context size. try increasing it"), "too_long"),
+    (504, openai("Request timeout exceeded"), "busy"),
+    (400, openai("max_tokens is too large: 128. It supports at most 64 tokens"), "request"),
+    (400, openai("`temperature` is deprecated for this model."), "request"),
     (400, openai("'temperature' is not supported"), "request"),
     (422, {"detail": "Unexpected fields"}, "request"),
     (500, "oops", "busy"),
@@ -124,6 +158,16 @@ NAMED = [
     (openai("temperature does not support 0"), ["temperature"]),
     (openai("temperature: not supported"), ["temperature"]),
     (openai("logprobs must be bool"), ["logprobs"]),
+    (openai("Temperature should be greater than 0"), ["temperature"]),
+    (openai("Only the default (1) value of temperature is supported"), ["temperature"]),
+    (openai("maxTokens is not supported"), ["max_tokens"]),
+    (openai("stop_sequences: Extra inputs are not permitted"), ["stop"]),
+    (openai("stop sequences are incompatible with reasoning models"), ["stop"]),
+    (openai("this model requires max_completion_tokens instead of max_tokens"), ["max_tokens"]),
+    (openai("max_tokens: 128 > 64, the maximum allowed number of tokens"), ["max_tokens"]),
+    (openai("#: extraneous key [stop] is not permitted"), ["stop"]),
+    (openai('Invalid JSON payload. Unknown name "stop": Cannot find field.'), ["stop"]),
+    (openai("the server had to stop"), []),
     (openai("n > 1 is not supported"), []),
     (openai("This model is not supported on weekends"), []),
     (openai("the messages are odd"), []),
@@ -137,4 +181,6 @@ def test_refused_fields(body, fields):
 
 def test_the_pause_that_only_the_body_asks_for():
     assert server_errors.retry_seconds([{"error": {"details": [{"retryDelay": "34s"}]}}]) == "34"
+    assert server_errors.retry_seconds({"error": "Please try again in 1.5s."}) == "1.5"
+    assert server_errors.retry_seconds({"error": "try again in 7m12s"}) is None
     assert server_errors.retry_seconds({"error": "x"}) is None

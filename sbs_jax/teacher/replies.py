@@ -7,32 +7,35 @@ is no answer (an error in place of a completion, an empty text) says so in `Choi
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from sbs_jax.teacher import server_errors, thoughts
 
-_THOUGHT_TYPES = ("thinking", "reasoning", "thought", "redacted_thinking", "reasoning_text")
+_THOUGHT_TYPE = re.compile(r"think|thought|reason|summary")
 _TEXT_KEYS = ("text", "content", "output_text", "value")
-_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_THOUGHT_KEYS = (
+    *("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks"),
+)
 _TOKEN_KEYS = ("token", "logprob")
+_BROKEN = "the stream broke off"
 _TOKENS = {
     "prompt_tokens": ("prompt_tokens", "input_tokens"),
     "completion_tokens": ("completion_tokens", "output_tokens"),
 }
-# How a generation ends, in the words of OpenAI, Gemini, Anthropic, TGI, vLLM, sglang, DeepSeek.
-_CUT = (
-    *("length", "max_tokens", "max_output_tokens", "max_new_tokens", "model_length"),
-    "model_context_window_exceeded",
+# How a generation ends, in the words of OpenAI, Gemini, Anthropic, Cohere, TGI, vLLM, sglang,
+# DeepSeek, as parts of the word; the first table that fits counts.
+_FAILED = re.compile(
+    r"error|abort|cancel|fail|time_?out|disconnect|preempt|insufficient|malformed|unexpected"
+    r"|rate_limit|overload|unload|interrupt|^other$|^language$"
 )
-_FILTERED = (
-    *("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii"),
-    *("sensitive", "image_safety"),
+_FILTERED = re.compile(
+    r"filter|safety|recitation|prohibited|block|spii|sensitive|toxic|moderation|guardrail|policy"
+    r"|flagged|violation"
 )
-_FAILED = (
-    *("error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error", "timeout"),
-    *("insufficient_system_resource", "malformed_response", "internal_error"),
-)
+_CUT = re.compile(r"length|limit|^max_|truncat|incomplete|context|repetition")
+_ANSWER_KEYS = ("answer", "label")
 
 
 class Unreadable(Exception):
@@ -66,9 +69,9 @@ class Choice:
         A refusal is an answer, and so is a text that the token budget ended, however short.
         """
         reason = _folded(self.finish_reason)
-        if self.error or reason in _FAILED:
+        if self.error or _FAILED.search(reason):
             return f"the server gave up: {self.error or f'finish_reason {self.finish_reason}'}"
-        if reason in _FILTERED:
+        if _FILTERED.search(reason):
             return f"the server's filter withheld the answer (finish_reason {self.finish_reason})"
         if self.refusal or is_cut(self.finish_reason):
             return ""
@@ -105,7 +108,9 @@ class Reply:
 
 def is_cut(finish_reason: str | None) -> bool:
     """Whether the token budget ended the completion."""
-    return _folded(finish_reason) in _CUT
+    reason = _folded(finish_reason)
+    gone = _FAILED.search(reason) or _FILTERED.search(reason)
+    return not gone and bool(_CUT.search(reason))
 
 
 def finish_of(value: Any) -> str | None:
@@ -192,25 +197,63 @@ def _extend(joined: dict[str, Any], choice: dict[str, Any]) -> None:
         if isinstance(piece, str):
             joined["message"][name] = joined["message"].get(name, "") + piece
     joined |= {k: choice[k] for k in ("finish_reason", "error") if choice.get(k) is not None}
+    if joined.get("finish_reason") is None:
+        joined.setdefault("error", _BROKEN)
+    elif joined.get("error") == _BROKEN:
+        del joined["error"]
 
 
 def _choice(choice: Any) -> Choice:
     if not isinstance(choice, dict):
         raise Unreadable(f"a choice is a {_kind(choice)}")
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        message = {"content": choice.get("text") if message is None else message}
+    message = _message(choice)
     text, aloud = _content(message.get("content"))
+    text = text or _called(message)
     apart = [_thought(message.get(key)) for key in _THOUGHT_KEYS]
     refusal = _content(message.get("refusal"))[0] or _refusal_part(message.get("content"))
+    finish = _finish(choice)
+    if not text and _folded(finish) == "refusal":
+        refusal = refusal or "refusal"
     return Choice(
         text=text,
-        finish_reason=finish_of(choice.get("finish_reason")),
+        finish_reason=finish,
         thoughts="\n".join(dict.fromkeys(filter(str.strip, [*apart, aloud]))),
         refusal=refusal,
         error=server_errors.words(choice.get("error") or message.get("error")),
         tokens=_tokens(choice.get("logprobs")),
     )
+
+
+def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The message of a choice, wherever a server puts it."""
+    messages = choice.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    message = choice.get("message") or choice.get("delta") or last
+    if not isinstance(message, dict):
+        return {"content": choice.get("text") if message is None else message}
+    return (
+        message if message.get("content") is not None else message | {"content": choice.get("text")}
+    )
+
+
+def _finish(choice: Mapping[str, Any]) -> str | None:
+    """The finish reason; where a gateway hides a failure behind "stop", its own server's word."""
+    native = finish_of(choice.get("native_finish_reason"))
+    hidden = any(table.search(_folded(native)) for table in (_FAILED, _FILTERED, _CUT))
+    return native if hidden else finish_of(choice.get("finish_reason"))
+
+
+def _called(message: Mapping[str, Any]) -> str:
+    """The arguments of a tool that a model called to give its answer, or ""."""
+    calls = message.get("tool_calls")
+    calls = calls if isinstance(calls, list) else []
+    functions = [call.get("function") for call in calls if isinstance(call, dict)]
+    for function in [*functions, message.get("function_call")]:
+        given = function.get("arguments") if isinstance(function, dict) else None
+        value = server_errors.parsed(given) if isinstance(given, str) else given
+        if isinstance(value, dict) and any(key in value for key in _ANSWER_KEYS):
+            return json.dumps(value, ensure_ascii=False)
+    return ""
 
 
 def _tokens(logprobs: Any) -> tuple[tuple[str, float], ...]:
@@ -237,7 +280,7 @@ def _content(value: Any) -> tuple[str, str]:
         return "".join(text for text, _ in parts), "".join(aloud for _, aloud in parts)
     if not isinstance(value, dict):
         raise Unreadable(f"its content is a {_kind(value)}, not text")
-    if value.get("type") in _THOUGHT_TYPES or value.get("thought") is True:
+    if _THOUGHT_TYPE.search(str(value.get("type"))) or value.get("thought") is True:
         return "", _thought(value)
     for key in _TEXT_KEYS:
         if key in value:
@@ -272,7 +315,9 @@ def _count(value: Any) -> int | None:
 
 
 def _folded(finish_reason: str | None) -> str:
-    return (finish_reason or "").strip().casefold()
+    """``FINISH_REASON_MAX_TOKENS``, ``maxTokens``, ``max-tokens`` -> ``max_tokens``."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]+", "_", (finish_reason or "").strip())
+    return words.casefold().removeprefix("finish_reason_")
 
 
 def _plain(value: Any) -> str:

@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 Kind = Literal["key", "spent", "model", "too_long", "filtered", "request", "busy", "other"]
 
+# Python converts no whole number of more than 4,300 digits.
+_LONG_NUMBERS = json.JSONDecoder(parse_int=float)
 _MOST_CHARACTERS = 300
 _KEYS = (
     *("message", "msg", "error", "errors", "detail", "details", "error_description", "reason"),
-    *("title", "description", "metadata", "raw", "text"),
+    *("title", "description", "metadata", "raw", "text", "innererror", "status_msg"),
 )
 
 _SPENT = re.compile(
@@ -70,16 +72,33 @@ _COMMON = frozenset({"n", "model", "stop", "user", "messages", "prompt", "tools"
 
 
 def words(value: Any) -> str:
-    """The text of an error, in one line; "" without an error."""
-    return _short("; ".join(dict.fromkeys(_texts(value))))
+    """The text of an error, in one line; "" without an error.
+
+    Where no known field holds the text, all of the JSON is shown.
+    """
+    texts = dict.fromkeys(_texts(value))
+    if not texts and _says(value):
+        return _short(json.dumps(value, ensure_ascii=False))
+    return _short("; ".join(texts))
+
+
+def _says(value: Any) -> bool:
+    """Whether anything in a value is more than null, false, 0 or blank."""
+    if isinstance(value, dict):
+        return any(map(_says, value.values()))
+    return any(map(_says, value)) if isinstance(value, list) else bool(value)
 
 
 def parsed(text: str) -> Any:
     """The JSON value of a body, else the events of a stream, else the text without HTML tags."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
+    text = re.sub(r"\A\ufeff?(?::.*\s+)*", "", text)  # a mark; comments that keep a line alive
+    for decode in (json.loads, _LONG_NUMBERS.decode):
+        try:
+            return decode(text)
+        except ValueError:
+            continue
+        except RecursionError:
+            return "JSON that nests too deeply"
     events = re.findall(r"^data:\s*(\{.*\})\s*$", text, re.MULTILINE)
     if events:
         return [parsed(event) for event in events]
@@ -163,8 +182,11 @@ def _error_in(body: Any) -> Any:
         return next(filter(None, map(_error_in, body)), None)
     if not isinstance(body, dict):
         return None
-    wrong = body.get("error") or body.get("errors")
+    named = [body.get("error"), body.get("errors")]
     choices = body.get("choices")
+    if not isinstance(choices, list):
+        named.append(body.get("base_resp"))  # MiniMax: its status is not HTTP's
+    wrong = next(filter(_says, named), None)
     if wrong or not isinstance(choices, list) or not choices:
         bare = body.get("object") == "error" or "detail" in body
         return wrong or (body if bare else None)
@@ -180,6 +202,7 @@ def _texts(value: Any) -> list[str]:
         return [text for item in value for text in _texts(item)]
     if not isinstance(value, dict):
         return []
+    value = {str(key).casefold(): item for key, item in value.items()}
     texts = [text for key in _KEYS if key in value for text in _texts(value[key])]
     place = ".".join(map(str, value["loc"])) if isinstance(value.get("loc"), list) else ""
     return [f"{place}: {text}" if place else text for text in texts]

@@ -44,8 +44,9 @@ _FRAME = re.compile(
 )
 _END = re.compile(
     r"<\|(?:return|im_end|eot_id|eom_id|endoftext|end_of_text|end|END_OF_TURN_TOKEN)\|>"
-    r"|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>"
+    r"|<end_of_turn>|<eos>|</s>|<｜end▁of▁sentence｜>"
 )
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _STARTS = ("analysis", "here")
 
 
@@ -62,7 +63,7 @@ def split(text: str) -> tuple[str, str]:
     is the text outside the marks. Thoughts that never close have no answer behind them. A special
     token that ends the model's turn ends the answer.
     """
-    text = text.strip()
+    text = text.strip().strip(_INVISIBLE).strip()
     if not _may_hold_marks(text):
         return "", text
     end = max(

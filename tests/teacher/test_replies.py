@@ -25,6 +25,11 @@ READ = [
     ({"parts": 1, "type": "image"}, "", ""),
     ({"answer": "no", "rationale": "r"}, '{"answer": "no", "rationale": "r"}', ""),
     ([], "", ""),
+    ([None, {"type": "text", "text": None}, {"type": "text", "text": "a"}], "a", ""),
+    ([{"type": "output_text", "text": "a"}, {"type": "image_url", "image_url": {}}], "a", ""),
+    ([{"type": "reasoning.text", "text": "hm"}, {"text": "b"}], "b", "hm"),
+    ([{"type": "summary_text", "text": "hm"}, {"text": "b"}], "b", "hm"),
+    ([{"type": "redacted_thinking", "data": "zz"}, {"type": "text", "text": "b"}], "b", ""),
 ]
 
 
@@ -34,9 +39,17 @@ def test_contents(content, text, thoughts):
     assert (choice.text, choice.thoughts) == (text, thoughts)
 
 
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
-def test_thoughts_apart_from_the_content(name):
-    message = {"content": "b", name: "hm"}
+APART = [
+    *({"reasoning_content": "hm"}, {"reasoning": "hm"}, {"thinking": "hm"}),
+    {"reasoning": {"content": "hm"}, "reasoning_content": None},
+    {"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+    {"thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "x"}]},
+]
+
+
+@pytest.mark.parametrize("apart", APART)
+def test_thoughts_apart_from_the_content(apart):
+    message = {"content": "b", **apart}
     (choice,) = replies.read_response({"choices": [{"message": message}]}).choices
     assert (choice.text, choice.thoughts) == ("b", "hm")
 
@@ -48,6 +61,41 @@ def test_thoughts_apart_from_the_content(name):
 def test_what_holds_no_completion_is_unreadable(wrong):
     with pytest.raises(Unreadable):
         replies.read_response(wrong)
+
+
+PLACES = [
+    {"message": {}, "text": "a"},
+    {"message": {"content": None}, "text": "a"},
+    {"message": None, "text": "a"},
+    {"message": "a"},
+    {"delta": {"content": "a"}},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+]
+
+
+@pytest.mark.parametrize("choice", PLACES)
+def test_where_a_choice_may_hold_its_text(choice):
+    assert replies.read_response({"choices": [choice]}).choices[0].text == "a"
+
+
+def calling(arguments, **more):
+    return {"message": {"content": None, "tool_calls": [{"function": {"arguments": arguments}}]}}
+
+
+CALLS = [
+    (calling('{"answer": "a"}'), '{"answer": "a"}'),
+    (calling({"label": "a"}), '{"label": "a"}'),
+    ({"message": {"function_call": {"arguments": '{"answer": "a"}'}}}, '{"answer": "a"}'),
+    (calling('{"query": "boats"}'), ""),
+    (calling("no JSON"), ""),
+    ({"message": {"content": "text", "tool_calls": [None]}}, "text"),
+]
+
+
+@pytest.mark.parametrize(("choice", "text"), CALLS)
+def test_a_tool_called_with_an_answer_gives_it(choice, text):
+    (read,) = replies.read_response({"choices": [choice]}).choices
+    assert read.text == text and bool(read.problem) == (not text)
 
 
 def test_the_text_of_the_completions_api_may_be_a_list():
@@ -66,7 +114,23 @@ def test_a_stream_that_nobody_asked_for():
     assert reply.usage == {"prompt_tokens": 3, "completion_tokens": 2}
 
 
+def test_a_stream_that_breaks_off_is_no_answer():
+    chunks = [{"choices": [{"index": 0, "delta": {"content": "It cannot be (c)"}}]}]
+    assert "broke off" in replies.read_response(chunks).choices[0].problem
+
+
 FINISHES = [
+    *[
+        (word, word, False)
+        for word in ("end_turn", "eos", "COMPLETE", "stop_sequence", "FINISH_REASON_STOP", "1", "")
+    ],
+    *[
+        (word, word, True)
+        for word in (
+            *("max_tokens", "FINISH_REASON_MAX_TOKENS", "maxTokens", "max_length", "token_limit"),
+            *("context_window", "truncated", "incomplete", "model_context_window_exceeded"),
+        )
+    ],
     ("stop", "stop", False),
     (None, None, False),
     ({"type": "stop", "matched": 2}, "stop", False),
@@ -93,6 +157,27 @@ PROBLEMS = [
     (body("half", "abort"), "the server gave up"),
     (body("half", "content_filter"), "filter"),
     (body(None, "SAFETY"), "filter"),
+    *[
+        (body("It cannot be (c)", word), "filter")
+        for word in (
+            *("contentFilter", "content-filter", "FINISH_REASON_SAFETY", "toxic"),
+            *("guardrail_intervened", "BLOCKLIST", "moderation", "RECITATION"),
+        )
+    ],
+    *[
+        (body("It cannot be (c)", word), "the server gave up")
+        for word in (
+            *("server_error", "MALFORMED_FUNCTION_CALL", "OTHER", "USER_CANCEL", "rate_limit"),
+            *("insufficient_system_resource", "preempted", "timeOut", "ERROR_LIMIT"),
+        )
+    ],
+    (body("half", native_finish_reason="SAFETY"), "filter"),
+    (body("half", native_finish_reason="error"), "the server gave up"),
+    (body("half", error=True), "the server gave up"),
+    (body("half", error=502), "502"),
+    (body("half", error={"code": 502}), "502"),
+    (body("\u200b\ufeff\n"), "an empty answer"),
+    (body("</s>"), "an empty answer"),
     (body(None), "an empty answer"),
     (body(" \n"), "an empty answer"),
     (body("<think>hm</think>\n"), "in the model's thoughts"),
@@ -116,6 +201,9 @@ ANSWERS = [
     {"choices": [{"message": {"content": None, "refusal": "I will not."}}]},
     {"choices": [{"message": {"content": [{"type": "refusal", "refusal": "No."}]}}]},
     body("no", None),
+    body("", "refusal"),
+    body("half", native_finish_reason="MAX_TOKENS"),
+    body("a", error=False, native_finish_reason="STOP"),
 ]
 
 

@@ -22,6 +22,12 @@ WORDS = [
     ({"message": "at the top"}, "at the top"),
     ({"errors": ["one", "two"]}, "one; two"),
     ("plain body\nof two lines", "plain body of two lines"),
+    ({"Message": "capitals"}, "capitals"),
+    ({"error": {"innererror": {"message": "within"}}}, "within"),
+    ({"error": {"code": "some_error"}}, '{"error": {"code": "some_error"}}'),
+    ({"errors": {"n": ["not an int"]}}, '{"errors": {"n": ["not an int"]}}'),
+    (502, "502"),
+    ({"error": {"message": "", "code": None}}, ""),
     ({}, ""),
     (None, ""),
 ]
@@ -41,6 +47,12 @@ BODIES = [
     ('data: {"error": {"message": "x"}}\n\ndata: [DONE]\n', [{"error": {"message": "x"}}]),
     ("<html><title>502 Bad Gateway</title></html>", "502 Bad Gateway"),
     ("busy", "busy"),
+    ('\ufeff{"a": 1}', {"a": 1}),
+    (': PROCESSING\n\n: PROCESSING\n\n{"a": 1}', {"a": 1}),
+    (': PROCESSING\n\ndata: {"a": 1}\n\n', [{"a": 1}]),
+    ('{"a": ' + "9" * 5000 + "}", {"a": float("inf")}),
+    ('{"a": ' + "9" * 5000, '{"a": ' + "9" * 5000),
+    ("[" * 100_000, "JSON that nests too deeply"),
     ("", ""),
 ]
 
@@ -139,6 +151,10 @@ STATUSES = [
     ([{"error": {"code": 429, "message": "x"}}], 429),
     ({"choices": [{"error": {"code": 502, "message": "x"}}]}, 502),
     ({"choices": [{"error": {"code": 502}}, {"message": {"content": "a"}}]}, None),
+    ({"choices": [{"message": {"content": "a"}}], "error": {"message": "", "code": None}}, None),
+    ({"choices": [{"message": {"content": "a"}}], "error": {"message": "lost", "code": 502}}, 502),
+    ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, 502),
+    ({"choices": None, "base_resp": {"status_msg": "insufficient balance"}}, 402),
     ({}, None),
     ("text", None),
 ]

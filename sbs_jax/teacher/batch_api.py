@@ -23,6 +23,7 @@ from sbs_jax.teacher.journal import Journal, Writer
 from sbs_jax.teacher.replies import Reply, Unreadable
 from sbs_jax.teacher.requests import Api, Request
 from sbs_jax.teacher.runner import journal_rows, missing
+from sbs_jax.utils import jsonl
 from sbs_jax.utils.files import write_bytes
 
 FOLDER = "batch"
@@ -101,7 +102,7 @@ class Loaded:
 def load(journal: Writer, requests: Iterable[Request], n: int, paths: Iterable[Path]) -> Loaded:
     """Adds the successful answers of result files to the journal; loading twice adds nothing.
 
-    Raises UserError (file and line) for a line that is no batch result.
+    Raises UserError (file and line) for a file that is none of results.
     """
     loaded = Loaded()
     answers: dict[str, list[Reply]] = {}
@@ -127,47 +128,47 @@ def _response_ids(journal: Journal, request: Request, n: int) -> set[Any]:
 
 
 def _results(path: Path, loaded: Loaded) -> Iterator[tuple[str, Reply]]:
-    """(custom_id, reply) of every line with an answer; counts the others in `loaded`."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                result = _result(line, f"{path}:{number}")
-                if result is None:
-                    loaded.errors["the last line is torn off"] += 1
-                    continue
-                reply, why = _reply(result)
-                if reply is None:
-                    loaded.errors[why] += 1
-                    continue
-                # Without an id an answer is known by its bytes.
-                response_id = reply.response_id or hashlib.sha256(line).hexdigest()
-                yield result["custom_id"], dataclasses.replace(reply, response_id=response_id)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    """(custom_id, reply) of every line with an answer; counts the others in `loaded`.
+
+    Raises UserError for a file that begins with anything but a result.
+    """
+    known = False
+    with jsonl.opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            result = _result(line)
+            if result is None and not known:
+                raise UserError(
+                    f"{path}:{number}: not a result of the Batch API; give the file it returned"
+                )
+            known = True
+            reply, why = _reply(result) if result else (None, _no_result(line, number))
+            if result is None or reply is None:
+                loaded.errors[why] += 1
+                continue
+            # Without an id an answer is known by its bytes.
+            response_id = reply.response_id or hashlib.sha256(line).hexdigest()
+            yield result["custom_id"], dataclasses.replace(reply, response_id=response_id)
 
 
-def _result(line: bytes, where: str) -> dict[str, Any] | None:
-    """The object of one line; None for a torn last line. Raises UserError for another thing."""
-    try:
-        result = json.loads(line)
-    except (ValueError, RecursionError):
-        if not line.endswith(b"\n"):
-            return None
-        result = None
-    if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
-        raise UserError(f"{where}: not a result of the Batch API; give the file it returned")
-    return result
+def _result(line: bytes) -> dict[str, Any] | None:
+    """The object of one line, or None where it is no result."""
+    result = server_errors.parsed(line.decode("utf-8", "replace"))
+    known = isinstance(result, dict) and isinstance(result.get("custom_id"), str)
+    return result if known and {"response", "error"} & result.keys() else None
+
+
+def _no_result(line: bytes, number: int) -> str:
+    torn = not line.endswith(b"\n")
+    return "the last line is torn off" if torn else f"line {number} is no result"
 
 
 def _reply(result: dict[str, Any]) -> tuple[Reply | None, str]:
     """The reply of one result, or why it has none."""
-    response = result.get("response")
-    response = response if isinstance(response, dict) else {}
-    body = response.get("body")
+    status, body = _answered(result.get("response"))
     error = server_errors.words(result.get("error"))
-    if error or str(response.get("status_code")) != "200" or server_errors.status_in(body):
+    if error or not 200 <= status < 300 or server_errors.status_in(body):
         return None, error or server_errors.words(body) or "unknown error"
     try:
         reply = replies.read_response(body)
@@ -177,3 +178,12 @@ def _reply(result: dict[str, Any]) -> tuple[Reply | None, str]:
     if not answers:
         return None, reply.choices[0].problem
     return dataclasses.replace(reply, choices=answers), ""
+
+
+def _answered(response: Any) -> tuple[int, Any]:
+    """Status and body of a response; some services give the body alone, or as text."""
+    response = response if isinstance(response, dict) else {}
+    status = str(response.get("status_code", 200))
+    body = response if "choices" in response else response.get("body")
+    body = server_errors.parsed(body) if isinstance(body, str) else body
+    return int(status) if status.isdecimal() else 0, body

@@ -151,6 +151,7 @@ class Client:
                 retries = raw.request.headers.get("x-stainless-retry-count", "0")
                 reply = replies.read_response(server_errors.parsed(raw.text), 1 + int(retries))
                 changed = request != dict(body)
+                reply = _without_prompt(reply, request)
                 return dataclasses.replace(reply, sent=request if changed else None)
             if asked > 1 and self._refuses_n(refusal, request):
                 return await self._alone(body)
@@ -251,6 +252,18 @@ async def _show_errors_to_the_sdk(response: Any) -> None:
     pause = server_errors.retry_seconds(body)
     if pause:
         response.headers.setdefault("retry-after", pause)
+
+
+def _without_prompt(reply: Reply, request: Mapping[str, Any]) -> Reply:
+    """The reply of a server that repeats the prompt before its completion."""
+    prompt = request.get("prompt")
+    if not prompt or not any(choice.text.startswith(prompt) for choice in reply.choices):
+        return reply
+    shortened = (
+        dataclasses.replace(choice, text=choice.text.removeprefix(prompt))
+        for choice in reply.choices
+    )
+    return dataclasses.replace(reply, choices=tuple(shortened))
 
 
 def _slots(body: Any) -> str:

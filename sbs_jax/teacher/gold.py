@@ -7,6 +7,7 @@ thousands separators make a teacher look wrong that is right every time
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -44,8 +45,12 @@ def meant(prompt: Prompt, record: Record) -> str | None:
         wordings = {" ".join(option.split()).casefold(): option for option in options}
         wordings |= {letter: letters[letter] for letter in letters if letter not in wordings}
         folded = label.casefold()
-        return wordings.get(folded) or wordings.get(folded.strip("().: "))
-    number = plain_text.arithmetic(label).strip()
+        lettered = re.fullmatch(r"\(?(\w)[).:]+ (.+)", folded)
+        if lettered and wordings.get(lettered[2], "") != letters.get(lettered[1]):
+            return None  # the letter of one choice with the text of another
+        plain = lettered[2] if lettered else folded.strip("().: ")
+        return wordings.get(folded) or wordings.get(plain)
+    number = plain_text.arithmetic(record.label).strip()
     return number if number and accuracy.is_correct(prompt.metric, number, number) else None
 
 

@@ -144,8 +144,10 @@ class RequestFields:
         return f"{flags}; change it, or try --request_json='{json.dumps(without)}'"
 
     def _flag(self, name: str) -> str:
-        flag = "--request_json" if name in self.fixed else _FLAGS.get(name, "--request_json")
-        return f"{flag} sends {name}"
+        flags = [_FLAGS[name]] if name in _FLAGS else []
+        if not flags or name in self.fixed:
+            flags.append("--request_json")
+        return f"{' or '.join(flags)} sends {name}"
 
 
 def _has_system(messages: Any) -> bool:

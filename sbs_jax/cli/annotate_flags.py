@@ -19,6 +19,15 @@ shared.path(FLAGS, "out", None, "Folder of journal and results.")
 shared.data_dir(FLAGS, "The folder `sbs data` wrote, for the default of --input")
 shared.cache_dir(FLAGS)
 _define("integer", "limit", None, "Use only the first N records of each input.", lower_bound=1)
+_define(
+    "enum",
+    "select",
+    None,
+    "Ask only the --budget questions that --student is least sure of, and as many at random.",
+    enum_values=["uncertain"],
+)
+shared.path(FLAGS, "student", None, "With --select: the MODEL_DIR of a student.")
+_define("integer", "budget", None, "With --select: questions of each arm.", lower_bound=1)
 _define("boolean", "dry_run", False, "Show prompts, number of requests and cost; send nothing.")
 _define("boolean", "check_prompt", False, "Show exemplars, sizes and parse-back; read no input.")
 
@@ -110,6 +119,13 @@ _define(
     "Shorten rationales to whole sentences of about this many tokens.",
     lower_bound=1,
 )
+_define(
+    "integer",
+    "rationales",
+    1,
+    "Keep up to this many rationales for the label, of as many samples or teachers.",
+    lower_bound=1,
+)
 _define("boolean", "only_correct", False, "Drop rationales of wrong labels.")
 _define("float", "min_agreement", 0.0, "Drop answers with a smaller fraction of votes.")
 _define("float", "min_confidence", 0.0, "Drop answers with a less probable label.")
@@ -133,4 +149,5 @@ ASKING = (
     *("dry_run", "base_url", "model", "api", "mode", "label_given", "n", "temperature"),
     *("max_tokens", "request_json", "shard", "batch_export", "batch_import", "effort"),
     *("max_tokens_total", "max_cost", "structured", "logprobs", "retry_wrong", "rationalize"),
+    *("select", "student", "budget"),
 )

@@ -37,6 +37,7 @@ _VERBS = {
     "vocabulary": "train a SentencePiece vocabulary on your own text",
     "data": "prepare the released archive; print sizes and the teacher's accuracy",
     "annotate": "stage 1: ask a teacher for a rationale and a label of every input",
+    "review": "a page to accept, edit or drop the teacher's answers",
     "train": "stage 2: train a student from a gin file",
     "evaluate": "score a checkpoint against gold labels and the teacher",
     "predict": "label (and explain) new inputs",

@@ -171,6 +171,8 @@ class TrainConfig:
             None takes the longest label target of the training file (`evaluation.lengths`).
         output_rationale: OUTPUT_RATIONALE: the final predictions file holds the student's
             rationales too.
+        rationales: RATIONALES, of an example with several: "draw" trains on one per epoch, drawn
+            from (RANDOM_SEED, epoch, id), "all" on all of them, "first" on the first.
         label_prefix, rationale_prefix: LABEL_PREFIX, RATIONALE_PREFIX.
         max_unknown: maximum fraction of unknown ids in questions, labels or rationales of the
             training data.
@@ -208,6 +210,7 @@ class TrainConfig:
     eval_num_examples: int | None = setting(None, macro="EVALUATOR_NUM_EXAMPLES", rule=COUNT)
     max_decode_length: int | None = setting(None, macro="MAX_DECODE_LENGTH", rule=COUNT)
     output_rationale: bool = setting(False, macro="OUTPUT_RATIONALE")
+    rationales: str = setting("draw", macro="RATIONALES", rule=one_of("draw", "all", "first"))
     label_prefix: str = setting("[label] ", macro="LABEL_PREFIX")
     rationale_prefix: str = setting("[rationale] ", macro="RATIONALE_PREFIX")
     max_unknown: float = setting(0.1, rule=FRACTION)

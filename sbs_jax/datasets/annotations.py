@@ -12,12 +12,12 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sbs_jax.datasets.records import Record, parse_id, read_jsonl
+from sbs_jax.datasets.records import Record, parse_id, parse_rationales, read_jsonl
 from sbs_jax.datasets.splits import SPLITS
 from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
 
-_FIELDS = ("id", "split", "rationale", "llm_label", "label")
+_FIELDS = ("id", "split", "rationale", "rationales", "llm_label", "label")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,11 +28,13 @@ class Output:
         where: ``file:line``, for messages.
         rationale: None for none.
         label: the teacher's label; None for none.
+        rationales: all of its rationales where there are several.
     """
 
     where: str
     rationale: str | None
     label: str | None
+    rationales: tuple[str, ...] = ()
 
 
 # By split (None: the file names none) and record id.
@@ -69,7 +71,8 @@ def _parse(line: str, where: str) -> tuple[tuple[str | None, str], Output]:
             raise UserError(f"{where}: field {field!r} must be text or absent")
     split = fields.get("split")
     key = (split if split in SPLITS else None, parse_id(fields["id"], where))
-    return key, Output(where, fields.get("rationale"), label)
+    several = parse_rationales(fields.get("rationales"), where)
+    return key, Output(where, fields.get("rationale"), label, several)
 
 
 def check(outputs: Outputs, files: Mapping[str, Path]) -> None:
@@ -101,7 +104,12 @@ def join(records: Iterable[Record], outputs: Outputs, split: str) -> Iterator[Re
     for record in records:
         output = outputs.get((split, record.id)) or outputs.get((None, record.id))
         if output is not None:
-            record = dataclasses.replace(record, rationale=output.rationale, llm_label=output.label)
+            record = dataclasses.replace(
+                record,
+                rationale=output.rationale,
+                llm_label=output.label,
+                rationales=output.rationales,
+            )
         yield record
 
 

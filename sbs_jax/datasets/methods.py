@@ -39,6 +39,7 @@ class View:
         inputs: the question, without prefix.
         targets: the answer; None where the record has no row in this task.
         needs: what a record must have to have a row, for messages.
+        explains: a rationale is part of it, so that several rationales make several rows.
     """
 
     name: str
@@ -47,6 +48,18 @@ class View:
     inputs: Callable[[Record], str]
     targets: Callable[[Record], str | None]
     needs: str
+    explains: bool = False
+
+    def of_rationale(self, number: int) -> "View":
+        """The view of a record's rationale `number`, from 0."""
+        if number == 0:
+            return self
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}_{number + 1}",
+            inputs=lambda record: self.inputs(record.with_rationale(number)),
+            targets=lambda record: self.targets(record.with_rationale(number)),
+        )
 
     def texts(self, record: Record, prefixes: Prefixes) -> tuple[str, str | None]:
         """(prefixed inputs, targets); None for blank targets."""
@@ -131,12 +144,20 @@ VIEWS: dict[str, View] = {
     for view in (
         View("label", LABEL, "label", _question, _gold_label, _GOLD),
         View("llm_label", LABEL, "label", _question, _llm_label, _TEACHER_LABEL),
-        View("rationale", RATIONALE, "rationale", _question, _rationale, _TEACHER_RATIONALE),
+        View("rationale", RATIONALE, "rationale", _question, _rationale, _TEACHER_RATIONALE, True),
         View("finetune", LABEL, None, _question, _gold_label, _GOLD),
         View("distill", LABEL, None, _question, _llm_label, _TEACHER_LABEL),
-        View("single_task", LABEL, None, _question, _rationale_then_label, _TEACHER_RATIONALE),
         View(
-            "pinto", LABEL, None, _question_and_rationale, _label_if_explained, _TEACHER_RATIONALE
+            "single_task", LABEL, None, _question, _rationale_then_label, _TEACHER_RATIONALE, True
+        ),
+        View(
+            "pinto",
+            LABEL,
+            None,
+            _question_and_rationale,
+            _label_if_explained,
+            _TEACHER_RATIONALE,
+            True,
         ),
     )
 }

@@ -28,6 +28,7 @@ class Record:
         rationale: the teacher's chain of thought, or None.
         llm_label: the teacher's answer, or None. Blank text (``" "``) means
             that the completion held no readable answer, as in the original's files.
+        rationales: all of the teacher's rationales where there are several, `rationale` first.
     """
 
     id: str
@@ -35,10 +36,18 @@ class Record:
     label: str
     rationale: str | None = None
     llm_label: str | None = None
+    rationales: tuple[str, ...] = ()
+
+    def with_rationale(self, number: int) -> "Record":
+        """The record with its rationale `number`, from 0; None where it has not so many."""
+        if number == 0:
+            return self
+        more = self.rationales[number] if number < len(self.rationales) else None
+        return dataclasses.replace(self, rationale=more)
 
 
 _OPTIONAL = ("rationale", "llm_label")
-_FIELDS = ("id", "input", "label", *_OPTIONAL)
+_FIELDS = ("id", "input", "label", *_OPTIONAL, "rationales")
 
 
 def parse_line(line: str, where: str, default_id: str) -> Record:
@@ -67,7 +76,16 @@ def parse_line(line: str, where: str, default_id: str) -> Record:
         label=fields["label"],
         rationale=fields.get("rationale"),
         llm_label=fields.get("llm_label"),
+        rationales=parse_rationales(fields.get("rationales"), where),
     )
+
+
+def parse_rationales(value: Any, where: str) -> tuple[str, ...]:
+    """The field ``rationales``. Raises UserError for anything but a list of texts."""
+    texts = [] if value is None else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{where}: field 'rationales' must be a list of texts or absent")
+    return tuple(texts)
 
 
 def parse_id(value: Any, where: str) -> str:
@@ -133,7 +151,7 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
     count = 0
     with atomic_writer(path) as file:
         for record in records:
-            fields = {k: v for k, v in dataclasses.asdict(record).items() if v is not None}
+            fields = {k: v for k, v in dataclasses.asdict(record).items() if v not in (None, ())}
             file.write(json.dumps(fields, ensure_ascii=False) + "\n")
             count += 1
     return count

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from sbs_jax.errors import UserError
-from sbs_jax.input_pipeline import packing
+from sbs_jax.input_pipeline import draws, packing
 from sbs_jax.input_pipeline.packing import BatchShape, Group, Lengths, RowLengths, round_up
 from sbs_jax.input_pipeline.shape_ladder import CostModel, Ladder, tighten
 
@@ -65,6 +65,18 @@ def stream(n: int, seed: int, start: int, stop: int) -> Int[np.ndarray, " questi
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
+class Members(NamedTuple):
+    """Questions of the stream, each with the epoch it is in."""
+
+    question: Int[np.ndarray, " questions"]
+    epoch: Int[np.ndarray, " questions"]
+
+
+def members(n: int, seed: int, start: int, stop: int) -> Members:
+    """Positions [start, stop) of the stream and their epochs."""
+    return Members(stream(n, seed, start, stop), np.arange(start, stop) // n)
+
+
 class Examples(NamedTuple):
     """Sequences of a batch: the view each is of, and the number of its question."""
 
@@ -75,14 +87,21 @@ class Examples(NamedTuple):
 class TrainingQuestions:
     """The selected records that have a target in at least one view, with their token counts.
 
+    Several tables of one task are alternatives, as several rationales of a question are.
+
     Attributes:
         indices: their records in the tables, in file or selection order.
         input_lengths, target_lengths: int32 [views, questions]; 0 where a view has no target.
+        most_brought: the most sequences that a question brings.
     """
 
     def __init__(
-        self, tables: Sequence[tuple[int, Table]], indices: Int[np.ndarray, " records"]
+        self,
+        tables: Sequence[tuple[int, Table]],
+        indices: Int[np.ndarray, " records"],
+        draw_seed: int | None = None,
     ) -> None:
+        """Args: draw_seed: of alternatives one is drawn per epoch; None: a question brings all."""
         self.tables = tuple(tables)
         indices = np.asarray(indices, np.int64)
         targets = np.stack([np.asarray(t.target_lengths, np.int32)[indices] for _, t in tables])
@@ -96,6 +115,38 @@ class TrainingQuestions:
         self.indices = indices[useful]
         self.target_lengths = targets[:, useful]
         self.input_lengths = np.where(self.target_lengths > 0, inputs[:, useful], 0)
+        tasks = np.array([task for task, _ in tables])
+        groups = [np.flatnonzero(tasks == task) for task in dict.fromkeys(tasks.tolist())]
+        self.most_brought = len(tables) if draw_seed is None else len(groups)
+        self._seed = draw_seed
+        self._alternatives = [] if draw_seed is None else [g for g in groups if len(g) > 1]
+
+    @functools.cached_property
+    def _all_tokens(self) -> np.ndarray:
+        return np.stack([self.input_lengths.sum(axis=0), self.target_lengths.sum(axis=0)])
+
+    @functools.cached_property
+    def _keys(self) -> np.ndarray:
+        ids = self.tables[0][1].ids
+        return draws.keys(ids[i] for i in self.indices.tolist())
+
+    def brought(self, members: Members) -> Bool[np.ndarray, "views questions"]:
+        """The sequences that each of these questions brings in its epoch."""
+        question, epoch = members
+        present = self.target_lengths[:, question] > 0
+        for group in self._alternatives:
+            there = present[group]
+            number = draws.draw(self._keys[question], self._seed or 0, epoch, there.sum(axis=0))
+            present[group] = there & (np.cumsum(there, axis=0) - 1 == number)
+        return present
+
+    def tokens(self, members: Members) -> Int[np.ndarray, "2 questions"]:
+        """Input and target tokens that each of these questions brings."""
+        question, sides = members.question, (self.input_lengths, self.target_lengths)
+        if not self._alternatives:
+            return self._all_tokens[:, question]
+        brought = self.brought(members)
+        return np.stack([np.where(brought, side[:, question], 0).sum(axis=0) for side in sides])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -111,12 +162,10 @@ class TrainingQuestions:
         by_target = row_lengths.targets // int(self.target_lengths[present].min())
         return max(1, min(by_input, by_target))
 
-    def examples(self, questions: Int[np.ndarray, " questions"]) -> Examples:
+    def examples(self, members: Members) -> Examples:
         """Every sequence of these questions, the views of one question side by side."""
-        view = np.tile(np.arange(len(self.tables)), len(questions))
-        question = np.repeat(questions, len(self.tables))
-        present = self.target_lengths[view, question] > 0
-        return Examples(view[present], question[present])
+        place, view = np.nonzero(self.brought(members).T)
+        return Examples(view, members.question[place])
 
     def lengths(self, examples: Examples) -> Lengths:
         view, question = examples
@@ -152,6 +201,8 @@ class PlanSpec:
         pack: several sequences per row; else one per row, batch_size * views rows.
         multiple_of: rows are a multiple of this (batch shards x micro-batches).
         row_lengths: encoder and decoder positions of every row; None chooses them.
+        draw: of several sequences of one task a question brings one, drawn from (seed, epoch,
+            id); else all.
         emb_dim: width of the model. The narrower, the more attention costs compared with the matrix
             products, and the shorter the rows.
         compile_updates: updates that cost as much as compiling the train step for one more shape.
@@ -163,6 +214,7 @@ class PlanSpec:
     pack: bool = True
     multiple_of: int = 1
     row_lengths: tuple[int, int] | None = None
+    draw: bool = True
     emb_dim: int = 512
     compile_updates: int = 50
 
@@ -220,13 +272,12 @@ def make_plan(questions: TrainingQuestions, spec: PlanSpec) -> Plan:
         row_lengths = fixed or RowLengths(
             *(round_up(length, _WIDTH_MULTIPLE) for length in questions.longest())
         )
-        rows = round_up(spec.batch_size * len(questions.tables), spec.multiple_of)
+        rows = round_up(spec.batch_size * questions.most_brought, spec.multiple_of)
         shapes = (BatchShape(rows, *row_lengths),)
         per_row = spec.batch_size / len(questions) / rows
-        fills = (
-            float(questions.input_lengths.sum()) * per_row / row_lengths.inputs,
-            float(questions.target_lengths.sum()) * per_row / row_lengths.targets,
-        )
+        tokens = questions.tokens(members(len(questions), spec.seed, 0, len(questions)))
+        inputs, targets = tokens.sum(axis=1).tolist()
+        fills = (inputs * per_row / row_lengths.inputs, targets * per_row / row_lengths.targets)
     segments = max(questions.most_in(s.row_lengths) for s in shapes) if spec.pack else 1
     return Plan(spec, shapes, segments, *fills)
 
@@ -284,14 +335,15 @@ def _fills(sample: Group, shapes: tuple[BatchShape, ...]) -> tuple[float, float]
 
 def _group(questions: TrainingQuestions, spec: PlanSpec, steps: Int[np.ndarray, " steps"]) -> Group:
     size = spec.batch_size
-    members = (stream(len(questions), spec.seed, s * size, (s + 1) * size) for s in steps.tolist())
-    return Group.of([questions.lengths(questions.examples(batch)) for batch in members])
+    n = len(questions)
+    batches = (members(n, spec.seed, s * size, (s + 1) * size) for s in steps.tolist())
+    return Group.of([questions.lengths(questions.examples(batch)) for batch in batches])
 
 
 def _sample(questions: TrainingQuestions, spec: PlanSpec) -> Group:
     """Batches of steps evenly spread over the run's first epochs."""
-    views = len(questions.tables)
-    count = min(spec.steps, max(16, _SAMPLE_EXAMPLES // (spec.batch_size * views)))
+    per_step = spec.batch_size * questions.most_brought
+    count = min(spec.steps, max(16, _SAMPLE_EXAMPLES // per_step))
     last = min(spec.steps, -(-8 * len(questions) // spec.batch_size) + count)
     return _group(questions, spec, np.unique(np.linspace(0, last - 1, count).astype(np.int64)))
 
@@ -313,11 +365,10 @@ def _step_totals(
 ) -> Int[np.ndarray, "2 steps"]:
     """Input and target tokens of every step; computed in chunks, so memory stays bounded."""
     size = spec.batch_size
-    each = np.stack([questions.input_lengths.sum(axis=0), questions.target_lengths.sum(axis=0)])
     chunk = max(1, 2**20 // size)
     totals = []
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
-        order = stream(len(questions), spec.seed, start * size, stop * size)
-        totals.append(each[:, order].reshape(2, stop - start, size).sum(axis=-1))
+        here = members(len(questions), spec.seed, start * size, stop * size)
+        totals.append(questions.tokens(here).reshape(2, stop - start, size).sum(axis=-1))
     return np.concatenate(totals, axis=1)

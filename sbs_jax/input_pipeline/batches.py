@@ -17,11 +17,12 @@ from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing
 from sbs_jax.input_pipeline.batch_plan import (
     Examples,
+    Members,
     PlanSpec,
     Table,
     TrainingQuestions,
     make_plan,
-    stream,
+    members,
 )
 from sbs_jax.input_pipeline.packing import Batch, BatchShape, Group, Placement, round_up
 
@@ -39,7 +40,8 @@ class Batches:
     gets more rows, which is logged and costs one more compilation; no question is ever dropped.
 
     Args:
-        tables: (task id, token table) of each view trained on; the same records in each.
+        tables: (task id, token table) of each view trained on; the same records in each. Several of
+            one task are alternatives (`PlanSpec.draw`).
         indices: the selected records (a split, a fraction of it).
         spec: see `batch_plan.PlanSpec`.
 
@@ -53,7 +55,7 @@ class Batches:
         indices: Int[np.ndarray, " records"],
         spec: PlanSpec,
     ) -> None:
-        self._questions = TrainingQuestions(tables, indices)
+        self._questions = TrainingQuestions(tables, indices, spec.seed if spec.draw else None)
         self._task_ids = np.array([task_id for task_id, _ in tables])
         self._host = (0, 1)
         self._block = functools.lru_cache(maxsize=4)(self._place_block)
@@ -103,13 +105,13 @@ class Batches:
     def ids(self, step: int) -> list[str]:
         """Record ids of a step's questions, in stream order."""
         ids = self._questions.tables[0][1].ids
-        return [str(ids[i]) for i in self._questions.indices[self._members(step)].tolist()]
+        return [str(ids[i]) for i in self._questions.indices[self._members(step).question].tolist()]
 
-    def _members(self, step: int) -> Int[np.ndarray, " questions"]:
+    def _members(self, step: int) -> Members:
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of a run of {len(self)}")
         size = self.plan.spec.batch_size
-        return stream(len(self._questions), self.plan.spec.seed, step * size, (step + 1) * size)
+        return members(len(self._questions), self.plan.spec.seed, step * size, (step + 1) * size)
 
     def _placed(self, step: int) -> tuple[Examples, Placement, BatchShape]:
         """A batch's examples, where they lie, on all hosts together, and its shape."""

@@ -133,14 +133,16 @@ def training_batches(
     """
     selection = source.selection
     file_split, rows = _rows(source, registry.TRAIN, config)
-    tables = [
-        (view.task_id, source.table(file_split, view, targets_needed=True))
-        for view in selection.views
-    ]
-    for view, (_, table) in zip(selection.views, tables, strict=True):
+    tables = []
+    for view in selection.views:
+        table = source.table(file_split, view, targets_needed=True)
         missing = int(np.sum(table.target_lengths[rows] == 0))
         if missing:
             say(f"{selection.dataset.name}/train: {missing} of {len(rows)} have no {view.name}")
+        tables.append((view.task_id, table))
+        for number in range(1, _rationales(view, table, config)):
+            more = source.table(file_split, view.of_rationale(number))
+            tables.append((view.task_id, more))
     spec = PlanSpec(
         batch_size=config.batch_size,
         steps=config.train_steps,
@@ -148,10 +150,16 @@ def training_batches(
         pack=config.pack,
         multiple_of=rows_multiple,
         row_lengths=config.row_lengths,
+        draw=config.rationales == "draw",
         emb_dim=config.model.emb_dim,
         compile_updates=_COMPILE_UPDATES[accelerator],
     )
     return Batches(tables, rows, spec)
+
+
+def _rationales(view: View, table: TokenTable, config: TrainConfig) -> int:
+    """How many rationales of an example the run trains on."""
+    return table.rationales if view.explains and config.rationales != "first" else 1
 
 
 def majority_baseline(source: Source, config: TrainConfig, split: Split) -> Accuracy | None:

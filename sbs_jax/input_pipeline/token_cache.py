@@ -72,6 +72,11 @@ class TokenTable:
         return self.meta["missing"]
 
     @property
+    def rationales(self) -> int:
+        """The most rationales of any record, at least 1."""
+        return self.meta.get("rationales", 1)
+
+    @property
     def truncated(self) -> dict[str, int]:
         """{"inputs": .., "targets": ..}: sequences that were longer than their length."""
         return self.meta["cut"]
@@ -188,7 +193,7 @@ def _write(
 ) -> None:
     lengths = identity["lengths"]
     dtype = np.uint16 if vocabulary.size <= 2**16 else np.int32
-    counts = {"n": 0, "missing": 0}
+    counts = {"n": 0, "missing": 0, "rationales": 1}
     truncated = {"inputs": 0, "targets": 0}
     name = f"{identity['dataset']}/{identity['file_split']} {view.name}"
     progress = Progress(name, unit="records tokenised", period=_PROGRESS_SECONDS)
@@ -209,6 +214,8 @@ def _write(
             ids.append([record.id.encode() for record in chunk])
             counts["n"] += len(chunk)
             counts["missing"] += sum(text is None for _, text in texts)
+            several = max(len(record.rationales) for record in chunk)
+            counts["rationales"] = max(counts["rationales"], several)
             progress.update(counts["n"])
     meta = {**identity, **counts, "cut": truncated, "vocabulary_spec": vocabulary.spec}
     (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

@@ -76,6 +76,7 @@ class DistillingStepByStep(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, str]]]:
         for row, record in enumerate(read()):
             fields = dataclasses.asdict(record)
+            del fields["rationales"]  # no record of the archive has several
             yield row, {field: value or "" for field, value in fields.items()}
 
     def _open(self, dl_manager: tfds.download.DownloadManager) -> Release:

@@ -18,6 +18,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.teacher import (
     batch_api,
     cost_estimate,
+    edits,
     existing_completions,
     folder_settings,
     journal,
@@ -94,7 +95,7 @@ class Job:
 
 def check_inputs(folder: Path, inputs: dict[str, Path]) -> None:
     """Raises UserError where an output file would replace an input, or take another's name."""
-    reserved = {Path(name).stem for name in (journal.NAME, outputs.RATIONALES)}
+    reserved = {Path(name).stem for name in (journal.NAME, outputs.RATIONALES, edits.NAME)}
     for split, path in inputs.items():
         if split in reserved or split.startswith("journal"):
             raise UserError(f"{path}: an input may not be called {path.name}; rename it")
@@ -274,7 +275,12 @@ def _sha_of(job: Job) -> Callable[[Record], str]:
 
 
 def merge(
-    folder: Path, inputs: Inputs, prompt: Prompt, folders: list[Path], filters: Filters
+    folder: Path,
+    inputs: Inputs,
+    prompt: Prompt,
+    folders: list[Path],
+    filters: Filters,
+    rationales: int = 1,
 ) -> tuple[Report, merging.Agreement]:
     """One set of output files out of several teachers' folders.
 
@@ -289,7 +295,9 @@ def merge(
         folder,
         inputs,
         prompt,
-        lambda split, records, counts: merging.answers(prompt, split, records, agreement),
+        lambda split, records, counts: merging.answers(
+            prompt, split, records, agreement, rationales
+        ),
         filters,
         report,
     )

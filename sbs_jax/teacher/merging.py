@@ -5,6 +5,7 @@ prompts, models and numbers of samples may differ.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.teacher.answer_parser import Reading
 from sbs_jax.teacher.outputs import RATIONALES
 from sbs_jax.teacher.prompts import Prompt
+from sbs_jax.teacher.report_card import ReportCard
 from sbs_jax.teacher.voting import Answer, vote
 from sbs_jax.utils import jsonl
 from sbs_jax.utils.files import write_lines
@@ -57,73 +59,85 @@ def load(folders: Iterable[Path]) -> list[Teacher]:
     return teachers
 
 
-def answer(prompt: Prompt, split: str, record: Record, teachers: list[Teacher]) -> Answer:
+def _reading(teacher: Teacher, split: str, record: Record) -> Reading | None:
+    """What one teacher says of a record; None where it was not asked or its answer left out."""
+    row = teacher.answers.get((split, record.id))
+    if row is None or row.get("label") is None:
+        return None
+    label = row["label"].strip()
+    return Reading(row.get("rationale") or "", label, "exact" if label else "no_answer")
+
+
+def answer(
+    prompt: Prompt, split: str, record: Record, teachers: list[Teacher], rationales: int = 1
+) -> Answer:
     """The vote of the teachers on one record; of equals the first teacher's label counts."""
-    readings = []
-    for teacher in teachers:
-        row = teacher.answers.get((split, record.id))
-        label = (row.get("label") or "").strip() if row else ""
-        if row is None or row.get("label") is None:
-            continue
-        rationale = row.get("rationale") or ""
-        readings.append(Reading(rationale, label, "exact" if label else "no_answer"))
-    return vote(prompt.metric, record, readings)
+    readings = [_reading(teacher, split, record) for teacher in teachers]
+    given = [reading for reading in readings if reading is not None]
+    return vote(prompt.metric, record, given, rationales=rationales)
 
 
 @dataclasses.dataclass
 class Agreement:
-    """Every teacher's accuracy, and how often two of them give the same label."""
+    """Every teacher's report card, and how often two of them give the same label."""
 
     prompt: Prompt
     teachers: list[Teacher]
-    right: dict[str, Accuracy] = dataclasses.field(default_factory=dict)
+    cards: dict[str, ReportCard] = dataclasses.field(default_factory=dict)
     same: dict[tuple[str, str], Accuracy] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cards = {teacher.name: ReportCard(self.prompt) for teacher in self.teachers}
 
     def add(self, split: str, record: Record) -> None:
         """Counts one record."""
-        given = {
-            teacher.name: (row.get("label") or "").strip()
-            for teacher in self.teachers
-            if (row := teacher.answers.get((split, record.id))) is not None
-        }
-        for name, label in given.items():
-            if record.label.strip():
-                self._count(self.right, name, self._equal(label, record.label))
-        names = list(given)
-        for index, one in enumerate(names):
-            for other in names[index + 1 :]:
-                self._count(self.same, (one, other), self._equal(given[one], given[other]))
-
-    def _equal(self, one: str, other: str) -> bool:
-        return accuracy.is_correct(self.prompt.metric, one, other)
-
-    def _count(self, counts: dict[Any, Accuracy], key: Any, hit: bool) -> None:
-        counts[key] = counts.get(key, Accuracy(0, 0)) + Accuracy(int(hit), 1)
+        labels: dict[str, str] = {}
+        for teacher in self.teachers:
+            reading = _reading(teacher, split, record)
+            if reading is not None:
+                labels[teacher.name] = reading.label
+                self.cards[teacher.name].add(vote(self.prompt.metric, record, [reading]))
+        for one, other in itertools.combinations(labels, 2):
+            equal = accuracy.is_correct(self.prompt.metric, labels[one], labels[other])
+            counts = self.same.get((one, other), Accuracy(0, 0))
+            self.same[one, other] = counts + Accuracy(int(equal), 1)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "accuracy": {name: counts.to_json() for name, counts in self.right.items()},
+            "accuracy": {name: card.overall.to_json() for name, card in self.cards.items()},
+            "report_cards": {name: card.to_json() for name, card in self.cards.items()},
             "agreement": [
                 {"teachers": list(pair), **counts.to_json()} for pair, counts in self.same.items()
             ],
         }
 
     def __str__(self) -> str:
-        lines = [
-            f"{name}'s accuracy".ljust(22) + str(counts) for name, counts in self.right.items()
-        ]
-        for (one, other), counts in self.same.items():
-            lines.append(f"{one} = {other}".ljust(22) + str(counts))
+        """The accuracies, then who gives the same label as whom how often, as a matrix."""
+        names = list(self.cards)
+        wide = max(8, *map(len, names)) + 2
+        lines = [f"{name}'s accuracy".ljust(22) + str(c.overall) for name, c in self.cards.items()]
+        lines.append("same label".ljust(wide) + "".join(name.rjust(wide) for name in names))
+        for row in names:
+            cells = (self._share(row, column) for column in names)
+            lines.append(row.ljust(wide) + "".join(cell.rjust(wide) for cell in cells))
         return "\n".join(lines)
+
+    def _share(self, one: str, other: str) -> str:
+        counts = self.same.get((one, other)) or self.same.get((other, one))
+        return f"{counts.value:.4f}" if counts else "-"
 
 
 def answers(
-    prompt: Prompt, split: str, records: Iterable[Record], agreement: Agreement
+    prompt: Prompt,
+    split: str,
+    records: Iterable[Record],
+    agreement: Agreement,
+    rationales: int = 1,
 ) -> Iterator[Answer]:
     """One per record, in order; counts into `agreement`."""
     for record in records:
         agreement.add(split, record)
-        yield answer(prompt, split, record, agreement.teachers)
+        yield answer(prompt, split, record, agreement.teachers, rationales)
 
 
 def write_agreement(path: Path, agreement: Agreement) -> None:

@@ -25,11 +25,13 @@ class Rules:
     Attributes:
         thoughts_as_rationale: a model's thoughts are the rationale of an answer without one.
         max_rationale_tokens: longer rationales end at a sentence before it; characters / 4.
+        rationales: the most that an answer keeps.
     """
 
     strictness: Strictness = "tolerant"
     thoughts_as_rationale: bool = False
     max_rationale_tokens: int | None = None
+    rationales: int = 1
 
 
 TOLERANT = Rules()
@@ -79,7 +81,7 @@ class Reader:
             report.unanswered += not completions
             report.sampled += len(completions) > 1
             report.identical_samples += len(completions) > 1 and len(set(completions)) == 1
-            yield vote(self.prompt.metric, record, readings, sure)
+            yield vote(self.prompt.metric, record, readings, sure, self.rules.rationales)
 
     def readings(self, record: Record) -> list[Reading]:
         """What every sample of one record says."""

@@ -20,6 +20,8 @@ class Answer:
         samples: samples answered (unreadable ones included); 0 where there is no answer yet.
         dropped: the filters that the answer did not pass.
         confidence: mean probability of the label's tokens over the samples that gave it, or None.
+        more: further rationales for the label, each from another sample.
+        outcome: how the completion of the label and the rationale was read.
     """
 
     record: Record
@@ -29,6 +31,8 @@ class Answer:
     samples: int
     dropped: tuple[str, ...] = ()
     confidence: float | None = None
+    more: tuple[str, ...] = ()
+    outcome: str = ""
 
     @property
     def agreement(self) -> float:
@@ -38,6 +42,12 @@ class Answer:
     def kept_rationale(self) -> str | None:
         """The rationale to train on, or None."""
         return None if self.dropped or not self.rationale.strip() else self.rationale
+
+    @property
+    def kept_rationales(self) -> tuple[str, ...]:
+        """All rationales to train on where there are several, else none."""
+        kept = self.kept_rationale
+        return (kept, *self.more) if kept is not None and self.more else ()
 
     @property
     def kept_label(self) -> str | None:
@@ -52,6 +62,7 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         sure = {} if self.confidence is None else {"confidence": round(self.confidence, 4)}
+        several = {"rationales": list(self.kept_rationales)} if self.kept_rationales else {}
         return {
             "id": self.record.id,
             "rationale": self.kept_rationale,
@@ -59,8 +70,10 @@ class Answer:
             "agreement": round(self.agreement, 4),
             "votes": self.votes,
             "samples": self.samples,
+            "outcome": self.outcome,
             "dropped": list(self.dropped),
             **sure,
+            **several,
         }
 
 
@@ -69,11 +82,13 @@ def vote(
     record: Record,
     readings: Sequence[Reading],
     confidences: Sequence[float | None] = (),
+    rationales: int = 1,
 ) -> Answer:
     """Self-consistency (Wang et al. 2022): the label most samples give, of equals the first.
 
     Labels are compared by the dataset's metric, so that (3 + 4) and (4 + 3) vote together. The
-    rationale is the shortest among those that support the label, read on the highest rung.
+    rationale is the shortest among those that support the label, read on the highest rung; the
+    next ones follow it, up to `rationales` of them, none twice.
     """
     camps: list[list[int]] = []
     for index, reading in enumerate(readings):
@@ -86,10 +101,12 @@ def vote(
         else:
             camps.append([index])
     if not camps:
-        rationale = readings[0].rationale if readings else ""
-        return Answer(record, rationale, "", 0, len(readings))
+        first = readings[0] if readings else Reading("", "", "")
+        return Answer(record, first.rationale, "", 0, len(readings), outcome=first.outcome)
     winners = max(camps, key=len)
-    best = min((readings[index] for index in winners), key=_preference)
+    best, *others = sorted((readings[index] for index in winners), key=_preference)
+    distinct = dict.fromkeys(r.rationale for r in others if r.rationale.strip())
+    distinct.pop(best.rationale, None)
     sure = [confidences[index] for index in winners if confidences]
     known = [value for value in sure if value is not None]
     return Answer(
@@ -99,6 +116,8 @@ def vote(
         len(winners),
         len(readings),
         confidence=sum(known) / len(known) if known else None,
+        more=tuple(distinct)[: rationales - 1],
+        outcome=best.outcome,
     )
 
 
@@ -143,7 +162,9 @@ class Filters:
             if self.drop_repeats and answer.rationale.strip():
                 asked = seen.setdefault(answer.rationale.strip().casefold(), answer.record.input)
                 dropped += ("repeat",) * (asked != answer.record.input)
-            yield dataclasses.replace(answer, dropped=dropped)
+            alone = (dataclasses.replace(answer, rationale=text) for text in answer.more)
+            more = tuple(each.rationale for each in alone if not self._dropped(prompt, each))
+            yield dataclasses.replace(answer, dropped=dropped, more=more)
 
     def _dropped(self, prompt: Prompt, answer: Answer) -> tuple[str, ...]:
         words = len(answer.rationale.split())

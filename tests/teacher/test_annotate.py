@@ -17,7 +17,7 @@ from helpers.annotate_cli import oracle, rows
 from helpers.stub_server import StubServer, error, serving
 
 from sbs_jax.cli import main
-from sbs_jax.datasets import demo
+from sbs_jax.datasets import annotations, demo
 from sbs_jax.datasets.records import Record, read_jsonl, write_jsonl
 from sbs_jax.teacher import batch_api
 
@@ -101,6 +101,23 @@ def test_more_records_and_more_samples_reuse_what_is_there(annotate, stub):
     assert len(stub.calls) == 10
     annotate(n=3)
     assert [call.body.get("n") for call in stub.calls[10:]] == [2] * 10
+
+
+def test_several_rationales_reach_the_records(annotate, stub, questions, tmp_path, capsys):
+    stub.script = lambda call, sample: f"it is so{' very' * sample} . So the answer is yes."
+    assert annotate(n=3, rationales=2) == 0
+    (record, *_) = read_jsonl(tmp_path / "out" / "train.jsonl")
+    assert (
+        record.rationales == ("it is so .", "it is so very .") and record.rationale == "it is so ."
+    )
+    line = rows(tmp_path / "out" / "rationales.jsonl")[0]
+    assert line["rationales"] == list(record.rationales)
+    (again, *_) = annotations.join(
+        read_jsonl(questions), annotations.read(tmp_path / "out" / "rationales.jsonl"), "train"
+    )
+    assert again == record
+    assert annotate(n=1, rationales=2) == 2
+    assert "--rationales=2: a sample gives one rationale" in capsys.readouterr().err
 
 
 def test_other_settings_are_refused_and_shown(annotate, stub, capsys):

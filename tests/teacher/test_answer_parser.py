@@ -47,6 +47,8 @@ CASES = [
     ("anli1", NLI, "So dry, so the answer is neutral.", "So dry,", "neutral", "phrase"),
     ("anli1", NLI, "R. The correct answer is **neutral**.", "R.", "neutral", "phrase"),
     ("svamp", SUM, "R. The answer is 3 + 4 = 7.", "R.", "(3 + 4)", "phrase"),
+    # a real model's: the bracket alone is another expression
+    ("svamp", SUM, "R. The answer is (28 - 22) / 2 = 3 caps.", "R.", "((28 - 22) / 2)", "phrase"),
     ("svamp", SUM, "R. So the answer is $\\boxed{3 + 4}$.", "R.", "(3 + 4)", "phrase"),
     ("svamp", SUM, "R. The answer is 1,200.", "R.", "(1200)", "phrase"),
     ("cqa", CQA, "(d) sea\n\nThe answer is (a) sea.", "", "sea", "phrase"),  # a real model's

@@ -47,9 +47,18 @@ def test_teachers_vote(three, tmp_path, capsys):
     lines = annotate_cli.rows(tmp_path / "out" / "rationales.jsonl")
     assert [line["votes"] for line in lines] == [2, 3, 2, 2, 2, 0]
     said = capsys.readouterr().out
-    assert "a's accuracy" in said and "a = b" in said
+    assert "a's accuracy" in said
+    # Of the five records that all answer; blank labels never agree.
+    matrix = [line.split() for line in said.splitlines() if line.startswith(("a  ", "b  ", "c  "))]
+    assert matrix == [
+        ["a", "-", "0.4000", "0.4000"],
+        ["b", "0.4000", "-", "0.6000"],
+        ["c", "0.4000", "0.6000", "-"],
+    ]
     agreement = json.loads((tmp_path / "out" / "agreement.json").read_text())
     assert agreement["accuracy"]["b"]["correct"] == 5
+    labels = agreement["report_cards"]["c"]["labels"]
+    assert (labels["yes"]["said"], labels["yes"]["correct"], labels["no"]["n"]) == (2, 1, 3)
     pairs = {tuple(pair["teachers"]): pair["correct"] for pair in agreement["agreement"]}
     assert pairs == {("a", "b"): 2, ("a", "c"): 2, ("b", "c"): 3}
 
@@ -60,7 +69,15 @@ def test_filters_apply_to_the_vote(three, tmp_path):
     assert [r.llm_label is not None for r in records] == [False, True, False, False, False, False]
 
 
+def test_every_teacher_of_the_label_may_leave_a_rationale(three, tmp_path):
+    assert run_merge(tmp_path, three, "--rationales=2") == 0
+    records = list(read_jsonl(tmp_path / "out" / "train.jsonl"))
+    assert records[1].rationales == ("b says 1", "a thinks 1")  # all three agree, the shortest two
+    assert records[5].rationales == ()
+
+
 MISTAKES = [
+    (None, ["--rationales=4"], "--rationales=4: a sample gives one rationale, and there are 3"),
     ("no/folder", [], "no such file"),
     (None, ["--n=3"], "--n: has no effect"),
     (None, ["--dry_run"], "--dry_run: has no effect"),

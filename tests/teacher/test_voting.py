@@ -3,8 +3,9 @@
 import pytest
 
 from sbs_jax.datasets.records import Record
+from sbs_jax.teacher import prompts
 from sbs_jax.teacher.answer_parser import Reading
-from sbs_jax.teacher.voting import Answer, vote
+from sbs_jax.teacher.voting import Answer, Filters, vote
 
 RECORD = Record("1", "q", "gold")
 NONE = Reading("", "", "no_answer")
@@ -48,6 +49,20 @@ def test_the_rationale_supports_the_label_in_the_shortest_way():
         said("b", " "),  # and this one explains nothing
     ]
     assert vote("text", RECORD, readings).rationale == "rather long"
+
+
+def test_several_rationales_for_the_label():
+    readings = [said("a", "x y z"), said("b", "no"), said("a", "x y"), said("a", "x y"), said("a")]
+    answer = vote("text", RECORD, readings, rationales=3)
+    assert answer.kept_rationales == ("x y", "x y z", "because")  # none twice, none of the loser
+    assert vote("text", RECORD, readings, rationales=2).more == ("x y z",)
+    assert vote("text", RECORD, readings).kept_rationales == ()
+    assert "rationales" not in vote("text", RECORD, readings).to_json()
+    prompt = prompts.load("demo")
+    (kept,) = Filters(min_words=2).apply(prompt, [answer])
+    assert kept.kept_rationales == ("x y", "x y z")  # each passes the filters by itself
+    (none,) = Filters(min_words=3).apply(prompt, [answer])
+    assert (none.kept_rationale, none.kept_rationales) == (None, ())
 
 
 def test_what_is_kept():

@@ -1,0 +1,106 @@
+"""What a person decided about a teacher's answers: accepted, edited or dropped.
+
+``OUT/edits.jsonl`` holds one line per decision, the last of a record counts::
+
+    {"split": "train", "id": "17", "action": "edit", "rationale": "...", "label": "oil",
+     "editor": "Ada", "time": "2026-11-29T05:00:00Z", "shown": {"rationale": "...", "label": ".."}}
+
+`sbs review` adds lines; whatever writes the results applies them, so that an edit stays when the
+questions are asked or read again.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sbs_jax.datasets.records import Record, parse_id, read_jsonl, write_jsonl
+from sbs_jax.errors import UserError
+from sbs_jax.utils import jsonl
+from sbs_jax.utils.files import write_lines
+
+NAME = "edits.jsonl"
+
+# Action -> provenance of the result.
+ACTIONS = {"accept": "accepted", "edit": "edited", "drop": "dropped"}
+
+Edits = Mapping[tuple[str, str], "Edit"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edit:
+    """One decision. `rationale` and `label` are what the record then has."""
+
+    split: str
+    id: str
+    action: str
+    rationale: str | None
+    label: str | None
+
+    def applied(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """A line of rationales.jsonl after the decision."""
+        kept = {name: value for name, value in line.items() if name != "rationales"}
+        kept |= {"rationale": self.rationale, "label": self.label}
+        return kept | {"provenance": ACTIONS[self.action]}
+
+    def of(self, record: Record) -> Record:
+        """A record after the decision."""
+        return dataclasses.replace(
+            record, rationale=self.rationale, llm_label=self.label, rationales=()
+        )
+
+
+def load(folder: Path) -> Edits:
+    """The decisions on a folder's answers. Raises UserError with file:line for an odd one."""
+    path = folder / NAME
+    return {(e.split, e.id): e for e, _ in _read(path)} if path.is_file() else {}
+
+
+def _read(path: Path) -> Iterator[tuple[Edit, str]]:
+    """(Decision, its line) in order."""
+    for where, text in jsonl.lines(path):
+        row = jsonl.parse_object(text, where)
+        action, split = row.get("action"), row.get("split")
+        if action not in ACTIONS or not isinstance(split, str):
+            raise UserError(
+                f"{where}: expected split, id and an action out of {', '.join(ACTIONS)}"
+            )
+        texts = [None if action == "drop" else row.get(name) for name in ("rationale", "label")]
+        if not all(isinstance(value, str | None) for value in texts):
+            raise UserError(f"{where}: rationale and label must be text or null")
+        yield Edit(split, parse_id(row.get("id"), where), str(action), *texts), text.strip()
+
+
+def add(folder: Path, source: Path, known: set[tuple[str, str]]) -> int:
+    """Takes the lines of `source` that OUT/edits.jsonl lacks; returns how many.
+
+    Raises UserError for a line that is no decision, or on a record that is not `known`.
+    """
+    path = folder / NAME
+    there = [line for _, line in _read(path)] if path.is_file() else []
+    seen, new = set(there), []
+    for number, (edit, line) in enumerate(_read(source), start=1):
+        if (edit.split, edit.id) not in known:
+            raise UserError(f"{source}: decision {number}: {folder} has no record {edit.id!r}")
+        if line not in seen:
+            new.append(line)
+            seen.add(line)
+    write_lines(path, [f"{line}\n" for line in (*there, *new)])
+    return len(new)
+
+
+def apply(folder: Path, rationales: Path) -> None:
+    """Writes the decisions into the folder's results."""
+    edits = load(folder)
+    rows = [jsonl.parse_object(text, where) for where, text in jsonl.lines(rationales)]
+    changed = [
+        edits[key].applied(row) if (key := (row["split"], str(row["id"]))) in edits else row
+        for row in rows
+    ]
+    write_lines(rationales, (json.dumps(row, ensure_ascii=False) + "\n" for row in changed))
+    for split in dict.fromkeys(row["split"] for row in rows):
+        path = folder / f"{split}.jsonl"
+        records = list(read_jsonl(path))
+        decided = ((edits.get((split, record.id)), record) for record in records)
+        write_jsonl(path, (edit.of(record) if edit else record for edit, record in decided))

@@ -1,0 +1,58 @@
+"""One HTML page with every answer of a folder, on which a person accepts, edits or drops them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sbs_jax.datasets.records import read_jsonl
+from sbs_jax.errors import UserError
+from sbs_jax.teacher import edits
+from sbs_jax.teacher.outputs import RATIONALES
+from sbs_jax.utils import jsonl, paths
+from sbs_jax.utils.files import write_lines
+
+PAGE = "review.html"
+
+_SHOWN = ("label", "rationale", "outcome", "agreement", "confidence", "correct", "provenance")
+
+
+def write(folder: Path) -> tuple[Path, int]:
+    """Writes the page; returns its path and the number of answers on it."""
+    rows = [row for split, lines in _lines(folder).items() for row in _rows(folder, split, lines)]
+    template = paths.asset("review.html").read_text(encoding="utf-8")
+    # "<" stands inside strings only: escaped, no answer can end the <script> element.
+    data = json.dumps({"name": str(folder), "rows": rows}, ensure_ascii=False)
+    page = template.replace("/* data */", data.replace("<", "\\u003c"))
+    write_lines(folder / PAGE, [page])
+    return folder / PAGE, len(rows)
+
+
+def take(folder: Path, source: Path) -> int:
+    """Reads decisions that the page saved and applies them; returns how many are new."""
+    known = {(split, str(row["id"])) for split, rows in _lines(folder).items() for row in rows}
+    count = edits.add(folder, source, known)
+    edits.apply(folder, folder / RATIONALES)
+    return count
+
+
+def _lines(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Split -> its lines of rationales.jsonl."""
+    path = folder / RATIONALES
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the --out folder of sbs annotate")
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for where, text in jsonl.lines(path):
+        row = jsonl.parse_object(text, where)
+        splits.setdefault(row["split"], []).append(row)
+    return splits
+
+
+def _rows(folder: Path, split: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_id = {str(line["id"]): line for line in lines}
+    rows = []
+    for record in read_jsonl(folder / f"{split}.jsonl"):
+        line = by_id.get(record.id, {})
+        shown = {name: line.get(name) for name in _SHOWN}
+        texts = {"split": split, "id": record.id, "input": record.input, "gold": record.label}
+        rows.append(texts | shown | {"dropped": line.get("dropped") or []})
+    return rows

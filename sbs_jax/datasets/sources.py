@@ -107,6 +107,12 @@ class JsonlFolder:
         )
 
 
+def _content(record: Record) -> tuple:
+    """All fields; without `rationales` where there are none, as before records had them."""
+    content = dataclasses.astuple(record)
+    return content if record.rationales else content[:-1]
+
+
 class Function:
     """Records given by a function of the split's name.
 
@@ -147,7 +153,7 @@ class Function:
             count, digest = 0, hashlib.sha256()
             for record in self.read(split):
                 count += 1
-                digest.update(json.dumps(dataclasses.astuple(record)).encode())
+                digest.update(json.dumps(_content(record)).encode())
             self._known[split] = (count, digest.hexdigest())
         return self._known[split]
 

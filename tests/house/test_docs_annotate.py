@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sbs_jax.cli import annotate
+from sbs_jax.cli import annotate, review
 from sbs_jax.datasets import demo
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -40,5 +40,5 @@ def test_annotate_train_evaluate(tmp_path):
 def test_every_flag_on_the_page_exists():
     page = PAGE.replace("--gin_file", "").replace("--gin.MODEL_DIR", "").replace("--port", "")
     named = set(re.findall(r"--([a-z_]+)", page)) - {"model_dir"}
-    assert named <= set(annotate.FLAGS)
+    assert named <= {*annotate.FLAGS, *review.FLAGS}
     assert {"shard", "batch_export", "label_given"} <= named

@@ -46,6 +46,7 @@ _VERBS = {
     "export": "a deployable student with its tokenizer",
     "from_original": "the command here that equals one of the original run.py",
     "devices": "join the processes of a launch and count its devices",
+    "completion": "verbs and flags for the completion of bash and zsh",
     "t5x_path": "gin search path for upstream T5X",
     "study": "grids of runs: methods, data fractions, seeds",
     "report": "tables, figures and one HTML page from finished runs",

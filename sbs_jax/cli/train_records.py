@@ -35,7 +35,9 @@ def define(values: flags.FlagValues) -> None:
         "folder that Hugging Face datasets saved to disk.",
     )
     shared.path(values, "eval_records", None, "Test records; default: drawn from --records.")
-    shared.path(values, "validation_records", None, "Validation records; default: as the test's.")
+    shared.path(
+        values, "validation_records", None, "Validation records; default: drawn from --records."
+    )
     table.define(values)
     shared.vocabulary(
         values, "with --records; default: trained on the records for mini, else t5 (sbs vocabulary)"

@@ -6,7 +6,6 @@ Put one of these lines into ~/.bashrc or ~/.zshrc:
   eval "$(sbs completion zsh)"
 """
 
-import importlib
 import shlex
 from collections.abc import Iterator
 
@@ -53,15 +52,14 @@ def main(argv: list[str]) -> None:
 
 def script() -> str:
     """The completion function, for bash and for zsh's bashcompinit."""
-    from sbs_jax.cli.main import VERBS
+    from sbs_jax.cli.main import VERBS, module_of
 
-    cases = "\n".join(_cases({verb: module for verb, (module, _) in VERBS.items()}))
+    cases = "\n".join(_cases({verb: module_of(verb).FLAGS for verb in VERBS}))
     return _SCRIPT % {"verbs": shlex.quote(" ".join(VERBS)), "cases": cases}
 
 
-def _cases(modules: dict[str, str]) -> Iterator[str]:
-    for verb, module in modules.items():
-        known: flags.FlagValues = importlib.import_module(module).FLAGS
+def _cases(flags_of: dict[str, flags.FlagValues]) -> Iterator[str]:
+    for verb, known in flags_of.items():
         words = " ".join(word for name in sorted(known) for word in _words(known[name]))
         yield f"    {verb}) words={shlex.quote(words)} ;;"
 

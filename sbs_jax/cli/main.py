@@ -70,6 +70,11 @@ VERBS = {
 }
 
 
+def module_of(verb: str) -> ModuleType:
+    """The module of a verb, imported now."""
+    return importlib.import_module(VERBS[verb][0])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs ``sbs`` with ``argv`` (default: the command line) and returns the exit status."""
     args = sys.argv[1:] if argv is None else argv
@@ -102,7 +107,7 @@ def _run(args: list[str]) -> int:
     verb, *rest = args
     if verb not in VERBS:
         raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (sbs --help lists them)")
-    module = importlib.import_module(VERBS[verb][0])
+    module = module_of(verb)
     if any(arg in _HELP_FLAGS for arg in rest):
         print(_help(verb, module))
         return 0

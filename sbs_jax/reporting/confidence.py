@@ -112,6 +112,40 @@ def cascade(
     return steps
 
 
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What a run's confidence is worth.
+
+    Attributes:
+        bins: (mean confidence, accuracy) of each bin of `calibration_error`.
+        coverage: (share of the questions kept, accuracy on them), the surest first.
+    """
+
+    arm: str
+    name: str
+    bins: list[tuple[float, float]]
+    coverage: list[tuple[float, float]]
+
+
+def curve(arm: str, name: str, answers: Answers) -> Curve | None:
+    """None for a run without confidences."""
+    confidence = confidences(answers.rows)
+    if confidence is None:
+        return None
+    right = np.array([float(row["correct"]) for row in answers.rows])
+    places = _bins(confidence)
+    bins = [
+        (float(confidence[places == b].mean()), float(right[places == b].mean()))
+        for b in np.unique(places)
+    ]
+    order = np.argsort(-confidence, kind="stable")
+    # Answers of equal confidence are kept or passed on together.
+    ends = np.flatnonzero(np.diff(confidence[order], append=-1.0))
+    means = np.cumsum(right[order]) / np.arange(1, len(right) + 1)
+    coverage = [(float((end + 1) / len(right)), float(means[end])) for end in ends]
+    return Curve(arm, name, bins, coverage)
+
+
 def confidence_tables(
     name: str, answers: Answers, validation: Sequence[Mapping[str, Any]]
 ) -> list[Table]:
@@ -168,5 +202,8 @@ def _cascade(name: str, steps: Sequence[Step], n: int) -> Table:
         for step in steps
     ]
     heads = ("confidence from", "kept by the student", "its accuracy", "student, then teacher")
-    caption = f"Cascade: {name}; the teacher answers what is not kept (n = {n})"
+    caption = (
+        f"Cascade: {name}; the teacher answers what is not kept (n = {n}): the share kept is the "
+        "share of the teacher's cost that is saved"
+    )
     return Table(caption, heads, ">>>>", lines, detail=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.reporting.confidence import Curve
 from sbs_jax.reporting.rows import ARM_NAMES, arm_name, labels_name
 from sbs_jax.reporting.statistics import Cell, Summary
 
@@ -250,6 +251,26 @@ def accuracy_along(
     axes.set_title(title, loc="left", fontsize=11, wrap=True)
     axes.grid(color="#DDDDDD", linewidth=0.7)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _picture(figure)
+
+
+def confidence(curves: Sequence[Curve], title: str) -> Picture:
+    """Calibration, and accuracy against the share of questions that a student keeps."""
+    plt = _pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
+    arms = [curve.arm for curve in curves]
+    left.plot([0, 1], [0, 1], color="#777777", linestyle=":", label="calibrated")
+    for curve in curves:
+        colour, marker = _style(curve.arm, arms)
+        look = {"color": colour, "markersize": 5, "linewidth": 1.4}
+        left.plot(*zip(*curve.bins, strict=True), marker=marker, label=curve.name, **look)
+        right.plot(*zip(*curve.coverage, strict=True), **look)
+    left.set(xlabel="mean confidence of a bin", ylabel="accuracy", title="calibration")
+    right.set(xlabel="share kept, the surest first", ylabel="accuracy on it", title="coverage")
+    for axes in (left, right):
+        axes.grid(color="#DDDDDD", linewidth=0.7)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return _picture(figure)
 
 

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sbs_jax.reporting import (
     figures,
     labels,
     paper,
+    rationales,
     rows,
     single_runs,
     statistics,
@@ -133,6 +134,7 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
     texts = study.texts
     runs = {row: study.runs[row] for row in of_dataset if row in study.runs}
     by_row = {row: study.answers[row] for row in of_dataset if row in study.answers}
+    shown = _one_of_each_arm(by_row)
     if not of_dataset and study.failures:
         summary = Summary({}, None, [], [], [], None, {})
     else:
@@ -144,7 +146,8 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         tables.failure_table(study.failures),
         tables.pair_table(summary),
         *_label_tables(summary, by_row),
-        *(t for row in by_row for t in _confidence(runs[row], _name(row), by_row[row])),
+        *(t for row in shown for t in _confidence(runs[row], _name(row), by_row[row])),
+        rationales.rationale_table([(_name(row), by_row[row]) for row in by_row]),
         costs.cost_table(of_dataset, runs),
     ]
     beside_paper = paper.paper_table(summary, runs)
@@ -154,7 +157,9 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         intro=texts.intro,
         verdict=verdict.sentences(summary) if summary.cells else ["No run has finished."],
         tables=[*in_order, *([beside_paper] if beside_paper else [])],
-        figures=_figures(summary, runs, texts, index) if summary.cells else [],
+        figures=_figures(summary, runs, texts, index, {row: by_row[row] for row in shown})
+        if summary.cells
+        else [],
         remarks=[
             *(tables.remarks(summary, texts.baseline) if summary.cells else []),
             *_left_out(embedded),
@@ -165,6 +170,14 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         versions=versions(list(runs.values())),
         command=texts.command,
     )
+
+
+def _one_of_each_arm(by_row: Mapping[Row, Answers]) -> list[Row]:
+    """The first seed of every arm with its most labels: the others would fill pages."""
+    chosen: dict[str, Row] = {}
+    for row in sorted(by_row, key=lambda row: (-row.fraction, row.seed)):
+        chosen.setdefault(row.arm, row)
+    return list(chosen.values())
 
 
 def _name(row: Row) -> str:
@@ -203,7 +216,11 @@ def _label_tables(summary: Summary, by_row: dict[Row, Answers]) -> list[Table]:
 
 
 def _figures(
-    summary: Summary, runs: dict[Row, Run], texts: study_files.StudyTexts, index: int
+    summary: Summary,
+    runs: dict[Row, Run],
+    texts: study_files.StudyTexts,
+    index: int,
+    shown: Mapping[Row, Answers],
 ) -> list[Figure]:
     if not figures.available():
         return []
@@ -231,7 +248,26 @@ def _figures(
         )
         for row, run in runs.items()
     ]
-    return drawn + curve_figures(curves, f"curves{suffix}", "a line per seed")
+    drawn += curve_figures(curves, f"curves{suffix}", "a line per seed")
+    sure = [confidence.curve(row.arm, _name(row), answers) for row, answers in shown.items()]
+    return drawn + _confidence_figure([curve for curve in sure if curve], f"confidence{suffix}")
+
+
+def _confidence_figure(curves: Sequence[confidence.Curve], name: str) -> list[Figure]:
+    """None without confidences."""
+    if not curves:
+        return []
+    caption = (
+        "Left: accuracy against confidence, in ten bins; on the dotted line a student is as often "
+        "right as it says. Right: accuracy on the share of the questions it is surest of."
+    )
+    points = [
+        {"run": curve.name, "panel": panel, "x": x, "accuracy": y}
+        for curve in curves
+        for panel, pairs in (("calibration", curve.bins), ("coverage", curve.coverage))
+        for x, y in pairs
+    ]
+    return [Figure(name, figures.confidence(curves, "Confidence"), caption, points, points)]
 
 
 def _other_axes(runs: dict[Row, Run]) -> list[tuple[str, str, bool, dict[str, float]]]:
@@ -282,6 +318,7 @@ def _single(sources: Found) -> Section:
             single_runs.pair_table(pairs),
             *(t for run, answer in by_run for t in labels.label_tables(run.name, [answer])),
             *(t for run, answer in by_run for t in _confidence(run, run.name, answer)),
+            rationales.rationale_table([(run.name, answer) for run, answer in by_run]),
         ],
         figures=curve_figures(curves, "curves", "a line per run") if figures.available() else [],
         remarks=[*single_runs.REMARKS, *_left_out(embedded)],

@@ -334,6 +334,7 @@ def test_a_mistake_in_a_study_is_one_line(here, capsys, change, message):
         "paper_sizes",
         "paper_tasks",
         "paper_svamp_asdiv",
+        "released_mini",
     ],
 )
 def test_the_packaged_studies_resolve(tmp_path, capsys, name):

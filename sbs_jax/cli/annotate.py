@@ -262,13 +262,21 @@ def _recipe(prompt: Any) -> Any:
 def _request_fields() -> dict[str, Any]:
     """The fields that the user adds to every request."""
     try:
-        extra = json.loads(FLAGS.request_json)
+        extra = json.loads(FLAGS.request_json, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise UserError(f"--request_json: not valid JSON ({error})") from None
     if not isinstance(extra, dict) or extra.keys() & {"model", "messages", "prompt", "n", "stream"}:
         raise UserError("--request_json: expected an object without model, messages, prompt, n")
+    for name in ("max_tokens", "max_completion_tokens"):
+        bound = extra.get(name)
+        if bound is not None and (type(bound) is not int or bound < 1):
+            raise UserError(f"--request_json: {name} must be a whole number above 0, or null")
     effort = {"reasoning_effort": FLAGS.effort} if FLAGS.effort else {}
     return effort | extra
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _connect() -> Any:

@@ -237,5 +237,6 @@ def _json(body: Any) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
+    # Codes that steer a terminal are no words.
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "..."

@@ -7,29 +7,34 @@ closing one is in the answer (https://github.com/vllm-project/vllm/issues/13125)
 
 import re
 
+_NAME = (
+    r"(?:\w+[:_])?(?:ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad"
+    r"|inner_monologue|analysis)"
+)
+_LEFT, _RIGHT = r"(?:\\?<|&lt;)\|?", r"\|?\\?(?:>|&gt;)"
 # (Opening, closing), as regular expressions that ignore capitals; either one may be alone.
 MARKS: tuple[tuple[str, str], ...] = (
-    (r"<think(?:ing)?>", r"</think(?:ing)?>"),
-    (r"<thoughts?>", r"</thoughts?>"),
-    (r"<reason(?:ing)?>", r"</reason(?:ing)?>"),
-    (r"<reflection>", r"</reflection>"),
-    (r"<scratch_?pad>", r"</scratch_?pad>"),
-    (r"<inner_monologue>", r"</inner_monologue>"),
-    (r"<seed:think>", r"</seed:think>"),
-    (r"<\|thinking\|>", r"<\|/thinking\|>"),
-    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
+    (rf"{_LEFT}{_NAME}(?:\s[^<>]*)?{_RIGHT}", rf"{_LEFT}/{_NAME}{_RIGHT}"),
+    (
+        r"<[|｜](?:begin|start)[_▁]of[_▁](?:thought|thinking)[|｜]>",
+        r"<[|｜]end[_▁]of[_▁](?:thought|thinking)[|｜]>",
+    ),
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
-    (r"\[THINK(?:ING)?\]", r"\[/THINK(?:ING)?\]"),
+    (r"\[(?:THINK|REASON)(?:ING)?\]", r"\[/(?:THINK|REASON)(?:ING)?\]"),
     ("◁think▷", "◁/think▷"),
     ("<unused94>", "<unused95>"),
     (r"<\|channel>thought", r"<channel\|>"),
     # Harmony, the format of gpt-oss.
-    (r"<\|channel\|>(?:analysis|commentary)", r"<\|channel\|>final[^<]*<\|message\|>"),
+    (
+        r"<\|channel\|>(?:analysis|commentary)",
+        r"<\|channel\|>final(?:[^<]|<\|constrain\|>)*<\|message\|>",
+    ),
 )
 # Ordinary words, which count only as a pair from the start of the text: harmony without its special
-# tokens, and Granite.
+# tokens, Granite, and web pages.
 WORDS: tuple[tuple[str, str], ...] = (
-    (r"^analysis", r"assistant\s*final(?=\W|[A-Z0-9])"),
+    (r"^(?:assistant)?(?:analysis|commentary)", r"assistant\s*final(?=\W|[A-Z0-9])"),
+    (r"^<details[^>]*>\s*(?:<summary>)?[^<]*(?:thought|think|reason)", r"</details>"),
     (r"^Here(?:'s| is) my thought process:", r"Here(?:'s| is) my response:"),
 )
 
@@ -40,19 +45,21 @@ _PAIR = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _FRAME = re.compile(
-    r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution)\|>", re.IGNORECASE
+    r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution|assistant)\|>"
+    r"|<\|(?:im_start|start_header_id|start)\|>\s*assistant(?:<\|end_header_id\|>)?",
+    re.IGNORECASE,
 )
 _END = re.compile(
     r"<\|(?:return|im_end|eot_id|eom_id|endoftext|end_of_text|end|END_OF_TURN_TOKEN)\|>"
     r"|<end_of_turn>|<eos>|</s>|<｜end▁of▁sentence｜>"
 )
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
-_STARTS = ("analysis", "here")
+_STARTS = ("analysis", "here", "assistan", "commenta")
 
 
 def _may_hold_marks(text: str) -> bool:
     # Plain searches: a journal of half a million answers is looked through at every start.
-    marks = "<" in text or "[" in text or "◁" in text
+    marks = "<" in text or "[" in text or "◁" in text or "&lt;" in text
     return marks or text[:8].casefold().startswith(_STARTS)
 
 

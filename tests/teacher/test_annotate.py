@@ -477,6 +477,9 @@ BAD_INPUT = [
     ({"shard": "a"}, "--shard=a: expected I/N"),
     ({"request_json": "{"}, "--request_json: not valid JSON"),
     ({"request_json": '{"n": 2}'}, "--request_json: expected an object without"),
+    ({"request_json": '{"max_tokens": "many"}'}, "max_tokens must be a whole number above 0"),
+    ({"request_json": '{"max_completion_tokens": 0}'}, "must be a whole number above 0"),
+    ({"request_json": '{"top_p": NaN}'}, "--request_json: not valid JSON (NaN is no JSON)"),
     ({"n": 0}, "n"),
 ]
 

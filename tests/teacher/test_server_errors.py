@@ -22,6 +22,7 @@ WORDS = [
     ({"message": "at the top"}, "at the top"),
     ({"errors": ["one", "two"]}, "one; two"),
     ("plain body\nof two lines", "plain body of two lines"),
+    ({"error": "red\x1b[31m\u2028 words"}, "red [31m words"),
     ({"Message": "capitals"}, "capitals"),
     ({"error": {"innererror": {"message": "within"}}}, "within"),
     ({"error": {"code": "some_error"}}, '{"error": {"code": "some_error"}}'),

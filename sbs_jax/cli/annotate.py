@@ -70,7 +70,7 @@ def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
         _report(annotate.finish(job, _filters(), rules), folder)
         _arms(chosen, job)
         return None
-    outcome, progress = annotate.ask(job, _connect, _limits(), prices)
+    outcome, progress = annotate.ask(job, _connect, _limits(job.recipe), prices)
     print(progress.line(), file=sys.stderr)
     if job.shard:
         print(f"{folder / job.journal_name}: run once without --shard when all shards are done")
@@ -127,7 +127,7 @@ def _second_passes(job: Any, outcome: Any) -> dict[tuple[str, str], tuple[str, s
         again, records = annotate.second_pass(job, name, n, _rules(), explained)
         if not records:
             continue
-        second, progress = annotate.ask(again, _connect, _limits(), _prices(), spent)
+        second, progress = annotate.ask(again, _connect, _limits(again.recipe), _prices(), spent)
         print(f"{name}: {progress.line()}", file=sys.stderr)
         outcome.add(second)
         used = annotate.spent(again.folder)
@@ -289,11 +289,15 @@ def _connect() -> Any:
     )
 
 
-def _limits() -> Any:
+def _limits(recipe: Any) -> Any:
+    from sbs_jax.teacher import usage
     from sbs_jax.teacher.annotate import Limits
 
     if FLAGS.max_cost is not None and None in (FLAGS.price_in, FLAGS.price_out):
         raise UserError("--max_cost: give --price_in and --price_out as well")
+    for name in ("max_cost", "max_tokens_total"):
+        if FLAGS[name].value is not None and not usage.bound(recipe.parameters()):
+            raise UserError(f"--{name}: needs a bound of every answer; leave max_tokens as it is")
     return Limits(FLAGS.concurrency, FLAGS.rpm, FLAGS.tpm, FLAGS.max_tokens_total, FLAGS.max_cost)
 
 

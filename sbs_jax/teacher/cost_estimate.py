@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable
 
+from sbs_jax.teacher import usage
 from sbs_jax.teacher.journal import Journal
 from sbs_jax.teacher.progress import Prices, money
 from sbs_jax.teacher.requests import CHARACTERS_PER_TOKEN, Recipe, Request
@@ -30,7 +31,7 @@ def plan(recipe: Recipe, distinct: Iterable[Request], journal: Journal, n: int) 
     """Counts what is missing. Raises UserError where a record does not fit the prompt."""
     found = Plan()
     shown = [recipe.prompt.write_completion(exemplar) for exemplar in recipe.prompt.exemplars]
-    budget = int(recipe.parameters().get("max_tokens", 0)) or recipe.max_tokens
+    budget = usage.bound(recipe.parameters()) or recipe.max_tokens
     likely = statistics.mean(map(len, shown)) / CHARACTERS_PER_TOKEN if shown else budget
     for request in distinct:
         found.distinct += 1

@@ -165,7 +165,7 @@ class Asker:
 
     async def _call(self, request: Request, n: int) -> Reply:
         """One call within all limits. Raises as `Client.complete`, and _Spent."""
-        most = n * int(request.body.get("max_tokens") or 0)
+        most = n * usage.bound(request.body)
         if self._budget and not await self._budget.reserve(request.prompt_tokens, most):
             raise _Spent
         used = usage.Usage()

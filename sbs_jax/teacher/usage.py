@@ -44,21 +44,26 @@ def of(reply: Reply, request: Request) -> Usage:
     return Usage(prompt or request.prompt_tokens, max(counted, texts), estimated=True)
 
 
+def bound(body: Mapping[str, Any]) -> int:
+    """The most tokens that a request allows one completion; 0 where it names no bound."""
+    return min((body[name] for name in _BOUNDS if isinstance(body.get(name), int)), default=0)
+
+
 def beyond_bound(reply: Reply, request: Request) -> str:
     """One line where a completion is longer than was asked for, "" otherwise."""
     sent = request.body if reply.sent is None else reply.sent
     names = [name for name in _BOUNDS if isinstance(sent.get(name), int)]
     if not names:
         return ""
-    bound = min(sent[name] for name in names) * len(reply.choices)
+    most = bound(sent) * len(reply.choices)
     sizes = _sizes(reply)
     tokens = max(reply.usage.get("completion_tokens", 0), sum(sizes) // _SURELY_BYTES_PER_TOKEN)
-    if tokens <= bound:
+    if tokens <= most:
         return ""
     other = " or ".join(name for name in _BOUNDS if name not in names)
     return (
         f"warning: the server ignores {' and '.join(names)}: {tokens} tokens came where at most "
-        f"{bound} were asked for" + (f"; try {other} in --request_json" if other else "")
+        f"{most} were asked for" + (f"; try {other} in --request_json" if other else "")
     )
 
 

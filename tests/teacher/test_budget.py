@@ -85,3 +85,13 @@ def test_money_needs_prices(stub, tmp_path, capsys):
     assert "--price_in" in capsys.readouterr().err
     assert annotate_cli.run(stub, tmp_path, max_cost=1e-9, price_in=1, price_out=1) == 1
     assert not stub.calls
+
+
+def test_a_budget_counts_every_bound_and_needs_one(stub, tmp_path, capsys):
+    unbounded = {"request_json": '{"max_tokens": null}', "max_tokens_total": 10**6}
+    assert annotate_cli.run(stub, tmp_path, **unbounded) == 2
+    assert "--max_tokens_total: needs a bound" in capsys.readouterr().err
+    other = '{"max_tokens": null, "max_completion_tokens": 100000}'
+    assert annotate_cli.run(stub, tmp_path, request_json=other, max_tokens_total=50_000) == 1
+    assert "the budget of 50,000 tokens is spent" in capsys.readouterr().err
+    assert not stub.calls

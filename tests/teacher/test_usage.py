@@ -52,6 +52,20 @@ def test_a_bound_that_is_ignored_is_told(body, texts, tokens, warned):
     assert not warned or next(iter(body)) in line
 
 
+BOUNDS = [
+    ({"max_tokens": 9}, 9),
+    ({"max_completion_tokens": 7}, 7),
+    ({"max_tokens": None, "max_completion_tokens": 7}, 7),
+    ({"max_tokens": 9, "max_completion_tokens": 7}, 7),
+    ({"max_tokens": None}, 0),
+]
+
+
+@pytest.mark.parametrize(("body", "most"), BOUNDS)
+def test_the_bound_of_a_request(body, most):
+    assert usage.bound(body) == most
+
+
 def test_the_bound_as_it_was_sent_counts():
     answered = reply([TEXT], {"max_completion_tokens": 40}, completion_tokens=50)
     assert "max_completion_tokens" in usage.beyond_bound(answered, request(max_tokens=40))

@@ -15,6 +15,8 @@ from sbs_jax.teacher.requests import CHARACTERS_PER_TOKEN, Request
 
 _MOST_BYTES_PER_TOKEN = 6  # on average, in English; less in all other languages
 _SURELY_BYTES_PER_TOKEN = 10
+_ALLOWANCE = 1.5  # a count of one of two choices is half of what their texts take
+_LONG_PROMPT = 300  # tokens; in a shorter one the frame of a chat weighs too much
 _BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
@@ -38,10 +40,23 @@ def of(reply: Reply, request: Request) -> Usage:
     sizes = _sizes(reply)
     counted = reply.usage.get("completion_tokens", 0)
     prompt = reply.usage.get("prompt_tokens", 0)
-    if prompt and sum(sizes) <= _MOST_BYTES_PER_TOKEN * counted:
+    expected = _as_in_the_prompt(reply, request, prompt)
+    few = counted * _ALLOWANCE < expected or sum(sizes) > _MOST_BYTES_PER_TOKEN * counted
+    if prompt and not few:
         return Usage(prompt, counted)
     texts = sum(math.ceil(size / CHARACTERS_PER_TOKEN) for size in sizes)
-    return Usage(prompt or request.prompt_tokens, max(counted, texts), estimated=True)
+    return Usage(prompt or request.prompt_tokens, max(counted, texts, expected), estimated=True)
+
+
+def _as_in_the_prompt(reply: Reply, request: Request, prompt: int) -> int:
+    """Tokens of several choices if theirs are as long as those of the prompt; 0 if not known.
+
+    The prompt holds exemplars in the same words, counted by the same server.
+    """
+    if len(reply.choices) < 2 or prompt < _LONG_PROMPT:
+        return 0
+    texts = sum(len(choice.text) + len(choice.thoughts) for choice in reply.choices)
+    return math.ceil(texts * prompt / (request.prompt_tokens * CHARACTERS_PER_TOKEN))
 
 
 def bound(body: Mapping[str, Any]) -> int:

@@ -28,6 +28,25 @@ COUNTS = [
 ]
 
 
+# Two sums of 34 characters each, in a prompt of 2,400 characters.
+SUM = "3 + 4 + 5 = 12. The answer is (12)"
+SEVERAL = [
+    (2, {"prompt_tokens": 1000, "completion_tokens": 28}, (28, False)),
+    (2, {"prompt_tokens": 1000, "completion_tokens": 20}, (20, False)),
+    (2, {"prompt_tokens": 1000, "completion_tokens": 14}, (29, True)),  # those of one
+    (3, {"prompt_tokens": 1000, "completion_tokens": 14}, (43, True)),
+    (1, {"prompt_tokens": 1000, "completion_tokens": 8}, (8, False)),
+    (2, {"prompt_tokens": 100, "completion_tokens": 14}, (14, False)),  # says nothing of 2,400
+]
+
+
+@pytest.mark.parametrize(("n", "counts", "expected"), SEVERAL)
+def test_the_prompt_tells_how_long_the_tokens_of_a_server_are(n, counts, expected):
+    asked = Request("1", "0" * 64, {"model": "m"}, "", prompt_tokens=600)
+    tokens = usage.of(reply([SUM] * n, **counts), asked)
+    assert (tokens.completion_tokens, tokens.estimated) == expected
+
+
 @pytest.mark.parametrize(("texts", "counts", "expected"), COUNTS)
 def test_counts_are_never_too_low(texts, counts, expected):
     tokens = usage.of(reply(texts, **counts), request())

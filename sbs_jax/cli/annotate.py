@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sbs_jax.cli.annotate_flags import ASKING, FLAGS
-from sbs_jax.datasets.records import Record, read_jsonl
+from sbs_jax.datasets import tables
+from sbs_jax.datasets.records import Record, read_table
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
 
@@ -217,15 +218,16 @@ def _inputs(folder: pathlib.Path) -> dict[str, Callable[[], Iterable[Record]]]:
     given = FLAGS.input or [paths.data_dir(FLAGS.data_dir) / FLAGS.task / "train.jsonl"]
     files: dict[str, pathlib.Path] = {}
     for path in map(pathlib.Path, given):
-        if path.stem in files:
-            raise UserError(f"--input: {files[path.stem]} and {path} have the same name")
+        name = tables.stem(path)
+        if name in files:
+            raise UserError(f"--input: {files[name]} and {path} have the same name")
         if not path.is_file():
-            raise UserError(f"{path}: no such file; give --input a JSONL file of records")
+            raise UserError(f"{path}: no such file; give --input a file of records")
         if not path.stat().st_size:
             raise UserError(f"{path}: the file is empty; it must hold records, one a line")
-        files[path.stem] = path
+        files[name] = path
     annotate.check_inputs(folder, files)
-    return {split: _limited(functools.partial(read_jsonl, path)) for split, path in files.items()}
+    return {split: _limited(functools.partial(read_table, path)) for split, path in files.items()}
 
 
 def _limited(read: Callable[[], Iterable[Record]]) -> Callable[[], Iterable[Record]]:

@@ -14,7 +14,7 @@ def _define(kind: str, name: str, default: Any, text: str, **more: Any) -> None:
 
 
 _define("string", "task", None, "Built-in prompt, or the path of a prompt file.", required=True)
-shared.paths_flag(FLAGS, "input", None, "JSONL of records; default: DATA_DIR/TASK/train.jsonl.")
+shared.paths_flag(FLAGS, "input", None, "Records; default: DATA_DIR/TASK/train.jsonl.")
 shared.path(FLAGS, "out", None, "Folder of journal and results.")
 shared.data_dir(FLAGS, "The folder `sbs data` wrote, for the default of --input")
 shared.cache_dir(FLAGS)

@@ -5,10 +5,11 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sbs_jax.datasets import tables
 from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
 from sbs_jax.utils.files import atomic_writer
@@ -61,7 +62,11 @@ def parse_line(line: str, where: str, default_id: str) -> Record:
     Raises:
         UserError: the line is not a JSON object, or a field is missing or of another type.
     """
-    fields = jsonl.parse_object(line, where, _FIELDS)
+    return of_fields(jsonl.parse_object(line, where, _FIELDS), where, default_id)
+
+
+def of_fields(fields: Mapping[str, Any], where: str, default_id: str) -> Record:
+    """The record in the fields of one row. Raises as `parse_line`."""
     for name in ("input", "label"):
         if not isinstance(fields.get(name), str):
             raise UserError(
@@ -111,6 +116,18 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Record]:
     def rows() -> Iterator[tuple[str, Record]]:
         for where, line in jsonl.lines(path):
             yield where, parse_line(line, where, where.rpartition(":")[2])
+
+    return unique(rows)
+
+
+def read_table(path: str | os.PathLike[str]) -> Iterator[Record]:
+    """As `read_jsonl`, of any table that `tables.rows` reads; a row without id gets its number."""
+    if tables.is_jsonl(path):
+        return read_jsonl(path)
+
+    def rows() -> Iterator[tuple[str, Record]]:
+        for number, (where, row) in enumerate(tables.rows(os.fspath(path)), start=1):
+            yield where, of_fields(row, where, str(number))
 
     return unique(rows)
 

@@ -6,6 +6,7 @@ Every mistake is one line that names the file and the row.
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,33 @@ def rows(path: str) -> Rows:
     """
     if Path(path).is_dir():
         return _saved_dataset(Path(path))
-    name = Path(path.lower().removesuffix(".gz"))
-    return _READERS.get(name.suffix, _jsonl)(path)
+    return _READERS.get(_suffix(path), _jsonl)(path)
+
+
+def is_jsonl(path: str | os.PathLike[str]) -> bool:
+    """Whether `rows` reads a file line by line as JSON."""
+    path = os.fspath(path)
+    reader = None if Path(path).is_dir() else _READERS.get(_suffix(path), _jsonl)
+    return reader is _jsonl and not _is_array(path)
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """The name of a file without its ending: ``data/train.jsonl.gz`` -> ``train``."""
+    name = Path(path).name
+    return Path(name[: -len(".gz")] if name.lower().endswith(".gz") else name).stem
+
+
+def _suffix(path: str) -> str:
+    return Path(path.lower().removesuffix(".gz")).suffix
 
 
 def _jsonl(path: str) -> Rows:
+    return _array(path) if _is_array(path) else jsonl.objects(path)
+
+
+def _is_array(path: str) -> bool:
     with jsonl.opened(path) as file:
-        is_array = file.read(64).decode("utf-8-sig", "ignore").lstrip().startswith("[")
-    return _array(path) if is_array else jsonl.objects(path)
+        return file.read(64).decode("utf-8-sig", "ignore").lstrip().startswith("[")
 
 
 def _array(path: str) -> Rows:

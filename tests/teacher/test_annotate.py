@@ -1,7 +1,9 @@
 """`sbs annotate` from the command line against a scripted server."""
 
+import csv
 import functools
 import gzip
+import io
 import json
 import os
 import re
@@ -562,6 +564,51 @@ def test_several_inputs(annotate, stub, questions, tmp_path):
     assert len(list(read_jsonl(tmp_path / "out" / "train.jsonl"))) == 12
     splits = [row["split"] for row in rows(tmp_path / "out" / "rationales.jsonl")]
     assert splits == ["test"] + ["train"] * 12
+
+
+def _as_csv(records):
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerows([("id", "input", "label"), *((r.id, r.input, r.label) for r in records)])
+    return text.getvalue().encode()
+
+
+def _as_lines(records):
+    return b"\n".join(
+        json.dumps({"id": r.id, "input": r.input, "label": r.label}).encode() for r in records
+    )
+
+
+def _as_array(records):
+    return b"[" + _as_lines(records).replace(b"\n", b",") + b"]"
+
+
+TABLES = [
+    ("train.csv", _as_csv),
+    ("train.CSV.GZ", lambda records: gzip.compress(_as_csv(records))),
+    ("train.json", _as_array),
+    ("train.jsonl", lambda records: b"\xef\xbb\xbf \n" + _as_array(records)),
+    ("train.jsonl.gz", lambda records: gzip.compress(_as_lines(records))),
+]
+
+
+@pytest.mark.parametrize(("name", "write"), TABLES)
+def test_the_input_may_be_any_table(annotate, tmp_path, name, write):
+    records = [Record(r.id, f"{r.input}\u2028?", r.label) for r in demo.questions("train")[:2]]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(write(records))
+    assert annotate(input=tmp_path / "in" / name) == 0
+    answered = list(read_jsonl(tmp_path / "out" / "train.jsonl"))
+    assert [(r.id, r.input, r.label) for r in answered] == [
+        (r.id, r.input, r.label) for r in records
+    ]
+
+
+def test_a_table_without_the_fields_of_records_is_named(annotate, tmp_path, capsys):
+    path = tmp_path / "mine.csv"
+    path.write_text("question,answer\nq,a\n")
+    assert annotate(input=path) == 2
+    assert "mine.csv:2: field 'input' is missing" in capsys.readouterr().err
 
 
 def test_the_default_input_is_the_prepared_file(stub, questions, tmp_path):

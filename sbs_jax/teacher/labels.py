@@ -26,7 +26,7 @@ _BARE_LETTER = re.compile(
 _DECORATION = " \t\r\n\"'`*_$.,;:!“”‘’«»"
 # A line that is a letter and nothing else.
 _ALONE = re.compile(
-    r"^\W*(?:(?:the )?(?:correct |right |best )?(?:option|choice|answer|letter)(?: is)?\W+)?"
+    r"^\W*(?:(?:the |my )?(?:correct |right |best )?(?:option|choice|answer|letter)(?: is)?\W+)?"
     r"([A-Za-z])\W*$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -41,11 +41,12 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _ARITHMETIC = re.compile(r"(?:[-+\d(]|\.(?=\d))[\d .+\-*/()]*(?!\w)")
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?!\d)|\d\d?/\d\d?/\d{4}")
 _LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 # Behind a number these make another number of it.
 _CONTINUES = re.compile(
     r"[.,:'/]\d|[\^²³√{\\]"
-    r"|\s*(?:more|less|fewer|plus|minus|times|divided|multiplied|(?:dozen|hundred|thousand"
+    r"|%?\s*(?:more|less|fewer|plus|minus|times|divided|multiplied|(?:dozen|hundred|thousand"
     r"|million|billion|trillion)\w*|half|halves|thirds?|quarters?|to|of|out|over|and|or|per|from"
     r"|[xyzn])\b",
     re.IGNORECASE,
@@ -206,7 +207,7 @@ def _expression(wording: str) -> str | None:
     """``14 + 9 = 23`` -> ``(14 + 9)``; None unless it begins with arithmetic that has a value."""
     plain = plain_text.arithmetic(wording).lstrip()
     match = _ARITHMETIC.match(plain)
-    if match is None or _continues(plain[match.end() :]):
+    if match is None or _DATE.match(plain) or _continues(plain[match.end() :]):
         return None
     value = _LEADING_ZEROS.sub("", match[0].strip().rstrip("."))
     if plain[match.end() :].startswith("=") and value.count("(") == value.count(")") + 1:

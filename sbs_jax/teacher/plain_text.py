@@ -28,7 +28,7 @@ _CURRENCY = re.compile(r"(?:US)?[$€£¥₹]")
 _OPERATORS = {
     "+": r"plus",
     "-": r"minus",
-    "*": r"times|multiplied by|[xX]",
+    "*": r"times|multiplied by|(?<!\b0)[xX]",
     "/": r"divided by|over",
 }
 _OPERATOR = [

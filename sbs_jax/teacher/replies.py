@@ -34,7 +34,7 @@ _FILTERED = re.compile(
     r"filter|safety|recitation|prohibited|block|spii|sensitive|toxic|moderation|guardrail|policy"
     r"|flagged|violation"
 )
-_CUT = re.compile(r"length|limit|^max_|truncat|incomplete|context|repetition")
+_CUT = re.compile(r"length|limit|^max_|truncated?|truncation|incomplete|context|repetition")
 _ANSWER_KEYS = ("answer", "label")
 
 

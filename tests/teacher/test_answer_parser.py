@@ -122,6 +122,9 @@ FORMS = [
             ("4 from 9", "", "outside"),
             ("1, 2, 3", "", "outside"),
             ("2 x", "", "outside"),
+            ("50% more", "", "outside"),
+            ("2024-05-01", "", "outside"),
+            ("0x10", "", "outside"),
         ]
     ],
     ("svamp", SUM, "R.\n#### 42", "(42)", "phrase"),
@@ -156,7 +159,12 @@ FORMS = [
         ("cqa", CQA, text, "sea", "last_label")
         for text in (
             *("D", "**D**", "D)", "d.", "[D]", "[[D]]", "<<D>>", "Option D", "（D）"),
-            *("The correct option is D.", "It is wet.\n\n**D**", "<final_answer>D</final_answer>"),
+            *(
+                "My choice is D.",
+                "The correct option is D.",
+                "It is wet.\n\n**D**",
+                "<final_answer>D</final_answer>",
+            ),
             *("## Answer\n\n**D**", "(d) sea: right\n(a) bank: wrong\n(c) mill: wrong"),
         )
     ],

@@ -55,7 +55,7 @@ def main() -> None:
     """Trains and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     flags = parser.parse_args()
     records = list(demo.records("train", 0))
     first, pool = records[:FIRST], records[FIRST:]

@@ -167,31 +167,39 @@ def read_study(folder: Path) -> Study:
         UserError: file, line and field of what cannot be understood.
     """
     objects = list(jsonl.objects(folder / STUDY_ROWS))
-    failures = [rows.parse_failure(fields) for _, fields in objects]
-    finished = [
-        _with_run(folder, rows.parse_row(fields, where))
-        for (where, fields), failure in zip(objects, failures, strict=True)
-        if failure is None
+    failures = [failure for _, fields in objects if (failure := rows.parse_failure(fields))]
+    of_study = [
+        rows.parse_row(fields, where)
+        for where, fields in objects
+        if rows.parse_failure(fields) is None
     ]
-    runs = {row: run for row, run in finished if run}
-    by_row = {row: answers.read(run) for row, run in runs.items()}
-    return Study(
-        rows=[row for row, _ in finished],
-        failures=[failure for failure in failures if failure],
-        texts=_texts(folder / STUDY_TEXTS),
-        runs=runs,
-        answers={row: answer for row, answer in by_row.items() if answer},
-    )
+    kept: list[Row] = []
+    runs: dict[Row, reader.Run] = {}
+    by_row: dict[Row, Answers] = {}
+    for row in of_study:
+        run, read, problem = _files(folder, row)
+        if run is not None and row.dataset is None:  # of an earlier version
+            row = dataclasses.replace(row, dataset=dataset(run))
+        kept.append(row)
+        runs |= {row: run} if run else {}
+        by_row |= {row: read} if read else {}
+        failures += [Failure(row.arm, row.fraction, row.seed, problem)] if problem else []
+    return Study(kept, failures, _texts(folder / STUDY_TEXTS), runs, by_row)
 
 
-def _with_run(folder: Path, row: Row) -> tuple[Row, reader.Run | None]:
-    """A row and its run; rows of earlier versions get their dataset from the run."""
-    if not row.model_dir or not (folder / row.model_dir / layout.RESULTS).is_file():
-        return row, None
-    run = reader.read_run(folder / row.model_dir, row.model_dir)
-    if row.dataset is None:
-        row = dataclasses.replace(row, dataset=dataset(run))
-    return row, run
+def _files(folder: Path, row: Row) -> tuple[reader.Run | None, Answers | None, str]:
+    """The run of a finished row, its answers, and what is wrong with its files."""
+    if not row.model_dir:
+        return None, None, ""
+    if not (folder / row.model_dir / layout.RESULTS).is_file():
+        return None, None, f"finished, but {row.model_dir}/{layout.RESULTS} is missing now"
+    run = None
+    try:
+        run = reader.read_run(folder / row.model_dir, row.model_dir)
+        read = answers.read(run)
+    except UserError as error:
+        return run, None, str(error)
+    return run, read, "" if read else f"finished, but {row.model_dir} has no test predictions now"
 
 
 def _texts(path: Path) -> StudyTexts:

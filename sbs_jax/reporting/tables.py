@@ -150,13 +150,13 @@ def pair_table(summary: Summary) -> Table:
 
 
 def failure_table(failures: Sequence[Failure]) -> Table:
-    """The runs that did not finish, each with its reason."""
+    """The runs that did not finish, or whose files are not whole, each with its reason."""
     lines = [
         (arm_name(failure.arm), f"{100 * failure.fraction:.4g}%", str(failure.seed), failure.reason)
         for failure in failures
     ]
     heads = ("arm", "labels", "seed", "reason")
-    return Table("Runs that failed; the same command tries them again", heads, "<>><", lines)
+    return Table("Runs that failed, or whose files are missing or damaged", heads, "<>><", lines)
 
 
 def p_value(p: float | None) -> str:

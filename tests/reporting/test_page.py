@@ -8,6 +8,7 @@ import io
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -387,6 +388,19 @@ def test_failed_runs_are_listed_with_their_reason(tmp_path):
     (tmp_path / "study.jsonl").write_text(json.dumps(failed) + "\n")
     text = report.write([tmp_path], tmp_path / "out")
     assert "No run has finished." in text and "the loss is not finite" in text
+
+
+def test_a_missing_or_half_written_run_is_listed(tmp_path):
+    random_study(tmp_path, n=60)
+    torn = tmp_path / "runs" / "standard-50pct-seed1" / "predictions-mine_finetune-test-10.jsonl"
+    torn.write_text(torn.read_text()[:-30])
+    shutil.rmtree(tmp_path / "runs" / "step_by_step-100pct-seed2")
+    text = report.write([tmp_path], tmp_path / "out")
+    listed = text.split("missing or damaged")[1].split("\n\n")[0]
+    assert f"{torn}:60" in listed
+    assert "step_by_step-100pct-seed2/results.json is missing now" in listed
+    assert len(listed.strip().splitlines()) == 3, "the heads and two runs"
+    assert "higher" not in text.split("missing or damaged")[0], "nothing is read without answers"
 
 
 def test_sizes_and_alphas_are_arms_with_a_picture(tmp_path):

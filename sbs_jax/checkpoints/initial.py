@@ -85,7 +85,7 @@ def _kind(path: str) -> str:
     if not place.exists():
         hint = f"; a model of the hub is {hub.SCHEME}{path}" if _HUB_ID.fullmatch(path) else ""
         raise UserError(f"{path}: no checkpoint found; {_ACCEPTED}{hint}")
-    if (place / t5x.INDEX).is_file():
+    if (place / t5x.INDEX).is_file() and not foreign_files.is_tensorflow(place):
         return "t5x"
     if native.CHECKPOINTS in (place.name, *(inside.name for inside in place.iterdir())):
         return "sbs"

@@ -34,6 +34,7 @@ def introduce(
         The train step; a batch of another shape compiles it once more.
     """
     config = run.config
+    lengths.say_truncated(run.truncated, config)
     if first >= config.train_steps:
         return jitted
     say(str(run.batches.plan))
@@ -45,7 +46,6 @@ def introduce(
         learning_rates(config),
     ):
         say(line)
-    lengths.say_truncated(run.truncated, config)
     programs: dict[tuple, Any] = {}
 
     def update(state: TrainState, batch: dict[str, jax.Array]) -> tuple:

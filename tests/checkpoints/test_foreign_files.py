@@ -40,11 +40,22 @@ def refusal(path) -> str:
         ("__0_0.distcp", "accelerate merge-weights"),
         ("epoch=3-step=500.ckpt", "Lightning"),
         ("student.pt", "save_pretrained"),
+        ("onnx/encoder_model.onnx", "ONNX"),
+        ("saved_model.pb", "TensorFlow program"),
+        ("model.ckpt-1000.index", "TensorFlow checkpoint"),
+        ("optimizer.pt", "state of a Trainer without the weights"),
+        ("model.fp16.safetensors", "name of its own"),
+        ("model-00001-of-00002.safetensors", "copy model.safetensors.index.json"),
     ],
 )
 @pytest.mark.parametrize("config", [True, False], ids=["with config.json", "without"])
 def test_weights_of_another_program_are_named_with_the_next_step(tmp_path, file, words, config):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"x")
+    if file.endswith(".safetensors") and not config:
+        pytest.skip("read without config.json: the weights themselves are asked for")
+    if ".ckpt-" in file:
+        (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1000"')
     if config:
         (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     message = refusal(tmp_path)
@@ -72,6 +83,41 @@ def test_a_trainers_folder_names_its_newest_checkpoint(tmp_path, model, steps, c
         (above / "config.json").write_text('{"model_type": "t5"}')
     assert f"it holds checkpoint-{max(steps)}" in refusal(above)
     assert initial.find(str(above / f"checkpoint-{max(steps)}")).size == made.checkpoint().size
+
+
+@pytest.mark.parametrize("place", ["best_model", "0_Transformer", "snapshots/0123abc"])
+def test_a_subfolder_that_holds_the_model_is_named(tmp_path, model, place):
+    above = tmp_path / "out"
+    shutil.copytree(model, above / place)
+    assert f"it holds {place}: give that folder" in refusal(above)
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"])
+def test_an_adapter_that_cannot_be_merged_is_not_told_to_be(tmp_path, kind):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+    message = refusal(tmp_path)
+    assert f"type {kind}" in message
+    assert "merge_and_unload" not in message
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "spiece.model"])
+def test_a_pointer_of_git_lfs_is_named(model, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 791656\n"
+    (model / name).write_text(pointer)
+    assert f"{name}: a pointer of Git LFS" in refusal(model)
+
+
+def test_a_pickled_pointer_of_git_lfs_is_named(model):
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "pytorch_model.bin: a pointer of Git LFS" in refusal(model)
+
+
+def test_an_encoder_alone_is_named(model):
+    tensors = load_file(model / "model.safetensors")
+    encoder = {n: t for n, t in tensors.items() if n.startswith(("encoder.", "shared."))}
+    save_file(encoder, model / "model.safetensors")
+    assert "an encoder without a decoder" in refusal(model)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

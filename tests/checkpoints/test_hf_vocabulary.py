@@ -45,6 +45,14 @@ EXTRA = {f"<extra_id_{i}>": 204 - i for i in range(100)}
         ("tokenizer_config.json", decoder({**SPECIAL, **EXTRA, "[ANS]": 249}), {"[ANS]": 249}),
         ("tokenizer_config.json", decoder({"<mask>": 7}), {"<mask>": 7}),
         ("tokenizer.json", listed({**SPECIAL, "\n": 250, **EXTRA}), {"\n": 250}),
+        ("tokenizer.json", {"added_tokens": [{"content": "[A]", "id": None}]}, {"[A]": None}),
+        ("tokenizer.json", {"added_tokens": [{"content": "[A]", "id": "249"}]}, {"[A]": 249}),
+        ("tokenizer.json", {"added_tokens": [{"content": "[A]", "id": "x"}, 7]}, {"[A]": None}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["<sep>"]}, {"<sep>": None}),
+        ("special_tokens_map.json", {"eos_token": {"content": "<|end|>"}}, {"<|end|>": None}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"a": "<a>"}}, {"<a>": None}),
+        ("special_tokens_map.json", {"eos_token": "</s>", "pad_token": "<pad>"}, {}),
+        ("special_tokens_map.json", {"additional_special_tokens": [*EXTRA]}, {}),
         ("added_tokens.json", EXTRA, {}),
         ("tokenizer_config.json", decoder({**SPECIAL, **EXTRA}), {}),
         ("tokenizer.json", listed({**SPECIAL, **EXTRA}), {}),
@@ -54,6 +62,21 @@ EXTRA = {f"<extra_id_{i}>": 204 - i for i in range(100)}
 def test_added_tokens_are_found_in_every_file_that_lists_them(folder, file, content, added):
     (folder / file).write_text(json.dumps(content), encoding="utf-8")
     assert hf.read(str(folder)).added_tokens == added
+
+
+def test_a_token_that_one_file_gives_an_id_is_told_with_it(folder):
+    (folder / "special_tokens_map.json").write_text('{"sep_token": "<sep>"}')
+    (folder / "tokenizer.json").write_text(
+        '\ufeff{"added_tokens": [{"content": "<sep>", "id": 249}]}'
+    )
+    assert hf.read(str(folder)).added_tokens == {"<sep>": 249}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x0a\x01", b"not a model"])
+def test_a_vocabulary_without_pieces_is_refused(folder, content):
+    (folder / "spiece.model").write_bytes(content)
+    with pytest.raises(UserError, match=r"spiece\.model: not a SentencePiece model"):
+        hf.read(str(folder))
 
 
 def test_a_piece_of_the_vocabulary_is_no_added_token(folder):
@@ -161,7 +184,12 @@ def test_of_tied_tensors_any_one_is_enough(tmp_path, kept):
         (made.TIED, {"feed_forward_proj": "gated-gelu"}, "feed_forward_proj"),
         (made.UNTIED, {"num_heads": 4}, "num_heads"),
         (made.UNTIED, {"vocab_size": 32128}, "vocab_size"),
+        (made.UNTIED, {"dropout_rate": "0.1"}, "dropout_rate"),
+        (made.UNTIED, {"dropout_rate": float("nan")}, "dropout_rate"),
         (made.UNTIED, {"dense_act_fn": "gelu_new", "is_gated_act": True}, None),
+        (made.UNTIED, {"feed_forward_proj": "gated-gelu_new"}, None),
+        (made.UNTIED, {"model_type": "mt5", "feed_forward_proj": None}, None),
+        (made.UNTIED, {"eos_token_id": [1]}, None),
         (made.TIED, {"dense_act_fn": "relu", "is_gated_act": False}, None),
     ],
 )

@@ -5,7 +5,6 @@ embedding is ``shared.weight``. Source: transformers' T5 module names, checked b
 Weights are safetensors, or PyTorch's own files, which `torch_file` reads without unpickling them.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -68,7 +67,8 @@ _FIXED = {
     "pad_token_id": 0,
 }
 # feed_forward_proj -> the value of dense_act_fn that transformers derives from it.
-_DENSE_ACTIVATIONS = {"relu": "relu", "gated-gelu": "gelu_new"}
+_DENSE_ACTIVATIONS = {"relu": "relu", "gated-gelu": "gelu_new", "gated-gelu_new": "gelu_new"}
+_GATED = ("gated-gelu", "gated-gelu_new")
 _FIELDS = {
     "d_model": "emb_dim",
     "d_kv": "head_dim",
@@ -145,6 +145,7 @@ def read(path: str) -> Checkpoint:
     tensors = _tensors(place)
     foreign_files.refuse_adapter_names(tensors, path)
     tensors = _without_prefix(tensors)
+    _refuse_encoder_alone(tensors, path)
     _drop_copies(tensors, path)
     _settle_logits(tensors, settings, path)
     params = {}
@@ -153,7 +154,7 @@ def read(path: str) -> Checkpoint:
         ours = "/".join(parts) if parts else name  # an unknown name is reported unchanged
         transposed = parts is not None and parts[-1] in _TRANSPOSED
         params[ours] = _transposed(tensor) if transposed else tensor
-    config = config_of(params, path, settings.get("dropout_rate"))
+    config = config_of(params, path, _dropout_rate(settings, path))
     _check_sizes(settings, config, path)
     vocabulary, added = hf_vocabulary.read(place, settings) if place.is_dir() else (None, {})
     return Checkpoint("hf", path, params, config, vocabulary=vocabulary, added_tokens=added)
@@ -164,17 +165,7 @@ def _settings(folder: Path) -> dict:
     if not path.is_file():
         step = foreign_files.next_step(folder) or "copy the whole folder of the model"
         raise UserError(f"{folder}: no {CONFIG}; {step}")
-    return _json(path)
-
-
-def _json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise UserError(f"{path}: cannot be read as JSON; copy it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return value
+    return hf_vocabulary.json_object(path)
 
 
 def _refuse_other_models(settings: dict, path: str) -> None:
@@ -189,13 +180,13 @@ def _refuse_other_models(settings: dict, path: str) -> None:
         raise UserError(f"{where}: model_type is {kind!r}; only t5 and mt5 are supported")
     if settings.get("quantization_config"):
         raise UserError(f"{where}: a quantised model; take the original weights")
-    activation = settings.get("feed_forward_proj", "relu")
-    if activation not in ("relu", "gated-gelu"):
+    activation = _activation(settings)
+    if activation not in _DENSE_ACTIVATIONS:
         raise UserError(
             f"{where}: feed_forward_proj is {activation!r}; only relu and gated-gelu are supported"
         )
     derived = {
-        "is_gated_act": activation == "gated-gelu",
+        "is_gated_act": activation in _GATED,
         "dense_act_fn": _DENSE_ACTIVATIONS[activation],
     }
     for name, value in derived.items():
@@ -206,14 +197,21 @@ def _refuse_other_models(settings: dict, path: str) -> None:
             )
     for name, value in _FIXED.items():
         # mT5's files say null for some; null means the default.
-        if settings.get(name) not in (None, value):
+        if settings.get(name) not in (None, value, [value]):
             raise UserError(f"{where}: {name} is {settings[name]!r}; only {value} is supported")
+
+
+def _activation(settings: Mapping) -> str:
+    """feed_forward_proj, or the default of transformers' class for the model."""
+    default = "gated-gelu" if settings.get("model_type") == "mt5" else "relu"
+    return str(settings.get("feed_forward_proj") or default)
 
 
 def _tensors(place: Path) -> dict[str, LazyArray]:
     """Every tensor by its name in the files; names and shapes are read now, numbers later."""
     tensors: dict[str, LazyArray] = {}
     for file in _files(place):
+        foreign_files.refuse_pointer(file)
         if file.suffix == ".bin":
             stored = torch_file.read(file).items()
             tensors |= {name: as_float32(tensor, name, str(file)) for name, tensor in stored}
@@ -238,7 +236,7 @@ def _files(place: Path) -> list[Path]:
         if (place / single).is_file():
             return [place / single]
         if (place / index).is_file():
-            names = _json(place / index).get("weight_map")
+            names = hf_vocabulary.json_object(place / index).get("weight_map")
             if not isinstance(names, dict) or not all(map(_plain, names.values())):
                 raise UserError(f"{place / index}: weight_map must name files of this folder")
             return [place / name for name in sorted(set(names.values()))]
@@ -288,6 +286,14 @@ def _without_prefix(tensors: dict[str, LazyArray]) -> dict[str, LazyArray]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
+def _refuse_encoder_alone(tensors: Mapping[str, LazyArray], path: str) -> None:
+    if _ANCHOR in tensors and not any(name.startswith("decoder.") for name in tensors):
+        raise UserError(
+            f"{path}: holds an encoder without a decoder (as T5EncoderModel saves); take the whole "
+            "model"
+        )
+
+
 def _drop_copies(tensors: dict[str, LazyArray], path: str) -> None:
     """Leaves of shared.weight and its copies the first alone, once they prove equal."""
     tensors.pop(_UNUSED, None)
@@ -333,6 +339,15 @@ def _equal(a: LazyArray, b: LazyArray) -> bool:
     return a is b or (a.shape == b.shape and np.array_equal(a.read(), b.read()))
 
 
+def _dropout_rate(settings: Mapping, path: str) -> float | None:
+    rate = settings.get("dropout_rate")
+    if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
+        raise UserError(
+            f"{path}/{CONFIG}: dropout_rate is {rate!r}; it must be a number from 0 to below 1"
+        )
+    return rate
+
+
 def _check_sizes(settings: Mapping, config: T5Config, path: str) -> None:
     for name, field in _FIELDS.items():
         stated = settings.get(name)
@@ -340,7 +355,7 @@ def _check_sizes(settings: Mapping, config: T5Config, path: str) -> None:
             raise UserError(
                 f"{path}/{CONFIG}: {name} is {stated!r}, the tensors have {getattr(config, field)}"
             )
-    gated = settings.get("feed_forward_proj", "relu") == "gated-gelu"
+    gated = _activation(settings) in _GATED
     if settings and gated != (len(config.mlp_activations) == 2):
         raise UserError(
             f"{path}/{CONFIG}: feed_forward_proj does not fit the tensors, which are those of "

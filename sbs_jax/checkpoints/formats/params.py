@@ -50,7 +50,8 @@ class Checkpoint:
         params: float32 arrays by name; exactly those of `config`.
         step: updates done.
         vocabulary: what `vocabularies.load` takes, or None if the checkpoint does not say.
-        added_tokens: {token: id} of its tokenizer that `vocabulary` does not hold.
+        added_tokens: {token: id} of its tokenizer that `vocabulary` does not hold; an id that no
+            file gives is None.
     """
 
     kind: str
@@ -59,7 +60,7 @@ class Checkpoint:
     config: T5Config
     step: int = 0
     vocabulary: str | None = None
-    added_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    added_tokens: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:

@@ -21,6 +21,7 @@ from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.sources import Source
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
 from sbs_jax.errors import UserError, nearest
+from sbs_jax.metrics import extra
 from sbs_jax.metrics.accuracy import METRICS, Metric, Score
 from sbs_jax.metrics.extra import MetricFn
 from sbs_jax.utils import paths
@@ -222,7 +223,7 @@ def add_dataset(
         name=name,
         source=_source(name, records, source, format, prepare_command, annotations),
         metric=cast(Metric, metric),
-        metric_fns=tuple(metric_fns),
+        metric_fns=extra.checked(metric_fns, f"add_dataset({name!r}): metric_fns"),
         carve_validation=carve_validation,
         subsample=subsample,
         split_by=_checked_split_by(name, split_by),

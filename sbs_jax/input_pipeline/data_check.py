@@ -11,12 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from sbs_jax.configs import TrainConfig
+from sbs_jax.datasets import registry
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import label_check
 from sbs_jax.input_pipeline.pipeline import Source
 from sbs_jax.input_pipeline.token_cache import TokenTable
+from sbs_jax.metrics import extra
+from sbs_jax.metrics.accuracy import metric_name
 
 _SAMPLE = 10_000  # rows looked at for unknown ids
 _PAIRS = 1_000  # questions whose two tasks are compared
@@ -33,7 +36,7 @@ def check(source: Source, config: TrainConfig, splits: Sequence[str] = SPLITS) -
     Raises:
         UserError: a split cannot be read; both tasks of a question have the same ids; more than
             `max_unknown` of the ids of questions, labels or rationales are unknown; a gold label
-            has no text in the vocabulary; or the metric cannot score a gold label.
+            has no text in the vocabulary; or a metric cannot score gold labels.
     """
     _, rows = source.selection.dataset.rows(TRAIN, config.data_fraction, config.random_seed)
     _refuse_equal_tasks(source, rows)
@@ -42,7 +45,22 @@ def check(source: Source, config: TrainConfig, splits: Sequence[str] = SPLITS) -
     labels, repeats = _read(source, config, splits)
     dataset = source.selection.dataset
     report = label_check.check(labels, dataset.metric, source.vocabulary, dataset.name)
-    return [*_unknown_lines(source, unknown), *report.lines(), *repeats]
+    further = _try_metric_fns(registry.metric_fns(source.selection), labels)
+    return [*_unknown_lines(source, unknown), *report.lines(), *further, *repeats]
+
+
+def _try_metric_fns(
+    functions: Sequence[extra.MetricFn], labels: Mapping[str, collections.Counter[str]]
+) -> list[str]:
+    """Calls the further metrics with gold labels as answers, before any answer costs an update."""
+    for split, counts in labels.items():
+        if split != TRAIN:
+            extra.evaluate(functions, list(counts), list(counts))
+    return [
+        f"metric {metric_name(function)} takes model scores, which T5X alone computes: left out"
+        for function in functions
+        if not extra.takes_predictions(function)
+    ]
 
 
 def _training_tables(source: Source) -> dict[str, TokenTable]:

@@ -49,7 +49,13 @@ class LabelReport:
         return sum(self.labels.values())
 
     def lines(self) -> Iterator[str]:
-        """At most three warnings, each of one line."""
+        """At most four warnings, each of one line."""
+        blank = sum(n for label, n in self.labels.items() if not label.strip())
+        if blank:
+            yield (
+                f"warning: {self.dataset}: {blank} of {self.n} records have an empty gold label; "
+                "only an empty answer can be right"
+            )
         if self.changed:
             yield (
                 f"warning: {self.dataset}: {self._count(self.changed)} change in VOCABULARY = "

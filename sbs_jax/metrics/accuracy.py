@@ -17,6 +17,7 @@ Score = bool | float
 Metric = Name | Callable[[str, str], Score]
 
 _Z95 = 1.959963984540054  # the 97.5% quantile of the normal distribution
+_ROUNDING = 1e-6  # a share computed in float32 may come out above 1 by 1.2e-7
 _MOST_CHARACTERS = 60  # of a text or value in a message
 
 
@@ -160,8 +161,8 @@ def _call(metric: Callable[[str, str], Any], prediction: str, gold: str, where: 
         value = value.item()
     if isinstance(value, bool):
         return value
-    if isinstance(value, numbers.Real) and 0 <= float(value) <= 1:
-        return float(value)
+    if isinstance(value, numbers.Real) and value <= 1 + _ROUNDING and not value < 0:
+        return min(float(value), 1.0)
     raise UserError(f"{place}metric {metric_name(metric)} returns {_short(value)} {case}; {must}")
 
 

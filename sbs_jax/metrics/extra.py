@@ -12,17 +12,46 @@ from sbs_jax.metrics.accuracy import metric_name
 # SeqIO's form: (targets, predictions) -> {name: value}.
 MetricFn = Callable[[Sequence[str], Sequence[str]], Mapping[str, Any]]
 
+_PREDICTIONS, _SCORES = ["targets", "predictions"], ["targets", "scores"]
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 # Where SeqIO's MetricValue classes (Scalar, Text, Generic) keep what they hold.
 _CONTENTS = ("value", "textdata", "tensor")
 
 
+def checked(functions: Any, where: str) -> tuple[MetricFn, ...]:
+    """A user's metric functions, each in a form that SeqIO takes.
+
+    Args:
+        functions: several, in any iterable.
+        where: opens the message.
+
+    Raises:
+        UserError: no iterable of functions, or one with other parameters than SeqIO's.
+    """
+    if not isinstance(functions, Iterable) or isinstance(functions, str | Mapping):
+        raise UserError(f"{where}: give a list of functions, [f], not {functions!r}")
+    found = tuple(functions)
+    for function in found:
+        if not callable(function) or _required(function) not in (_PREDICTIONS, _SCORES):
+            raise UserError(
+                f"{where}: {metric_name(function) if callable(function) else repr(function)} must "
+                "be a function of (targets, predictions), or of (targets, scores), by these names"
+            )
+    return found
+
+
 def takes_predictions(function: Callable[..., Any]) -> bool:
     """Whether SeqIO would call it with (targets, predictions); others take model scores."""
-    parameters = inspect.signature(function).parameters.values()
-    required = [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
-    return required == ["targets", "predictions"]
+    return _required(function) == _PREDICTIONS
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions tell nothing
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -101,6 +101,12 @@ def test_many_changed_labels_are_counted_and_five_named(
     assert "7 of 7 gold labels" in line and line.count(" -> ") == 5 and "and 2 more" in line
 
 
+@pytest.mark.parametrize("label", ["", " ", "\n"])
+def test_empty_gold_labels_are_counted(label: str) -> None:
+    (line,) = _report(BYTES, "text", label, "yes")
+    assert "2 of 3 records have an empty gold label" in line
+
+
 def test_labels_that_become_one_are_named(english: vocabularies.Vocabulary) -> None:
     lines = _report(english, "text", "yesж", "yesд", "no", "no ")
     assert any("writes alike: 'yesж' and 'yesд'" in line for line in lines)
@@ -114,7 +120,7 @@ def test_a_label_of_which_nothing_is_left_is_refused(cyrillic: str) -> None:
 
 @pytest.mark.parametrize("label", ["$18", "50%", "050", "3 apples", "1 200", "7:30", "two", ""])
 def test_what_the_metric_never_accepts_is_named(label: str) -> None:
-    (line,) = _report(BYTES, "equation", label, "9500.", ".5", "1/2", "1e3")
+    *_, line = _report(BYTES, "equation", label, "9500.", ".5", "1/2", "1e3")
     assert "1 of 5 gold labels (2 of 6 records) can never be right by metric equation" in line
     assert f"{label!r} (2 records)" in line
 
@@ -141,10 +147,14 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]
     """Checks a dataset of such records; `settings` are the configuration's."""
     monkeypatch.setenv(paths.CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(registry, "_registry", {})
+    monkeypatch.setattr(registry, "_listeners", [])  # SeqIO's keeps what an earlier test added
+    monkeypatch.setattr(registry, "_metric_sources", [])
 
-    def check(records: dict[str, list[Record]], **settings: object) -> list[str]:
+    def check(
+        records: dict[str, list[Record]], metric_fns: Sequence = (), **settings: object
+    ) -> list[str]:
         registry._registry.pop("mine", None)
-        registry.add_dataset("mine", records=records.__getitem__)
+        registry.add_dataset("mine", records=records.__getitem__, metric_fns=metric_fns)
         fields = {
             "model_dir": "unused",
             "mixture_or_task_name": "mine_step_by_step",
@@ -239,6 +249,26 @@ def test_repeated_questions_of_a_test_are_counted(check: Callable) -> None:
     test = [Record(f"{i}", f"question {i % 2}", "yes") for i in range(20)]
     (line,) = check(_splits(test=test))
     assert "mine/test: 20 records ask 2 different questions" in line
+
+
+def test_further_metrics_are_called_before_they_cost_an_update(check: Callable) -> None:
+    called = []
+
+    def lengths(targets: list[str], predictions: list[str]) -> dict[str, float]:
+        called.append((targets, predictions))
+        return {"lengths": float(targets[0])}
+
+    with pytest.raises(UserError, match=r"metric lengths raises ValueError"):
+        check(_splits(), metric_fns=[lengths])
+    assert called == [(["no", "yes"], ["no", "yes"])]
+
+
+def test_metrics_of_model_scores_are_named(check: Callable) -> None:
+    def likelihood(targets: list[str], scores: list[float]) -> dict[str, float]:
+        raise AssertionError("never called")
+
+    (line,) = check(_splits(), metric_fns=[likelihood])
+    assert "likelihood takes model scores, which T5X alone computes" in line
 
 
 def test_a_split_that_cannot_be_read_is_refused(check: Callable) -> None:

@@ -103,6 +103,8 @@ def _returning(value: object) -> Callable[[str, str], object]:
         (np.int64(1), 1.0),
         (np.array(0.25), 0.25),
         (fractions.Fraction(1, 4), 0.25),
+        (1 + 2e-16, 1.0),
+        (np.float32(1.0000001), 1.0),
     ],
 )
 def test_a_metric_gives_a_bool_or_a_number(value: object, expected: object) -> None:
@@ -122,6 +124,8 @@ def test_a_metric_gives_a_bool_or_a_number(value: object, expected: object) -> N
         math.inf,
         -0.1,
         1.0001,
+        75,
+        10**400,
         2,
         {"f1": 0.5},
         [1],

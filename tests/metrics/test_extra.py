@@ -84,3 +84,44 @@ def _named(targets: list[str], predictions: list[str]) -> dict[str, float]:
 def test_a_function_that_fails_is_named(functions: list, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         extra.evaluate(functions, ["a"], ["b"])
+
+
+def _reversed(predictions: list[str], targets: list[str]) -> dict[str, float]:
+    return {}
+
+
+def _other_names(gold: list[str], said: list[str]) -> dict[str, float]:
+    return {}
+
+
+def _scored(targets: list[str], scores: list[float]) -> dict[str, float]:
+    return {}
+
+
+def _with_options(targets: list[str], predictions: list[str], beta: float = 1.0) -> dict:
+    return {}
+
+
+@pytest.mark.parametrize("functions", [[], [_named, _scored], (_with_options,), iter([_named])])
+def test_functions_in_seqios_form_are_taken(functions: object) -> None:
+    assert all(map(callable, extra.checked(functions, "mine")))
+
+
+@pytest.mark.parametrize(
+    ("functions", "named"),
+    [
+        ([_reversed], "_reversed"),
+        ([_named, _other_names], "_other_names"),
+        ([max], "max"),
+        ([lambda targets: {}], "<lambda>"),
+        (["accuracy"], "'accuracy'"),
+        ([None], "None"),
+        (_named, "give a list"),
+        ("bleu", "give a list"),
+        (None, "give a list"),
+    ],
+)
+def test_what_seqio_would_not_call_is_refused(functions: object, named: str) -> None:
+    with pytest.raises(UserError, match=rf"^mine: .*{named}") as caught:
+        extra.checked(functions, "mine")
+    assert "\n" not in str(caught.value)

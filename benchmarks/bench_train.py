@@ -7,10 +7,12 @@ random token ids. Both sides start from the same float32 weights of a T5 v1.1 (t
 D**-0.5), see the same questions in the same order, and show the same loss before the first update.
 The variants take turns on one core, so that a slow phase of the machine meets all of them.
 
-* ``ours``: the train step of `sbs train` on batches laid out as it lays them out, packed.
-* ``unpacked``: the same with one sequence per row.
+* ``ours``: the train step of `sbs train` on batches laid out as it lays them out, packed, and glibc
+  told to keep memory as `sbs train` tells it.
+* ``unpacked``: the same with one sequence per row; ``fixed_128``: in rows of 128/128 tokens.
 * ``torch``: what users run: transformers' T5 with SDPA, each task in its own forward pass with
   dynamic padding as in the original code, loss.backward(), gradient clipping, fused AdamW, float32.
+* ``torch_malloc``: the same with ours' settings of glibc.
 
 `--peer` names the Python of an environment with torch and transformers; without it only ours is
 timed. Prints one JSON line per variant: questions per CPU-second, median and range over the rounds,
@@ -38,6 +40,7 @@ import numpy as np
 
 from sbs_jax.checkpoints.formats import hf_write
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, read_all, shapes_of
+from sbs_jax.cli import runtime
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline.batch_plan import PlanSpec, epoch_order
@@ -49,6 +52,12 @@ QUESTIONS, RATE, SEED = 512, 1e-4, 0
 MODELS = {
     "mini": T5Config(32128, 256, 4, 4, 4, 64, 512, dropout_rate=0.1),
     "small": T5Config(32128, 512, 6, 8, 8, 64, 1024, dropout_rate=0.1),
+}
+KINDS: dict[str, dict] = {
+    "ours": {"pack": True},
+    "unpacked": {"pack": False},
+    "fixed_128": {"pack": False, "row_lengths": (128, 128)},
+    "bfloat16": {"pack": True, "dtype": "bfloat16"},
 }
 
 WORKER = """
@@ -148,13 +157,20 @@ def weights(config: T5Config) -> Checkpoint:
 class Ours:
     """The product's train step on its own batches."""
 
-    def __init__(self, checkpoint: Checkpoint, batch: int, pack: bool, dtype: str) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        batch: int,
+        pack: bool,
+        dtype: str = "float32",
+        row_lengths: tuple[int, int] | None = None,
+    ) -> None:
         config = T5Config(**{**vars(checkpoint.config), "dtype": dtype})
         config = devices.compute_config(config, "cpu")
         data = sequences()
         tables = [(1, Table(data["inputs"], data["label"]))]
         tables += [(2, Table(data["inputs"], data["rationale"]))]
-        spec = PlanSpec(batch, 10_000, SEED, pack, emb_dim=config.emb_dim)
+        spec = PlanSpec(batch, 10_000, SEED, pack, row_lengths=row_lengths, emb_dim=config.emb_dim)
         self._batches = Batches(tables, np.arange(QUESTIONS), spec)
         self._partitioner = Partitioner(devices=jax.devices()[:1])
         rate = schedules.create_learning_rate_scheduler("constant", RATE)
@@ -198,12 +214,15 @@ class Ours:
 class Peer:
     """The PyTorch loop in a process of its own, on the same core."""
 
-    def __init__(self, python: str, *arguments: str) -> None:
+    def __init__(self, command: list[str], retain_memory: bool) -> None:
+        # This process has put its own settings of glibc into the environment.
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if retain_memory or not name.startswith("MALLOC_")
+        }
         self._process = subprocess.Popen(
-            [python, "-c", WORKER, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept
         )
 
     def __call__(self, first: int, last: int, train: bool = True) -> tuple[float, float, int]:
@@ -218,8 +237,8 @@ class Peer:
         self._process.communicate()
 
 
-def start_peer(python: str, checkpoint: Checkpoint, batch: int, folder: str) -> Peer:
-    """Gives the peer the same weights and questions."""
+def peer_command(python: str, checkpoint: Checkpoint, batch: int, folder: str) -> list[str]:
+    """Writes the same weights and questions for a peer; the command that trains on them."""
     place = pathlib.Path(folder)
     hf_write.write(place / "model", checkpoint)
     arrays = {"order": epoch_order(QUESTIONS, SEED, 0)}
@@ -228,7 +247,8 @@ def start_peer(python: str, checkpoint: Checkpoint, batch: int, folder: str) -> 
         for index, row in enumerate(rows):
             arrays[name][index, : len(row)] = row
     np.savez(place / "questions.npz", **arrays)
-    return Peer(python, str(place / "model"), str(place / "questions.npz"), str(batch), str(RATE))
+    data = (str(place / "model"), str(place / "questions.npz"), str(batch), str(RATE))
+    return [python, "-c", WORKER, *data]
 
 
 def report(times: dict[str, list[float]], questions: int, facts: dict) -> None:
@@ -258,25 +278,29 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="mini")
     parser.add_argument("--batch", type=int, default=8, help="questions per update")
     parser.add_argument("--peer", help="Python of an environment with torch and transformers")
-    parser.add_argument("--variants", default="ours,unpacked", help="of ours, unpacked, bfloat16")
+    parser.add_argument("--variants", default="ours,unpacked", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=4, help="updates of a variant per round")
     flags = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    retained = runtime.retain_memory()
     checkpoint = weights(MODELS[flags.model])
-    kinds = {"ours": (True, "float32"), "unpacked": (False, "float32")}
-    kinds["bfloat16"] = (True, "bfloat16")
-    ours = {name: Ours(checkpoint, flags.batch, *kinds[name]) for name in flags.variants.split(",")}
+    ours = {
+        name: Ours(checkpoint, flags.batch, **KINDS[name]) for name in flags.variants.split(",")
+    }
     first = {name: variant.loss() for name, variant in ours.items()}
     runs: dict[str, Callable[[int, int], float]] = dict(ours)
+    peers: dict[str, Peer] = {}
     with tempfile.TemporaryDirectory() as folder:
         if flags.peer:
-            peer = start_peer(flags.peer, checkpoint, flags.batch, folder)
-            first["torch"] = peer(0, 1, False)[1]
-            runs["torch"] = lambda first, last: peer(first, last)[0]
+            command = peer_command(flags.peer, checkpoint, flags.batch, folder)
+            peers = {"torch": Peer(command, False), "torch_malloc": Peer(command, True)}
+        for name, peer in peers.items():
+            first[name] = peer(0, 1, False)[1]
+            runs[name] = lambda first, last, peer=peer: peer(first, last)[0]
         warm = flags.rounds * flags.updates  # every shape of the rounds is compiled before them
-        for run in runs.values():
-            run(0, warm)
+        for name, run in runs.items():
+            run(0, 1 if name in peers else warm)
         times: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(flags.rounds):
             for name, run in runs.items():
@@ -286,10 +310,11 @@ def main() -> None:
             "batch": flags.batch,
             "amx": devices.has_amx(),
             "jax": jax.__version__,
+            "memory_retained": retained,
             "peak_mb_of_all_ours": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
-        if flags.peer:
-            facts["peak_mb_of_torch"] = peer(0, 1, False)[2]
+        for name, peer in peers.items():
+            facts[f"peak_mb_of_{name}"] = peer(0, 1, False)[2]
             peer.close()
     for name, variant in ours.items():
         print(f"{name}: {variant}")

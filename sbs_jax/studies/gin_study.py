@@ -28,6 +28,11 @@ _CAVEATS = (
     "Checkpoints were chosen on validation; the test questions were scored once, at the end.",
 )
 
+_RANDOM_WEIGHTS = (
+    "The students start from random weights: no pretrained model was used, so these accuracies say "
+    "nothing about the paper's, whose students are pretrained."
+)
+
 
 def load(
     files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | Path]
@@ -207,7 +212,8 @@ def _settings(config: TrainConfig) -> str:
 
 def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
     first = {_arm(run): run.config for run in reversed(runs)}
-    names = sorted({registry.resolve(c.mixture_or_task_name).dataset.name for c in first.values()})
+    selections = (registry.resolve(run.config.mixture_or_task_name) for run in runs)
+    names = sorted({selection.dataset.name for selection in selections})
     arms = "; ".join(f"{rows.arm_name(arm)}: {_settings(c)}" for arm, c in first.items())
     return StudyTexts(
         title=f"{', '.join(names)}: {', '.join(map(rows.arm_name, config.arms))}",
@@ -215,9 +221,14 @@ def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
             f"{len(runs)} runs: data fractions {', '.join(f'{f:g}' for f in config.fractions)}, "
             f"seeds {', '.join(map(str, config.seeds))}. Settings, {arms}."
         ),
-        caveats=_CAVEATS,
+        caveats=_caveats(runs),
         command=shlex.join(["sbs", *sys.argv[1:]]) if sys.argv[1:2] == ["study"] else "",
     )
+
+
+def _caveats(runs: Sequence[Run]) -> tuple[str, ...]:
+    pretrained = any(run.config.initial_checkpoint_path for run in runs)
+    return _CAVEATS if pretrained else (_RANDOM_WEIGHTS, *_CAVEATS)
 
 
 def _arm(run: Run) -> str:

@@ -266,6 +266,7 @@ def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
     assert main(GIVEN) == 0
     printed = capsys.readouterr()
     assert "step-by-step minus standard" in printed.out and "[4/4]" in printed.err
+    assert "no pretrained model was used" in printed.out
     rows = [json.loads(line) for line in (here / "made" / "study.jsonl").read_text().splitlines()]
     found = sorted((row["arm"], row["fraction"], row["seed"], row["n"]) for row in rows)
     assert found == [(arm, 0.05, s, 20) for arm in ("standard", "step_by_step") for s in (0, 1)]

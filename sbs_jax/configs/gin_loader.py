@@ -34,6 +34,7 @@ _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'@?
 _UNKNOWN_ATTRIBUTE = re.compile(r"<module '([\w.]+)'.* has no attribute (\w+)\.")
 _MACRO_BINDING = re.compile(r"^(\S+) = %(\S+)$")
 
+_ALIAS = re.compile(r"^(?:from [\w.]+ )?import ([\w.]+) as (\w+)$", re.M)
 _OPERATIVE = re.compile(r"^([\w./]+)\.(\w+) = ", re.M)
 # Packages of which a run of ours calls what gin binds at once, or never.
 _NOT_CALLED_LATER = ("sbs_jax", "seqio", "t5x")
@@ -226,7 +227,10 @@ def _check_bindings(found: Scan) -> None:
 
     What a user's module calls later, during training, cannot be known here: a line names it.
     """
-    used = [match.groups() for match in _OPERATIVE.finditer(gin.operative_config_str())]
+    text = gin.operative_config_str()
+    for module, alias in _ALIAS.findall(text):  # gin's for a module imported by two names
+        text = re.sub(rf"\b{alias}\.", f"{module}.", text)
+    used = [match.groups() for match in _OPERATIVE.finditer(text)]
     for name, binding in found.bindings.items():
         selector, _, parameter = name.rpartition(".")
         if any(_applies(selector, other) and parameter == last for other, last in used):

@@ -68,6 +68,18 @@ def test_an_old_config_gin_loads(tmp_path):
     assert config.model_dir == "out/runs/a" and config.row_lengths == (24, 8)
 
 
+def test_a_config_loads_by_the_new_and_the_old_name_in_one_process(tmp_path):
+    (tmp_path / "new.gin").write_text(
+        OLD_CONFIG.replace("sbs_jax import demo", "sbs_jax.studies import demo")
+    )
+    (tmp_path / "old.gin").write_text(OLD_CONFIG)
+    new, old = (
+        gin_loader.build("configs.TrainConfig", gin_loader.load([str(tmp_path / name)], []))
+        for name in ("new.gin", "old.gin")
+    )
+    assert new == old
+
+
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_name_is_the_module_itself(old):
     new = f"sbs_jax.{MOVED[old]}"

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,5 +136,9 @@ def logits(checkpoint: Checkpoint) -> Float[Array, "2 6 V"]:
         "encoder_segment_ids": jnp.ones(inputs.shape, jnp.int32),
         "decoder_segment_ids": jnp.ones(targets.shape, jnp.int32),
     }
-    apply = jax.jit(lambda params, batch: Transformer(config).apply({"params": params}, batch))
-    return apply(read_all(checkpoint), batch)
+    return _apply(config, read_all(checkpoint), batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # one program for a source and its copy
+def _apply(config: T5Config, params: Any, batch: dict[str, Array]) -> Any:
+    return Transformer(config).apply({"params": params}, batch)

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import xla
 from helpers.schedulers import free_address, slurm
 
 from sbs_jax.checkpoints.manager import CheckpointManager
@@ -45,7 +46,7 @@ def start(
     model_dir: Path, *flags: str, devices: int = 2, variables: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": xla.flags(devices),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         **(variables or {}),
     }
@@ -238,6 +239,7 @@ def test_what_one_process_lacks_ends_both(tmp_path):
     assert "process 0: preparation failed on process 1" in told[0] or "is gone" in told[0]
 
 
+@pytest.mark.slow
 def test_under_slurm_two_processes_are_one_run(tmp_path):
     port = free_address().rpartition(":")[2]
     quick = ("--multiprocess_gpu", "--gin.TRAIN_STEPS=2", "--gin.EVAL_PERIOD=2")

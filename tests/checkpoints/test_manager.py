@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import xla
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sbs_jax.checkpoints import integrity
@@ -371,7 +372,7 @@ def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
     """
     directory = tmp_path / "c"
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": xla.flags(devices=2),
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
     }
 

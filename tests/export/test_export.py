@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import transformers_python
+from helpers import transformers_python, xla
 from safetensors.numpy import load_file
 
 from sbs_jax.checkpoints.formats import native
@@ -112,7 +112,10 @@ def our_logits(run, tokens, decoder_tokens) -> np.ndarray:
         "decoder_segment_ids": np.ones_like(decoder_tokens),
     }
     batch = {name: jnp.asarray(array, jnp.int32) for name, array in batch.items()}
-    apply = jax.jit(lambda params: Transformer(found.config).apply({"params": params}, batch))
+    apply = jax.jit(
+        lambda params: Transformer(found.config).apply({"params": params}, batch),
+        compiler_options=xla.OPTIMISED,
+    )
     return np.asarray(apply(read_all(found)))
 
 

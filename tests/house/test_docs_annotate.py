@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import xla
 
 from sbs_jax.cli import annotate, review
 from sbs_jax.datasets import demo
@@ -24,8 +25,8 @@ def test_annotate_train_evaluate(tmp_path):
     # Shorter than the page's run, in nothing else different.
     script = re.sub(r"(?m)^(sbs train .*)$", r"\1 --gin.TRAIN_STEPS=20", script)
     script = f'set -e\nsbs() {{ "{sys.executable}" -m sbs_jax "$@"; }}\n{script}'
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    environment |= {"XLA_FLAGS": xla.flags(devices=1)}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import fixtures_release, sentencepiece_models
+from helpers import fixtures_release, sentencepiece_models, xla
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,8 +67,8 @@ def test_every_command_of_the_readme_works(tmp_path):
         tmp_path / "spiece.model", lines, vocab_size=150, hard_vocab_limit=False
     )
     write_reviews(tmp_path / "reviews.csv")
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    environment |= {"XLA_FLAGS": xla.flags(devices=1)}
     verbs = []
     for _, verb, *arguments in commands():
         verbs.append(verb)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import xla
 from helpers.runs import config_of
 
 from sbs_jax.checkpoints.manager import CheckpointManager
@@ -37,7 +38,7 @@ def settings(model_dir: Path, steps: int) -> TrainConfig:
 
 def live(model_dir: Path, steps: int, cache: Path) -> None:
     """One life of a run, in a process of its own; notes every batch it trains on."""
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    os.environ["XLA_FLAGS"] = xla.flags(devices=1)
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -136,7 +137,7 @@ def notes(model_dir: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(3, 50), pytest.param(20, 150, marks=pytest.mark.slow)]
+    ("kills", "steps"), [(1, 25), pytest.param(20, 150, marks=pytest.mark.slow)]
 )
 def test_kills_change_nothing(tmp_path, kills, steps):
     lives, whole, model_dir = Lives(tmp_path, steps), tmp_path / "whole", tmp_path / "run"

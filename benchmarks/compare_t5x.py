@@ -32,6 +32,10 @@ _TRAIN = "train"
 
 _FILES = flags.DEFINE_multi_string("gin_file", None, "An experiment.", required=True)
 _BINDINGS = flags.DEFINE_multi_string("gin_bindings", [], "Also as --gin.NAME=VALUE.")
+# The wiring checks the command line of t5x.train, which has this flag.
+_FOLDERS = flags.DEFINE_multi_string(
+    "gin_search_paths", [str(paths.gin_dir() / "engines" / "t5x")], "Where T5X's run files are."
+)
 _STEPS = flags.DEFINE_integer("steps", 10, "Updates to compare.")
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest difference of a loss.")
 _DATA_DIR = flags.DEFINE_string("tfds_data_dir", None, "Where sbs data wrote; else $SBS_DATA_DIR.")

@@ -260,7 +260,8 @@ def test_settings_that_t5xs_network_lacks_are_refused() -> None:
 
 
 def test_lengths_and_rows() -> None:
-    long = dataclasses.replace(CONFIG, task_feature_lengths={"inputs": 9, "targets": 99})
+    lengths = {"inputs": 9, "targets": 99}
+    long = dataclasses.replace(CONFIG, task_feature_lengths=lengths, max_decode_length=63)
     assert t5x_data.train_lengths(long) == {"inputs": 9, "targets": 99, "targets_task": 99}
     assert t5x_data.eval_lengths(long) == {"inputs": 9, "targets": 63, "targets_task": 63}
     whole = dataclasses.replace(long, max_decode_length=None)

@@ -64,7 +64,11 @@ def student(tmp_path_factory) -> Path:
 def rows() -> list[dict]:
     """The first questions of the demo's test split, with gold labels and teacher outputs."""
     return [
-        {name: value for name, value in dataclasses.asdict(record).items() if value not in (None, ())}
+        {
+            name: value
+            for name, value in dataclasses.asdict(record).items()
+            if value not in (None, ())
+        }
         for record in list(registry.get("demo").read("test"))[:N]
     ]
 

@@ -1,11 +1,8 @@
 """From one checkpoint format to another, array by array, checked against the source."""
 
-import contextlib
 import dataclasses
 import functools
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from sbs_jax.checkpoints.formats.params import Checkpoint, read_all
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
 from sbs_jax.models.t5 import Transformer
+from sbs_jax.utils.files import atomic_folder
 
 # The logits need all parameters in memory; above this the parameters alone are compared.
 LOGITS_BYTES = 2**31
@@ -58,31 +56,12 @@ def convert(
         UserError: for a source that cannot be read, a destination that is there or cannot be
             written, or a copy that came out different.
     """
-    with whole_folder(destination) as partial:
+    with atomic_folder(destination) as partial:
         opened = initial.with_vocabulary(initial.find(source, from_kind), vocabulary)
         _writer(to_kind, Path(destination))(partial, opened)
         written = initial.find(str(partial), to_kind)
         logits = compare(opened, written)
     return Conversion(opened, dataclasses.replace(written, path=destination), logits)
-
-
-@contextlib.contextmanager
-def whole_folder(destination: str) -> Iterator[Path]:
-    """A path to make a folder at, which becomes `destination` if all goes well, and else nothing.
-
-    Raises UserError where the destination is there already or cannot be written.
-    """
-    target = Path(destination)
-    if target.exists():
-        raise UserError(f"{destination}: already there; choose another folder")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield partial
-        partial.rename(target)
-    except OSError as error:
-        raise UserError(f"{destination}: cannot be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _writer(kind: str, target: Path) -> Callable[[Path, Checkpoint], None]:

@@ -6,14 +6,13 @@ failing evaluation loses no update. Checkpoints of earlier versions hold their s
 
 import json
 import math
-import os
-import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 from etils import epath
 
 from sbs_jax.checkpoints.orbax_setup import EXTRA
+from sbs_jax.utils.files import write_lines
 
 NAME = "scores.json"
 
@@ -47,9 +46,7 @@ def write(directory: str, metric: str, scores: dict[int, Score]) -> None:
     if "://" in directory:  # a bucket replaces an object as a whole
         (epath.Path(directory) / NAME).write_text(text)
         return
-    partial = Path(directory) / f".{NAME}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(Path(directory) / NAME)
+    write_lines(Path(directory) / NAME, [text])
 
 
 def saved_inside(directory: str, step: int, metric: str | None) -> Score | None:

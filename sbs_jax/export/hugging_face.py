@@ -9,6 +9,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.export import model_card
 from sbs_jax.inference.student import Student
 from sbs_jax.runs.layout import CONFIG_GIN
+from sbs_jax.utils.files import atomic_folder
 
 
 def write(student: Student, destination: str) -> bool:
@@ -28,7 +29,7 @@ def write(student: Student, destination: str) -> bool:
     generation: dict[str, object] = {"do_sample": False, "num_beams": 1}
     if asking:
         generation["max_new_tokens"] = asking.longest
-    with convert.whole_folder(destination) as partial:
+    with atomic_folder(destination) as partial:
         hf_write.write(
             partial,
             student.checkpoint,

@@ -31,6 +31,7 @@ from sbs_jax.inference.student import Student
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.models.decoding import greedy
 from sbs_jax.models.t5 import Transformer
+from sbs_jax.utils.files import atomic_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
@@ -69,7 +70,7 @@ def write(
     asking = student.asking
     longest = asking.input_length if asking else _INPUT_LENGTH
     lengths = sorted(set(input_lengths)) or default_lengths(longest)
-    with convert.whole_folder(destination) as partial:
+    with atomic_folder(destination) as partial:
         partial.mkdir(parents=True)
         programs = [
             _export(partial, task, length, decoded, batch, student.config, platforms)

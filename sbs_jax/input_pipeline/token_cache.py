@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from sbs_jax.datasets.registry import Dataset
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline.vocabularies import Vocabulary, encode_texts
 from sbs_jax.utils.console import Progress, say
+from sbs_jax.utils.files import scratch_folder
 
 _FORMAT_VERSION = 1
 _CHUNK = 4096
@@ -164,9 +164,8 @@ def _build(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder)
-        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-        partial.mkdir()
-        try:
+        with scratch_folder(folder) as partial:
+            partial.mkdir()
             records = dataset.read(identity["file_split"])
             _write(partial, records, view, vocabulary, prefixes, identity)
             try:
@@ -174,8 +173,6 @@ def _build(
             except OSError:
                 if not folder.is_dir():  # else another process was faster; its table is the same
                     raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"{folder.parent}: prepared tokens cannot be written ({error.strerror or error}); "

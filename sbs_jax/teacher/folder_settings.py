@@ -1,11 +1,11 @@
 """settings.json: the settings of a folder of answers; other settings are refused."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.utils.files import atomic_writer
 
 NAME = "settings.json"
 
@@ -21,20 +21,13 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool = False) -> None
     Raises UserError naming every setting that differs, with both values.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    partial = folder / f".{NAME}.{os.getpid()}.tmp"
+    text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
     try:
-        text = json.dumps(settings, indent=1, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8", errors="replace")
-        if replace:
-            partial.replace(path)
-            return
-        # A link fails where the name is taken: of two shards that start together one wins.
-        os.link(partial, path)
+        # Of two shards that start together one writes the file.
+        with atomic_writer(folder / NAME, "wb", overwrite=replace) as file:
+            file.write(text.encode("utf-8", errors="replace"))
     except FileExistsError:
         check(folder, settings)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check(folder: Path, settings: dict[str, Any]) -> None:

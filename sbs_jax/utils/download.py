@@ -5,21 +5,21 @@ GET with a Range header, a digest and a rename.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.utils.console import Progress, say
+from sbs_jax.utils.files import flock
 
 MAX_BYTES = 16 * 2**30  # what claims or turns out to be larger is refused
 _CHUNK = 2**20
@@ -126,16 +126,10 @@ def _discard(part: Path) -> None:
 @contextlib.contextmanager
 def _locked(part: Path, url: str) -> Iterator[None]:
     """Keeps a second process from appending to the same part file."""
-    try:
+    with _writing(part.parent):
         part.parent.mkdir(parents=True, exist_ok=True)
         lock = part.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{part.parent}: cannot be written ({error.strerror})") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{url}: another process is downloading it; wait for it") from None
+    with lock, flock(lock.fileno(), f"{url}: another process is downloading it; wait for it"):
         yield
 
 
@@ -154,7 +148,7 @@ def _transfer_patiently(url: str, part: Path, attempts: int, pause: float) -> No
             problem = str(getattr(error, "reason", error)) or type(error).__name__
         if attempt < attempts:
             seconds = pause * 2 ** (attempt - 1)
-            print(f"download: {problem}; again in {seconds:g} s", file=sys.stderr)
+            say(f"download: {problem}; again in {seconds:g} s")
             time.sleep(seconds)
     raise UserError(
         f"{url}: not downloaded after {attempts} attempts ({problem}); the same command continues "
@@ -188,7 +182,8 @@ def _receive(
 ) -> int:
     """Writes the body behind the first `offset` bytes of `part`; returns the part's new size."""
     etag = response.headers.get("ETag", "")
-    progress = _Progress(url, total)
+    name = os.path.basename(urllib.parse.urlsplit(url).path)
+    progress = Progress(f"download {name}")
     with _writing(part):
         file = part.open("ab" if offset else "wb")
         # A weak ETag promises equal meaning, not equal bytes, so it cannot carry a resume.
@@ -199,23 +194,25 @@ def _receive(
             received += len(chunk)
             if received > MAX_BYTES:
                 raise UserError(f"{url}: more than the {MAX_BYTES} bytes accepted")
-            _append(file, chunk, part)
-            progress.show(received)
-    progress.finish(received)
+            with _writing(part):
+                file.write(chunk)
+            if progress.due():
+                say(f"download {name}: {_mebibytes(received, total)}")
+    say(f"download {name}: {_mebibytes(received, total)}")
     return received
 
 
+def _mebibytes(received: int, total: int | None) -> str:
+    of = f" of {total / 2**20:.1f}" if total else ""
+    return f"{received / 2**20:.1f}{of} MiB"
+
+
 @contextlib.contextmanager
-def _writing(part: Path) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{part}: cannot be written ({error.strerror})") from None
-
-
-def _append(file: BinaryIO, chunk: bytes, part: Path) -> None:
-    with _writing(part):
-        file.write(chunk)
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -238,26 +235,3 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     if urllib.parse.urlsplit(url).hostname in _LOOPBACK:
         return urllib.request.build_opener(_Redirects, urllib.request.ProxyHandler({}))
     return urllib.request.build_opener(_Redirects)
-
-
-class _Progress:
-    """A line on stderr: rewritten twice a second on a terminal, else one every ten seconds."""
-
-    def __init__(self, url: str, total: int | None) -> None:
-        self._name = os.path.basename(urllib.parse.urlsplit(url).path)
-        self._total = total
-        self._terminal = sys.stderr.isatty()
-        self._shown = time.monotonic()
-
-    def show(self, received: int) -> None:
-        if time.monotonic() - self._shown > (0.5 if self._terminal else 10):
-            self._shown = time.monotonic()
-            self._print(received, end="\r" if self._terminal else "\n")
-
-    def finish(self, received: int) -> None:
-        self._print(received, end="\n")
-
-    def _print(self, received: int, end: str) -> None:
-        share = f" of {self._total / 2**20:.1f}" if self._total else ""
-        line = f"download {self._name}: {received / 2**20:.1f}{share} MiB"
-        print(line, end=end, file=sys.stderr, flush=True)

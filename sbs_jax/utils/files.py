@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -12,19 +13,24 @@ from sbs_jax.errors import UserError
 
 
 def _partial(path: Path) -> Path:
-    """A hidden name in the same folder, so that the rename is atomic; unique per process."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A hidden, unique name in the same folder, so that the rename is atomic."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 @contextlib.contextmanager
-def atomic_writer(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_writer(
+    path: str | os.PathLike[str], mode: str = "w", overwrite: bool = True
+) -> Iterator[IO[Any]]:
     """Opens a file that takes its name only if the block ends without an exception.
 
     Args:
-        path: of the file; an existing one is replaced.
+        path: of the file.
         mode: "w" (UTF-8 text) or "wb".
+        overwrite: replace an existing file. If False, one of several processes that write at the
+            same time succeeds.
 
     Raises:
+        FileExistsError: the file exists and `overwrite` is False.
         OSError: the file cannot be written; nothing is left behind.
     """
     target = Path(path)
@@ -32,7 +38,10 @@ def atomic_writer(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[
     try:
         with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
-        partial.replace(target)
+        if overwrite:
+            partial.replace(target)
+        else:
+            os.link(partial, target)  # unlike a rename it fails if the name is taken
     finally:
         partial.unlink(missing_ok=True)
 
@@ -50,6 +59,16 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 @contextlib.contextmanager
+def scratch_folder(destination: Path) -> Iterator[Path]:
+    """A path next to `destination` to make a folder at and rename; removed after the block."""
+    partial = _partial(destination)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def atomic_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to make a folder at, renamed to `destination` if the block ends without an exception.
 
@@ -59,14 +78,12 @@ def atomic_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(destination)
     if target.exists():
         raise UserError(f"{destination}: already exists; choose another folder")
-    partial = _partial(target)
     try:
-        yield partial
-        partial.rename(target)
+        with scratch_folder(target) as partial:
+            yield partial
+            partial.rename(target)
     except OSError as error:
         raise UserError(f"{destination}: cannot be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

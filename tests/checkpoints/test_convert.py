@@ -109,7 +109,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     source = make(tmp_path / "source")
     (tmp_path / "there").mkdir()
     assert run("--to=t5x", source, tmp_path / "there") == 2
-    assert "already there; choose another folder" in capsys.readouterr().err
+    assert "already exists; choose another folder" in capsys.readouterr().err
     assert not list((tmp_path / "there").iterdir())
 
 

@@ -425,7 +425,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run, tmp_path, capsys, flags, m
 @pytest.mark.parametrize("kind", ["hf", "stablehlo"])
 def test_nothing_is_overwritten(run, tmp_path, capsys, kind):
     assert export(kind, run, tmp_path) == 2
-    assert "already there; choose another folder" in capsys.readouterr().err
+    assert "already exists; choose another folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -1,8 +1,5 @@
-"use strict";
-// Shows, searches and filters the test answers embedded in the page. Texts enter the page through
-// textContent alone, so that no question or answer can act as HTML.
+// Shows, searches and filters the test answers embedded in the page.
 (() => {
-  const PAGE = 50;
   const KINDS = {
     all: () => true,
     "student wrong": (q, right) => right < 1,
@@ -13,13 +10,6 @@
     "both wrong": (q, right) => right < 1 && q[4] !== null && q[4] < 1,
   };
 
-  function element(tag, text, className) {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
-  }
-
   function answer(label, right, rationale) {
     const shown = element("div");
     if (label === null || label === undefined) {
@@ -28,7 +18,7 @@
     }
     const good = right === 1;
     const text = label.trim() ? label : "(no readable answer)";
-    shown.append(element("span", (good ? "✓ " : "✗ ") + text, good ? "right" : "wrong"));
+    shown.append(element("span", (good ? "✓ " : "✗ ") + text, {class: good ? "right" : "wrong"}));
     if (rationale && rationale.trim()) shown.append(element("div", rationale));
     return shown;
   }
@@ -37,9 +27,6 @@
     const data = JSON.parse(root.querySelector("script").textContent);
     const part = (name) => root.querySelector(`[data-part="${name}"]`);
     const [run, kind, gold, search] = ["run", "kind", "gold", "search"].map(part);
-    let page = 0;
-    let matches = [];
-
     const fill = (select, names) =>
       select.replaceChildren(...names.map((name, i) => new Option(name, String(i))));
     fill(run, data.runs.map((r) => r.name));
@@ -56,56 +43,35 @@
       const questions = data.sets[chosen.set];
       const test = Object.values(KINDS)[kind.value];
       const label = gold.value === "0" ? null : gold.selectedOptions[0].text;
-      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-      matches = [];
-      questions.forEach((q, i) => {
-        if (!test(q, chosen.right[i], chosen.labels[i])) return;
-        if (label !== null && q[2] !== label) return;
-        if (words.length) {
-          const rationale = chosen.rationales ? chosen.rationales[i] : "";
-          const text = [q[0], q[1], q[2], q[3], q[5], chosen.labels[i], rationale].join("\n").toLowerCase();
-          if (!words.every((word) => text.includes(word))) return;
-        }
-        matches.push(i);
-      });
-      page = 0;
-      show();
-    }
-
-    function show() {
-      const chosen = data.runs[run.value];
-      const questions = data.sets[chosen.set];
-      const pages = Math.max(1, Math.ceil(matches.length / PAGE));
-      const rows = matches.slice(page * PAGE, (page + 1) * PAGE).map((i) => {
+      show(questions.map((_, i) => i).filter((i) => {
         const q = questions[i];
-        const row = element("tr");
-        const question = element("td", q[1]);
-        question.append(element("div", q[0], "id"));
-        const cells = [question, element("td", q[2]), element("td"), element("td")];
-        cells[2].append(answer(q[3], q[4], q[5]));
-        cells[3].append(answer(chosen.labels[i], chosen.right[i], chosen.rationales && chosen.rationales[i]));
-        ["question", "gold", "teacher", "student"].forEach((head, j) => (cells[j].dataset.head = head));
-        row.append(...cells);
-        return row;
-      });
-      part("rows").replaceChildren(...rows);
-      part("count").textContent =
-        `${matches.length} of ${questions.length} answers, page ${page + 1} of ${pages}`;
-      part("back").disabled = page === 0;
-      part("on").disabled = page >= pages - 1;
+        const rationale = chosen.rationales ? chosen.rationales[i] : "";
+        return test(q, chosen.right[i], chosen.labels[i])
+          && (label === null || q[2] === label)
+          && holdsWords(search.value, [q[0], q[1], q[2], q[3], q[5], chosen.labels[i], rationale]);
+      }));
     }
 
-    function turn(by) {
-      page += by;
-      show();
+    function row(i) {
+      const chosen = data.runs[run.value];
+      const q = data.sets[chosen.set][i];
+      const line = element("tr");
+      const question = element("td", q[1]);
+      question.append(element("div", q[0], {class: "id"}));
+      const cells = [question, element("td", q[2]), element("td"), element("td")];
+      cells[2].append(answer(q[3], q[4], q[5]));
+      cells[3].append(answer(chosen.labels[i], chosen.right[i], chosen.rationales && chosen.rationales[i]));
+      ["question", "gold", "teacher", "student"].forEach((head, j) => (cells[j].dataset.head = head));
+      line.append(...cells);
+      return line;
     }
+
+    const show = pager(part, row, () => data.sets[data.runs[run.value].set].length);
 
     run.addEventListener("change", () => { golds(); find(); });
     kind.addEventListener("change", find);
     gold.addEventListener("change", find);
     search.addEventListener("input", find);
-    part("back").addEventListener("click", () => turn(-1));
-    part("on").addEventListener("click", () => turn(1));
     golds();
     find();
   }

@@ -69,12 +69,13 @@ def _html(parts: Sequence[Section], notes: Sequence[str]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["inline"] = _inline
-    style, script = (
-        paths.asset(name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    style, paged, browser = (
+        paths.asset(name).read_text(encoding="utf-8")
+        for name in ("report.css", "paged.js", "report.js")
     )
     template: Any = environment.from_string(paths.asset(PAGE).read_text(encoding="utf-8"))
     return template.render(
-        title=parts[0].title, sections=parts, notes=notes, style=style, script=script
+        title=parts[0].title, sections=parts, notes=notes, style=style, script=paged + browser
     )
 
 

@@ -10,12 +10,11 @@ questions are asked or read again.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.datasets.records import Record, parse_id, read_jsonl, write_jsonl
+from sbs_jax.datasets.records import Record, parse_id
 from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
 from sbs_jax.utils.files import write_lines
@@ -88,19 +87,3 @@ def add(folder: Path, source: Path, known: set[tuple[str, str]]) -> int:
             seen.add(line)
     write_lines(path, [f"{line}\n" for line in (*there, *new)])
     return len(new)
-
-
-def apply(folder: Path, rationales: Path) -> None:
-    """Writes the decisions into the folder's results."""
-    edits = load(folder)
-    rows = [jsonl.parse_object(text, where) for where, text in jsonl.lines(rationales)]
-    changed = [
-        edits[key].applied(row) if (key := (row["split"], str(row["id"]))) in edits else row
-        for row in rows
-    ]
-    write_lines(rationales, (json.dumps(row, ensure_ascii=False) + "\n" for row in changed))
-    for split in dict.fromkeys(row["split"] for row in rows):
-        path = folder / f"{split}.jsonl"
-        records = list(read_jsonl(path))
-        decided = ((edits.get((split, record.id)), record) for record in records)
-        write_jsonl(path, (edit.of(record) if edit else record for edit, record in decided))

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.datasets.records import read_jsonl
+from sbs_jax.datasets.records import read_jsonl, write_jsonl
 from sbs_jax.errors import UserError
 from sbs_jax.teacher import edits
 from sbs_jax.teacher.outputs import RATIONALES
 from sbs_jax.utils import jsonl, paths
-from sbs_jax.utils.files import write_lines
+from sbs_jax.utils.files import atomic_writer, write_lines
 
 PAGE = "review.html"
 
@@ -19,20 +19,39 @@ _SHOWN = ("label", "rationale", "outcome", "agreement", "confidence", "correct",
 def write(folder: Path) -> tuple[Path, int]:
     """Writes the page; returns its path and the number of answers on it."""
     rows = [row for split, lines in _lines(folder).items() for row in _rows(folder, split, lines)]
-    template = paths.asset("review.html").read_text(encoding="utf-8")
+    template, script = (
+        paths.asset(name).read_text(encoding="utf-8") for name in (PAGE, "paged.js")
+    )
     # "<" stands inside strings only: escaped, no answer can end the <script> element.
     data = json.dumps({"name": str(folder), "rows": rows}, ensure_ascii=False)
-    page = template.replace("/* data */", data.replace("<", "\\u003c"))
+    page = template.replace("/* script */", script)
+    page = page.replace("/* data */", data.replace("<", "\\u003c"))
     write_lines(folder / PAGE, [page])
     return folder / PAGE, len(rows)
 
 
 def take(folder: Path, source: Path) -> int:
     """Reads decisions that the page saved and applies them; returns how many are new."""
-    known = {(split, str(row["id"])) for split, rows in _lines(folder).items() for row in rows}
+    lines = _lines(folder)
+    known = {(split, str(row["id"])) for split, rows in lines.items() for row in rows}
     count = edits.add(folder, source, known)
-    edits.apply(folder, folder / RATIONALES)
+    _apply(folder, edits.load(folder), lines)
     return count
+
+
+def _apply(folder: Path, decided: edits.Edits, lines: dict[str, list[dict[str, Any]]]) -> None:
+    """Writes the decisions into the folder's results."""
+    with atomic_writer(folder / RATIONALES) as file:
+        for split, rows in lines.items():
+            for row in rows:
+                edit = decided.get((split, str(row["id"])))
+                kept = edit.applied(row) if edit else row
+                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+    for split in lines:
+        path = folder / f"{split}.jsonl"
+        records = list(read_jsonl(path))
+        edited = ((decided.get((split, record.id)), record) for record in records)
+        write_jsonl(path, (edit.of(record) if edit else record for edit, record in edited))
 
 
 def _lines(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
@@ -178,33 +178,14 @@ def make_train_step(
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         found = gradients(state.params, batch, rng)
         norm = optax.tree.norm(widen(found.grads))
-        finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
-
-        def moved() -> tuple[dict, optax.OptState]:
-            updates, slots = optimizer.by_norm(found.grads, state.opt_state, state.params, norm)
-            rounding_rng = jax.random.fold_in(rng, _ROUNDING)
-            params = stochastic_rounding.apply_updates(
-                state.params, updates, state.rate_scale, rounding_rng
-            )
-            return params, slots
-
-        params, slots = moved()
+        move = functools.partial(_moved, optimizer, found.grads, norm, rng)
+        params, slots = move(state)
         largest = _largest(params)
         metrics = _metrics(found, norm, learning_rate(state.step) * state.rate_scale, largest)
         rate_scale = state.rate_scale
         if on_nonfinite != "stop":
-            finite = finite & jnp.isfinite(largest)
-            # Computed again after `largest` is known: held meanwhile, the new state would need
-            # memory of its own beside the old one.
-            old, finite = jax.lax.optimization_barrier((state, finite))
-            state = old
-            params, slots = moved()
-            params, slots = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old),
-                (params, slots),
-                (old.params, kept_slots(slots, old.opt_state)),
-            )
-            rate_scale = jnp.where(finite, rate_scale, old.rate_scale * backoff)
+            finite = jnp.isfinite(jnp.stack([found.loss, norm, largest])).all()
+            params, slots, rate_scale = _guarded(move, state, finite, backoff)
         return TrainState(state.step + 1, params, slots, rate_scale), metrics
 
     def placed(
@@ -223,6 +204,39 @@ def make_train_step(
         donate_argnums=1,
     )
     return functools.partial(jitted, seed_argument(seed))
+
+
+def _moved(
+    optimizer: Optimizer, grads: dict, norm: Float[Array, ""], rng: Array, state: TrainState
+) -> tuple[dict, optax.OptState]:
+    """Parameters and slots after an update."""
+    updates, slots = optimizer.by_norm(grads, state.opt_state, state.params, norm)
+    rounding_rng = jax.random.fold_in(rng, _ROUNDING)
+    params = stochastic_rounding.apply_updates(
+        state.params, updates, state.rate_scale, rounding_rng
+    )
+    return params, slots
+
+
+def _guarded(
+    move: Callable[[TrainState], tuple[dict, optax.OptState]],
+    state: TrainState,
+    finite: Bool[Array, ""],
+    backoff: float,
+) -> tuple[dict, optax.OptState, Float[Array, ""]]:
+    """(Parameters, slots, rate_scale): of the moved state if it is finite, else of this one.
+
+    The move is computed again after `finite` is known: held meanwhile, the new state would need
+    memory of its own next to the old one.
+    """
+    old, finite = jax.lax.optimization_barrier((state, finite))
+    params, slots = move(old)
+    params, slots = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (params, slots),
+        (old.params, kept_slots(slots, old.opt_state)),
+    )
+    return params, slots, jnp.where(finite, old.rate_scale, old.rate_scale * backoff)
 
 
 def _largest(params: dict) -> Float[Array, ""]:

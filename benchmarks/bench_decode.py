@@ -57,7 +57,7 @@ from transformers import AutoModelForSeq2SeqLM
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
 folder, file, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
-model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+model = AutoModelForSeq2SeqLM.from_pretrained(folder).train(False)
 rows = [row[row > 0] for row in np.load(file)]
 for line in sys.stdin:
     order, length = json.loads(line)

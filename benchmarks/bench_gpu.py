@@ -30,7 +30,7 @@ import bench_train
 import numpy as np
 
 from sbs_jax.checkpoints.formats import hf_write
-from sbs_jax.checkpoints.formats.params import read_all, shapes_of
+from sbs_jax.checkpoints.formats.params import shapes_of
 from sbs_jax.configs import T5Config
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.input_pipeline.batch_plan import PlanSpec, epoch_order
@@ -60,7 +60,6 @@ def sequences_of(records: str | None, vocabulary: str | None) -> dict[str, list[
     if records is None:
         return bench_train.sequences()
 
-    words = vocabularies.load(vocabulary)
     rows = [row for _, row in jsonl.objects(records)]
     words = vocabularies.load(vocabulary)
     texts = {
@@ -92,7 +91,7 @@ def prepare(
     }
     np.savez(folder / "batches.npz", segments=batches.plan.segments, **packed)
     order = np.resize(epoch_order(count, 0, 0), updates * batch).reshape(updates, batch)
-    padded = {name: _padded(rows) for name, rows in found.items()}
+    padded = {name: bench_train.padded(rows) for name, rows in found.items()}
     np.savez(folder / "questions.npz", members=order, **padded)
     tokens = {
         side: sum(int((rows > 0).sum()) for name, rows in packed.items() if f"/{side}_seg" in name)
@@ -100,13 +99,6 @@ def prepare(
     }
     about = {"model": model, "batch": batch, "updates": updates, "plan": str(batches.plan)}
     (folder / "about.json").write_text(json.dumps(about | {"tokens": tokens}))
-
-
-def _padded(rows: list[np.ndarray]) -> np.ndarray:
-    out = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for place, row in enumerate(rows):
-        out[place, : len(row)] = row
-    return out
 
 
 def useful_flops(config: T5Config, encoder_tokens: float, decoder_tokens: float) -> float:
@@ -163,17 +155,8 @@ def commands(flags: argparse.Namespace, folder: pathlib.Path, config: T5Config) 
 def write_weights(folder: pathlib.Path, config: T5Config, for_torch: bool) -> None:
     """The same random weights for every variant."""
     checkpoint = bench_train.weights(config)
-    flat: dict[str, np.ndarray] = {}
-
-    def walk(node: dict, path: str) -> None:
-        for name, value in node.items():
-            if isinstance(value, dict):
-                walk(value, f"{path}{name}/")
-            else:
-                flat[path + name] = np.asarray(value)
-
-    walk(read_all(checkpoint), "")
-    np.savez(folder / "parameters.npz", **flat)
+    arrays = {name: array.read() for name, array in checkpoint.params.items()}
+    np.savez(folder / "parameters.npz", **arrays)
     if for_torch:
         hf_write.write(folder / "model", checkpoint)
 
@@ -207,8 +190,11 @@ def run(flags: argparse.Namespace, folder: pathlib.Path) -> list[dict]:
             "questions_per_second": round(about["batch"] / middle, 1),
             "tokens_per_second": round(sum(tokens.values()) / middle),
             "useful_mfu": round(flops / middle / (flags.peak_tflops * 1e12), 4),
-            "input_share": round(sum(e["input_seconds"] for e in rounds) / sum(seconds), 4)
-            / flags.updates,
+            "input_share": round(
+                sum(each["input_seconds"] for each in rounds)
+                / sum(each["seconds"] for each in rounds),
+                4,
+            ),
             "peak_gb": round(rounds[-1]["peak_bytes"] / 1e9, 2),
         }
         if flags.profile and name == "ours":

@@ -140,6 +140,14 @@ def sequences() -> dict[str, list[np.ndarray]]:
     return {name: [ids(*size) for _ in range(QUESTIONS)] for name, size in lengths.items()}
 
 
+def padded(rows: list[np.ndarray]) -> np.ndarray:
+    """int32 [rows, longest], 0 behind the end of each."""
+    out = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for place, row in enumerate(rows):
+        out[place, : len(row)] = row
+    return out
+
+
 def weights(config: T5Config) -> Checkpoint:
     """Random weights of T5's scale, the head's divided by sqrt(D)."""
     rng = np.random.default_rng(1)
@@ -242,10 +250,7 @@ def peer_command(python: str, checkpoint: Checkpoint, batch: int, folder: str) -
     place = pathlib.Path(folder)
     hf_write.write(place / "model", checkpoint)
     arrays = {"order": epoch_order(QUESTIONS, SEED, 0)}
-    for name, rows in sequences().items():
-        arrays[name] = np.zeros((QUESTIONS, max(map(len, rows))), np.int32)
-        for index, row in enumerate(rows):
-            arrays[name][index, : len(row)] = row
+    arrays |= {name: padded(rows) for name, rows in sequences().items()}
     np.savez(place / "questions.npz", **arrays)
     data = (str(place / "model"), str(place / "questions.npz"), str(batch), str(RATE))
     return [python, "-c", WORKER, *data]

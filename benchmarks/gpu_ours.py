@@ -40,6 +40,7 @@ losses = _module("training.losses", "objective")
 optimizers = _module("training.optimizers", "optimizers")
 schedules = _module("training.schedules", "optimizers")
 partitioning = _module("distributed.partitioning", "partitioning")
+formats = _module("checkpoints.formats.params", "checkpoints.params")
 
 KINDS = {
     "attention": r"fmha|flash|cudnn.*(sdpa|attention)",
@@ -140,15 +141,8 @@ def _options(config: T5Config, platform: str, optimizer: object) -> dict:
 
 
 def _parameters(folder: pathlib.Path) -> dict:
-    params: dict = {}
     with np.load(folder / "parameters.npz") as stored:
-        for name in stored.files:
-            *path, last = name.split("/")
-            node = params
-            for part in path:
-                node = node.setdefault(part, {})
-            node[last] = stored[name]
-    return params
+        return formats.nested({name: stored[name] for name in stored.files})
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ for line in sys.stdin:
             loss = update(index)
         done += count
     else:
-        model.eval()
+        model.train(False)
         with torch.no_grad():
             loss = loss_of(batches[0])
     finish()

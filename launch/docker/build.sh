@@ -2,25 +2,18 @@
 # Builds, and with a registry pushes, the image for one kind of device.
 #   launch/docker/build.sh cpu|cuda|tpu [--dry_run]
 # REGISTRY=europe-docker.pkg.dev/PROJECT/REPOSITORY pushes to it.
-set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 case ${1:-} in
   cpu) extras=serve,report ;;
   cuda) extras=cuda12,report ;;
   tpu) extras=tpu,report ;;
-  *)
-    echo "build.sh: error: give cpu, cuda or tpu" >&2
-    exit 2
-    ;;
+  *) fail "give cpu, cuda or tpu" ;;
 esac
 image=${REGISTRY:+$REGISTRY/}sbs:$1
 
-run() {
-  echo "$*"
-  [[ ${dry_run:-} ]] || "$@"
-}
-if [[ ${2:-} == --dry_run ]]; then dry_run=yes; fi
+if [[ ${2:-} == --dry_run ]]; then DRY_RUN=true; fi
 
 run docker build --file launch/docker/Dockerfile --build-arg "EXTRAS=$extras" --tag "$image" .
 if [[ ${REGISTRY:-} ]]; then run docker push "$image"; fi

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,12 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _fake(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)
+
+
+def _job(tmp_path: Path, **variables: str) -> dict[str, str]:
+    """The environment of a job's script; its `sbs` writes what it is given to tmp_path/said."""
+    own = {"SAID": str(tmp_path / "said"), "DEVICES": "16", "TRAIN_ARGS": ARGUMENTS}
+    return {**os.environ, **own, **variables}
 
 
 def _said(path: Path) -> list[list[str]]:
@@ -147,17 +154,11 @@ def test_a_slurm_job_is_queued_again_where_it_can_continue(
     _fake(fakes / "sbs", f'{FAKE_SBS}[ "$1" = devices ] || exit {status}\n')
     _fake(fakes / "srun", '#!/bin/sh\nshift\nexec "$@"\n')
     _fake(fakes / "scontrol", '#!/bin/sh\necho "$@"\n')
-    variables = {
-        "SAID": str(tmp_path / "said"),
-        "MODEL_DIR": "/shared/runs/x",
-        "DEVICES": "16",
-        "TRAIN_ARGS": ARGUMENTS,
-        "SLURM_JOB_ID": "7",
-    }
+    variables = _job(tmp_path, MODEL_DIR="/shared/runs/x", SLURM_JOB_ID="7")
     done = subprocess.run(
         ["bash", "launch/slurm.sbatch"],
         cwd=ROOT,
-        env={**os.environ, **variables},
+        env=variables,
         capture_output=True,
         text=True,
     )
@@ -173,16 +174,14 @@ def test_skypilot_starts_one_process_per_node(fakes: Path, tmp_path: Path) -> No
     yaml = pytest.importorskip("yaml")
     task = yaml.safe_load((ROOT / "launch" / "skypilot.yaml").read_text())
     assert {"RUN", "BUCKET", "TRAIN_ARGS", "DEVICES"} == set(task["envs"])
-    variables = {
-        "SAID": str(tmp_path / "said"),
-        "RUN": "x",
-        "DEVICES": "16",
-        "TRAIN_ARGS": ARGUMENTS,
-        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
-        "SKYPILOT_NUM_NODES": "2",
-        "SKYPILOT_NODE_RANK": "1",
-    }
-    subprocess.run(["bash", "-c", task["run"]], env={**os.environ, **variables}, check=True)
+    variables = _job(
+        tmp_path,
+        RUN="x",
+        SKYPILOT_NODE_IPS="10.0.0.1\n10.0.0.2",
+        SKYPILOT_NUM_NODES="2",
+        SKYPILOT_NODE_RANK="1",
+    )
+    subprocess.run(["bash", "-c", task["run"]], env=variables, check=True)
     several = ["--coordinator_address=10.0.0.1:8476", "--process_count=2", "--process_index=1"]
     assert _said(tmp_path / "said") == [
         ["devices", "--expect=16", *several],
@@ -211,7 +210,8 @@ def test_images_take_extras_that_exist(kind: str) -> None:
 
     done = _run("docker/build.sh", kind, "--dry_run", REGISTRY="example.dev/r")
     build, push = done.stdout.splitlines()
-    extras = build.split("EXTRAS=")[1].split()[0].split(",")
+    (argument,) = (word for word in shlex.split(build) if word.startswith("EXTRAS="))
+    extras = argument.removeprefix("EXTRAS=").split(",")
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(extras) <= set(known) and push == f"docker push example.dev/r/sbs:{kind}"
 

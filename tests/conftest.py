@@ -6,6 +6,7 @@ test starts inherit it, and tests that need no jax do not pay for importing it.
 
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -21,6 +22,11 @@ if "xla_backend_optimization_level" not in _FLAGS:
     _FLAGS += " --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_force_host_platform_device_count={DEVICES}".strip()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+# A shell script that starts the tests in the background has them ignore SIGINT, and their child
+# processes inherit that: tests of Ctrl-C would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 

@@ -413,10 +413,15 @@ def test_interrupt_is_one_line(here: pathlib.Path) -> None:
     (here / "slow_tasks.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
     (here / "x.gin").write_text("import slow_tasks\n")
     command = [sys.executable, "-m", "sbs_jax", "train", "--gin_file=x.gin"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "up\n"
-    child.send_signal(signal.SIGINT)
-    _, stderr = child.communicate(timeout=30)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout.readline() == "up\n"
+            child.send_signal(signal.SIGINT)
+            _, stderr = child.communicate(timeout=30)
+        finally:
+            child.kill()
     assert (child.returncode, stderr) == (130, "sbs: interrupted\n")
 
 

@@ -4,7 +4,6 @@ tests/house/test_reference.py compares the pages with the code.
 """
 
 import dataclasses
-import importlib
 import inspect
 import pathlib
 import re
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from sbs_jax.cli.main import VERBS
+from sbs_jax.cli.main import VERBS, module_of
 from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainConfig
 
 DOCS = pathlib.Path(__file__).resolve().parent
@@ -25,8 +24,8 @@ _NOTE = "Written by `python docs/generate_reference.py --write`."
 def cli() -> str:
     """Every verb with its examples and flags."""
     parts = [f"# Commands\n\n{_NOTE} `sbs VERB --help` shows the same.\n"]
-    for verb, (module, _) in VERBS.items():
-        parts.append("\n".join(_verb(verb, importlib.import_module(module))))
+    for verb in VERBS:
+        parts.append("\n".join(_verb(verb, module_of(verb))))
     return "\n".join(parts)
 
 

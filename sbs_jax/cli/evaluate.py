@@ -8,7 +8,6 @@ but the predictions file of the split:
   sbs evaluate --model_dir=runs/cqa --split=validation --output_rationale
 """
 
-import re
 from pathlib import Path
 
 from absl import flags
@@ -18,8 +17,6 @@ from sbs_jax.cli import runtime
 from sbs_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
-
-_MODEL_DIR = re.compile("^MODEL_DIR =", re.M)
 
 shared.checkpoint(FLAGS)
 shared.split(FLAGS, "test", "Split to score.")
@@ -37,11 +34,11 @@ def main(argv: list[str]) -> None:
     config = Path(FLAGS.model_dir) / layout.CONFIG_GIN
     if not config.is_file():
         raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")
-    # The folder may have been moved, with its records.
-    has_macro = _MODEL_DIR.search(config.read_text(encoding="utf-8"))
-    here = [f"MODEL_DIR = {FLAGS.model_dir!r}"] if has_macro else []
+    found = gin_loader.load([str(config)], [])
+    if "MODEL_DIR" in found.macros:  # the folder may have been moved, with its records
+        found = gin_loader.load([str(config)], [f"MODEL_DIR = {FLAGS.model_dir!r}"])
     # Imports the modules, and calls the functions, that define the run's dataset.
-    gin_loader.build("configs.TrainConfig", gin_loader.load([str(config)], here))
+    gin_loader.build("configs.TrainConfig", found)
 
     runtime.start(FLAGS)
     from sbs_jax.inference import evaluate

@@ -157,7 +157,7 @@ VIEWS: dict[str, View] = {
             _question_and_rationale,
             _label_if_explained,
             _TEACHER_RATIONALE,
-            True,
+            explains=True,
         ),
     )
 }

@@ -8,7 +8,6 @@ D_VIEW and D_METHOD for every name in `methods`. Whoever must know each dataset,
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -343,17 +342,9 @@ def resolve(name: str) -> Selection:
         raise UserError(f"{name}: a dataset, not a task or mixture; train on one of {names}")
     known = {n for d in _registry.values() for n in (*d.task_names(), *d.mixture_names())}
     raise UserError(
-        f"{name}: no such task or mixture{nearest(name, known)}; {_of_seqio(name)}"
-        "`sbs tasks` lists them"
+        f"{name}: no such task or mixture{nearest(name, known)}; `sbs tasks` lists them, and "
+        "sbs_jax.integrations.plain_tasks.add takes in SeqIO's"
     )
-
-
-def _of_seqio(name: str) -> str:
-    """What to do with a task that only SeqIO knows, if a user's module has imported SeqIO."""
-    seqio = sys.modules.get("seqio")
-    if seqio and name in (*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()):
-        return f"SeqIO's own become datasets by sbs_jax.integrations.plain_tasks.add({name!r}); "
-    return ""
 
 
 def method_of(name: str) -> Method:

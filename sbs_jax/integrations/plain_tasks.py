@@ -30,8 +30,8 @@ from sbs_jax.datasets.registry import Dataset
 from sbs_jax.datasets.splits import TRAIN
 from sbs_jax.errors import UserError
 from sbs_jax.integrations import seqio_tasks  # noqa: F401 - registers the twins in SeqIO
+from sbs_jax.metrics.accuracy import metric_name
 from sbs_jax.metrics.extra import MetricFn, takes_predictions
-from sbs_jax.utils.console import say
 
 # Name of a feature of the task's examples, or a function of an example (numpy values, bytes).
 Field = str | Callable[[Mapping[str, Any]], str | None] | None
@@ -71,7 +71,7 @@ def add(
     tasks = getattr(provider, "tasks", None) or [provider]
     reader = _Reader(name, tuple(tasks), (rationale, teacher_label, id), dict(splits or {}))
     rates = [float(provider.get_rate(task)) for task in tasks] if len(tasks) > 1 else [1.0]
-    kept = {metric.function: metric for task in reversed(tasks) for metric in _metric_fns(task)}
+    kept = {f: m for task in reversed(tasks) for f, m in _metric_fns(task).items()}
     return registry.add_dataset(
         name,
         records=functools.partial(_records, reader, rates),
@@ -175,17 +175,17 @@ def _times(size: int, copies: float) -> list[int]:
     return times.tolist()
 
 
-def _metric_fns(task: seqio.Task) -> "Iterator[_PostprocessedMetric]":
-    """The task's metric functions of predictions, on what its postprocessor makes of texts."""
-    for function in task.metric_fns or []:
-        if not takes_predictions(function):
-            say(f"{task.name}: its metric {_name(function)} takes model scores; t5x alone has them")
-        else:
-            yield _PostprocessedMetric(function, task.postprocess_fn)
+def _metric_fns(task: seqio.Task) -> dict[MetricFn, MetricFn]:
+    """The task's metric functions; those of predictions on what its postprocessor makes of texts.
 
-
-def _name(function: Callable) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+    Those of model scores stay as they are: our engine names them and leaves them out.
+    """
+    return {
+        function: _PostprocessedMetric(function, task.postprocess_fn)
+        if takes_predictions(function)
+        else function
+        for function in task.metric_fns or []
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _PostprocessedMetric:
 
     @property
     def __name__(self) -> str:
-        return _name(self.function)
+        return metric_name(self.function)
 
     def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> Mapping[str, Any]:
         """What the function says of the postprocessed answers."""

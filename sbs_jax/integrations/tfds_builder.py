@@ -5,7 +5,6 @@ know it. The data comes from `manual_dir` (the original's datasets.zip, or its f
 is downloaded without one; TFDS writes it to any data_dir, cloud storage included.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,8 @@ from sbs_jax.datasets.release import RELEASED, URL, Release
 from sbs_jax.datasets.splits import train_test_rows
 from sbs_jax.errors import UserError
 from sbs_jax.utils import paths
+
+_FEATURES = ("id", "input", "label", "rationale", "llm_label")
 
 
 class DistillingStepByStep(tfds.core.GeneratorBasedBuilder):
@@ -41,11 +42,10 @@ class DistillingStepByStep(tfds.core.GeneratorBasedBuilder):
     )
 
     def _info(self) -> tfds.core.DatasetInfo:
-        fields = ("id", "input", "label", "rationale", "llm_label")
         return tfds.core.DatasetInfo(
             builder=self,
             description="Questions with gold label, and the rationale and label of PaLM 540B.",
-            features=tfds.features.FeaturesDict({field: tfds.features.Text() for field in fields}),
+            features=tfds.features.FeaturesDict({name: tfds.features.Text() for name in _FEATURES}),
             supervised_keys=("input", "label"),
             homepage="https://github.com/google-research/distilling-step-by-step",
             # Rows stay in the order of the released files, or of the original's split.
@@ -75,9 +75,7 @@ class DistillingStepByStep(tfds.core.GeneratorBasedBuilder):
         self, read: Callable[[], Iterable[Record]]
     ) -> Iterator[tuple[int, dict[str, str]]]:
         for row, record in enumerate(read()):
-            fields = dataclasses.asdict(record)
-            del fields["rationales"]  # no record of the archive has several
-            yield row, {field: value or "" for field, value in fields.items()}
+            yield row, {name: getattr(record, name) or "" for name in _FEATURES}
 
     def _open(self, dl_manager: tfds.download.DownloadManager) -> Release:
         try:

@@ -166,17 +166,15 @@ def read_study(folder: Path) -> Study:
     Raises:
         UserError: file, line and field of what cannot be understood.
     """
-    objects = list(jsonl.objects(folder / STUDY_ROWS))
-    failures = [failure for _, fields in objects if (failure := rows.parse_failure(fields))]
-    of_study = [
-        rows.parse_row(fields, where)
-        for where, fields in objects
-        if rows.parse_failure(fields) is None
-    ]
+    failures: list[Failure] = []
     kept: list[Row] = []
     runs: dict[Row, reader.Run] = {}
     by_row: dict[Row, Answers] = {}
-    for row in of_study:
+    for where, fields in jsonl.objects(folder / STUDY_ROWS):
+        if failure := rows.parse_failure(fields):
+            failures.append(failure)
+            continue
+        row = rows.parse_row(fields, where)
         run, read, problem = _files(folder, row)
         if run is not None and row.dataset is None:  # of an earlier version
             row = dataclasses.replace(row, dataset=dataset(run))

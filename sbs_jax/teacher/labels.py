@@ -87,10 +87,9 @@ def meant(kind: Kind, labels: Sequence[str], text: str, wording: str) -> str | N
     what follows the label on its line, or on later lines, does not matter. Where a letter and the
     text behind it name two choices, the text counts (see `contradicts`).
     """
-    line = first_line(wording)
+    line = _line(kind, wording)
     if kind == "text":
         return line or None
-    line = _line(kind, wording)
     for attempt in (line, _LEAD.sub("", line, count=1) if _LEAD.match(line) else ""):
         if kind == "expression":
             label = _expression(attempt)

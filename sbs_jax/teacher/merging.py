@@ -68,15 +68,6 @@ def _reading(teacher: Teacher, split: str, record: Record) -> Reading | None:
     return Reading(row.get("rationale") or "", label, "exact" if label else "no_answer")
 
 
-def answer(
-    prompt: Prompt, split: str, record: Record, teachers: list[Teacher], rationales: int = 1
-) -> Answer:
-    """The vote of the teachers on one record; of equals the first teacher's label counts."""
-    readings = [_reading(teacher, split, record) for teacher in teachers]
-    given = [reading for reading in readings if reading is not None]
-    return vote(prompt.metric, record, given, rationales=rationales)
-
-
 @dataclasses.dataclass
 class Agreement:
     """Every teacher's report card, and how often two of them give the same label."""
@@ -89,16 +80,13 @@ class Agreement:
     def __post_init__(self) -> None:
         self.cards = {teacher.name: ReportCard(self.prompt) for teacher in self.teachers}
 
-    def add(self, split: str, record: Record) -> None:
-        """Counts one record."""
-        labels: dict[str, str] = {}
-        for teacher in self.teachers:
-            reading = _reading(teacher, split, record)
-            if reading is not None:
-                labels[teacher.name] = reading.label
-                self.cards[teacher.name].add(vote(self.prompt.metric, record, [reading]))
-        for one, other in itertools.combinations(labels, 2):
-            equal = accuracy.is_correct(self.prompt.metric, labels[one], labels[other])
+    def add(self, record: Record, readings: Mapping[str, Reading]) -> None:
+        """Counts what the teachers, by name, say of one record."""
+        for name, reading in readings.items():
+            self.cards[name].add(vote(self.prompt.metric, record, [reading]))
+        for one, other in itertools.combinations(readings, 2):
+            labels = readings[one].label, readings[other].label
+            equal = accuracy.is_correct(self.prompt.metric, *labels)
             counts = self.same.get((one, other), Accuracy(0, 0))
             self.same[one, other] = counts + Accuracy(int(equal), 1)
 
@@ -134,10 +122,15 @@ def answers(
     agreement: Agreement,
     rationales: int = 1,
 ) -> Iterator[Answer]:
-    """One per record, in order; counts into `agreement`."""
+    """The teachers' vote on each record, in order; of equals the first teacher's label counts.
+
+    Counts into `agreement`.
+    """
     for record in records:
-        agreement.add(split, record)
-        yield answer(prompt, split, record, agreement.teachers, rationales)
+        said = ((each.name, _reading(each, split, record)) for each in agreement.teachers)
+        readings = {name: reading for name, reading in said if reading is not None}
+        agreement.add(record, readings)
+        yield vote(prompt.metric, record, list(readings.values()), rationales=rationales)
 
 
 def write_agreement(path: Path, agreement: Agreement) -> None:

@@ -16,7 +16,11 @@ from sbs_jax.teacher import server_errors, thoughts
 _THOUGHT_TYPE = re.compile(r"think|thought|reason|summary")
 _TEXT_KEYS = ("text", "content", "output_text", "value")
 _THOUGHT_KEYS = (
-    *("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks"),
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "reasoning_details",
+    "thinking_blocks",
 )
 _TOKEN_KEYS = ("token", "logprob")
 _BROKEN = "the stream broke off"
@@ -186,6 +190,9 @@ def _joined(events: list[Any]) -> Any:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 _extend(joined.setdefault(str(choice.get("index")), {"message": {}}), choice)
+    for choice in joined.values():
+        if "finish_reason" not in choice:
+            choice.setdefault("error", _BROKEN)
     return whole | {"choices": list(joined.values())} if joined else events
 
 
@@ -197,10 +204,6 @@ def _extend(joined: dict[str, Any], choice: dict[str, Any]) -> None:
         if isinstance(piece, str):
             joined["message"][name] = joined["message"].get(name, "") + piece
     joined |= {k: choice[k] for k in ("finish_reason", "error") if choice.get(k) is not None}
-    if joined.get("finish_reason") is None:
-        joined.setdefault("error", _BROKEN)
-    elif joined.get("error") == _BROKEN:
-        del joined["error"]
 
 
 def _choice(choice: Any) -> Choice:

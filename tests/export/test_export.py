@@ -134,10 +134,10 @@ def code_of(folder: pathlib.Path) -> str:
 # Hugging Face.
 
 ASK = """
-import json, sys
+import json, runpy, sys
 import numpy as np, torch
 code, texts, out = sys.argv[1:]
-exec(open(code, encoding='utf-8').read())
+globals().update(runpy.run_path(code))
 model.eval()
 texts = json.load(open(texts))
 tokens = tokenizer(["[label] " + t for t in texts[:8]], padding="max_length", truncation=True,
@@ -251,7 +251,7 @@ def test_the_cards_command_resolves_to_the_same_run(run, hf_folder, tmp_path, ca
 
 # An environment with the packages that the page names and what they require, nothing else.
 LOAD = """
-import sys
+import runpy, sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 import re
 code, texts, out, *named = sys.argv[1:]
@@ -271,7 +271,7 @@ class Blocked:
         if top in other:
             raise ModuleNotFoundError(f"No module named {top!r}", name=top)
 sys.meta_path.insert(0, Blocked())
-exec(open(code, encoding='utf-8').read())
+globals().update(runpy.run_path(code))
 texts = json.load(open(texts))
 answers = ask(texts)
 explained = ask(texts[:40], "rationale")

@@ -12,13 +12,13 @@ from sbs_jax.checkpoints.formats import hf_write
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 COMPARE = """
-import sys
+import runpy, sys
 try:
     import onnxruntime
 except ImportError:
     print("no onnxruntime")
     sys.exit()
-exec(open(sys.argv[1], encoding="utf-8").read())
+globals().update(runpy.run_path(sys.argv[1]))
 texts = ["a", "What is it that we ask here?", "yes or no"]
 for prefix in ("[label] ", "[rationale] "):
     inputs = tokenizer([prefix + text for text in texts], padding=True, return_tensors="pt")

@@ -482,7 +482,7 @@ def test_single_runs_are_compared_with_their_teacher(tmp_path):
     ],
 )
 def test_runs_have_the_shortest_names_that_differ(folders, names):
-    paths = [pathlib.Path("/tmp/study", folder) for folder in folders]
+    paths = [pathlib.Path("study", folder) for folder in folders]
     assert list(study_files.short_names(paths).values()) == names
 
 

@@ -62,7 +62,7 @@ def test_the_setting_that_differs_is_named(config, changes, marks, message):
     ],
 )
 def test_settings_without_effect_on_updates_may_differ(config, changes):
-    run_dir.refuse_another(dataclasses.replace(config, **changes), MARKS)
+    assert run_dir.refuse_another(dataclasses.replace(config, **changes), MARKS) is None
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,11 @@ def test_a_run_of_a_version_that_knew_fewer_settings_continues(config, unknown):
 def test_a_file_that_a_share_shows_late_is_waited_for(tmp_path, delay):
     path = tmp_path / "run.json"
     timer = threading.Timer(delay, path.touch)
+    began = time.monotonic()
     timer.start()
     run_dir._wait_until_seen(path, 30.0)
+    assert delay <= time.monotonic() - began < 30
+    assert path.exists()
     timer.join()
 
 

@@ -34,8 +34,9 @@ demo: $(STAMP)  ## annotate, train, evaluate and compare on the embedded dataset
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
-test-slow: $(STAMP)  ## run the tests that take more than 20 seconds each, and parity as users have it
-	$(BIN)/python -m pytest -q -m slow
+# One process: these tests start processes themselves, with bounds of seconds.
+test-slow: $(STAMP)  ## run the tests that take long, and parity as users have it
+	$(BIN)/python -m pytest -q -m slow --ignore=$(AS_USERS)
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -q $(AS_USERS)
 
 test-server: $(STAMP) build/server/installed  ## the tests against transformers: serving, exported students

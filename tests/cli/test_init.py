@@ -42,6 +42,7 @@ def test_a_project_resolves_and_says_what_it_holds(
     assert f'"my_reviews_{method}"' in gin
 
 
+@pytest.mark.slow
 def test_the_next_command_trains(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_folder_of_other_records_is_refused(
     assert (student / "data" / "train.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_usual_columns_and_given_splits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """{input, label, rationale} as forks of the original write it; a test question from train."""
     rows = [{"input": text, "label": str(label), "rationale": "so"} for text, label in EXAMPLES]
@@ -127,6 +128,7 @@ def test_nothing_is_written_before_the_run(folder: Path) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_saved_datasets(folder: Path) -> None:
     """A folder of Hugging Face's DatasetDict.save_to_disk: splits are those it holds."""
     pyarrow = pytest.importorskip("pyarrow")

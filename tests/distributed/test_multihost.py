@@ -121,9 +121,8 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "not" in name else []) for name in MESHES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MESHES)
 def test_two_processes_are_one_run(tmp_path, name):
     """Losses within 2e-6, weights within 5e-5 of one process's; every example is scored once."""
     model_dir, alone = tmp_path / "run", tmp_path / "alone"

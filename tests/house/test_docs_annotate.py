@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "annotate.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("bash"), reason="the page's commands are for bash")
 def test_annotate_train_evaluate(tmp_path):
     (script,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ def test_the_list_is_the_core_without_tensorflow() -> None:
     assert core.keys() >= TENSORFLOW
 
 
+@pytest.mark.slow
 def test_a_table_is_trained_on_without_tensorflow(tmp_path: Path) -> None:
     rows = [f"item {i} is {('bad', 'good')[i % 2]},{(1, 5)[i % 2]},so" for i in range(60)]
     (tmp_path / "reviews.csv").write_text("\n".join(["review,stars,why", *rows]) + "\n")

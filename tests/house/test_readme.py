@@ -59,6 +59,7 @@ def test_the_readme_opens_with_the_command_that_works():
     assert re.search(r"^    make demo$", "\n".join(README.splitlines()[:5]), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_works(tmp_path):
     fixtures_release.write_release(tmp_path / "archive")
     texts = [path.read_text() for path in sorted((tmp_path / "archive").rglob("*.json"))]

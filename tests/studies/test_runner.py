@@ -262,6 +262,7 @@ def here(tmp_path, monkeypatch) -> pathlib.Path:
 GIVEN = ["study", "--gin_file=x.gin", "--gin.STUDY_DIR='made'"]
 
 
+@pytest.mark.slow
 def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
     assert main(GIVEN) == 0
     printed = capsys.readouterr()
@@ -332,7 +333,7 @@ def test_a_mistake_in_a_study_is_one_line(here, capsys, change, message):
         "cqa",
         "paper_fractions",
         "paper_unlabelled",
-        "paper_sizes",
+        pytest.param("paper_sizes", marks=pytest.mark.slow),
         "paper_tasks",
         "paper_svamp_asdiv",
         "released_mini",

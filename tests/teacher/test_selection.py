@@ -66,6 +66,7 @@ def test_a_flag_alone_is_refused(annotate, capsys):
     assert "belong together" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_students_confidence_chooses(tmp_path):
     """As `sbs predict --confidence` says it, question by question."""
     model_dir = tmp_path / "run"

@@ -109,6 +109,7 @@ def test_a_split_that_cannot_be_scored_is_refused_before_the_first_update(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_validation_split_is_scored_again(tmp_path, capsys):
     """Also what results.json holds depends on what is scored, and on nothing else."""
     first = run(tmp_path / "run")

@@ -57,6 +57,7 @@ def checkpoints(model_dir: str) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
+@pytest.mark.slow
 def test_a_run_stops_before_it_saves_what_is_not_finite(config):
     asked = ", ".join(batches_of(config).ids(BAD))
     with pytest.raises(UserError) as caught:
@@ -84,6 +85,7 @@ def test_before_the_first_checkpoint_the_error_says_so(config):
         trainer.train(dataclasses.replace(config, eval_period=12))
 
 
+@pytest.mark.slow
 def test_reducing_halves_the_rate_for_the_rest_of_the_run(config):
     halved = dataclasses.replace(config, on_nonfinite="reduce", log_period=1)
     trainer.train(dataclasses.replace(halved, train_steps=8))
@@ -124,6 +126,7 @@ def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
     assert moved((BAD, 0)) == pytest.approx(0.5e-2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_skipping_gives_up_at_the_tenth_in_a_row(tmp_path):
     wild = OptimizerConfig(learning_rate=1e30, clip_norm=None)
     config = config_of(tmp_path / "run", optimizer=wild, on_nonfinite="skip", train_steps=40)
@@ -163,6 +166,7 @@ def test_the_schedule_goes_on_over_skipped_updates(config, on_nonfinite):
     assert np.median(np.concatenate(moved)) == pytest.approx(logged, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_parameters_that_overflow_are_never_saved(tmp_path):
     """Loss and gradient of the first update are fine; what it makes of the parameters is not."""
     wild = OptimizerConfig(learning_rate=3e38, factors="constant", weight_decay=10.0)
@@ -198,7 +202,7 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
     assert all(np.any(a != b) for a, b in zip(moved, jax.tree.leaves(before[0]), strict=True))
 
 
-@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("pack", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_train_step_is_traced_once_in_a_run(tmp_path, monkeypatch, pack):
     """Varying batches, two evaluations in the middle, and the final one."""
     traced, real = [], losses.task_sums

@@ -30,11 +30,11 @@ def replay() -> types.ModuleType:
     ("name", "packed", "devices"),
     [
         ("micro_ga1", False, 1),
-        ("micro_ga1", True, 8),
-        ("micro_ga2", False, 1),
-        ("micro_ga2", True, 8),
-        ("micro_adamw_torch", False, 8),
-        ("pt_svamp", True, 1),
+        pytest.param("micro_ga1", True, 8, marks=pytest.mark.slow),
+        pytest.param("micro_ga2", False, 1, marks=pytest.mark.slow),
+        pytest.param("micro_ga2", True, 8, marks=pytest.mark.slow),
+        pytest.param("micro_adamw_torch", False, 8, marks=pytest.mark.slow),
+        pytest.param("pt_svamp", True, 1, marks=pytest.mark.slow),
     ],
 )
 def test_twenty_steps_equal_the_originals(shared, replay, name, packed, devices):

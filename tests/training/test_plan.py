@@ -84,7 +84,13 @@ def test_memory_and_flops_are_those_of_the_compiled_step(config, devices, shape,
     ("policy", "mesh", "devices", "sizes"),
     [
         ("minimal", PartitionerConfig(), 1, {}),
-        ("full", PartitionerConfig(fsdp=4), 4, {"emb_dim": 512, "mlp_dim": 2048}),
+        pytest.param(
+            "full",
+            PartitionerConfig(fsdp=4),
+            4,
+            {"emb_dim": 512, "mlp_dim": 2048},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["minimal, one device", "full, fsdp"],
 )

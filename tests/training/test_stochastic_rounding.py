@@ -114,6 +114,7 @@ def run(
     return losses, jax.device_get(state.params)
 
 
+@pytest.mark.slow
 def test_it_learns_as_float32_does_at_a_rate_that_rounding_to_nearest_loses(monkeypatch):
     def learned(config: T5Config) -> float:
         losses, _ = run(config, 1, 60, rate=1e-4)
@@ -129,6 +130,7 @@ def test_it_learns_as_float32_does_at_a_rate_that_rounding_to_nearest_loses(monk
     assert learned(dataclasses.replace(BFLOAT16, mlp_dim=40)) < 0.5 * exact
 
 
+@pytest.mark.slow
 def test_rounding_depends_on_seed_and_step_not_on_the_mesh():
     (_, one), (_, many) = run(BFLOAT16, 1, 1), run(BFLOAT16, 8, 1)
     leaves = zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True)
@@ -168,6 +170,7 @@ def test_in_float32_changes_nothing_for_float32():
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_run_continues_bit_for_bit_and_its_student_converts(tmp_path):
     """All that saves memory at once: bfloat16 parameters and computation, remat, scan."""
     model = dataclasses.replace(

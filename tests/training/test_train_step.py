@@ -93,7 +93,10 @@ def test_every_mesh_gives_the_same_run(plain, settings, layout):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"devices": jax.devices()[:1]}, {"num_partitions": 2, "fsdp": 2}],
+    [
+        pytest.param({"devices": jax.devices()[:1]}, marks=pytest.mark.slow),
+        {"num_partitions": 2, "fsdp": 2},
+    ],
     ids=["one", "data2-fsdp2-model2"],
 )
 def test_scanned_layers_give_the_same_run(deep, settings):
@@ -106,8 +109,12 @@ def test_scanned_layers_give_the_same_run(deep, settings):
     [
         ({"devices": jax.devices()[:1]}, {}),
         ({"devices": jax.devices()[:1]}, {"scan_layers": True}),
-        ({"num_partitions": 2, "fsdp": 2}, {}),
-        ({"num_partitions": 2, "fsdp": 2}, {"scan_layers": True, "remat_policy": "full"}),
+        pytest.param({"num_partitions": 2, "fsdp": 2}, {}, marks=pytest.mark.slow),
+        pytest.param(
+            {"num_partitions": 2, "fsdp": 2},
+            {"scan_layers": True, "remat_policy": "full"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["one", "one-scan", "mesh", "mesh-scan-remat"],
 )

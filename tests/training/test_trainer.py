@@ -162,6 +162,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_questions(tmp_path):
         trainer.train(config_of(tmp_path / "run", optimizer=wild))
 
 
+@pytest.mark.slow
 def test_meshes_and_packing_do_not_change_the_run(whole, tmp_path):
     changed = config_of(
         tmp_path / "run",
@@ -182,6 +183,7 @@ def test_meshes_and_packing_do_not_change_the_run(whole, tmp_path):
         assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
 
 
+@pytest.mark.slow
 def test_the_path_to_a_trained_student_needs_no_tensorflow(tmp_path):
     """A child whose imports of TensorFlow and SeqIO fail trains from JSONL to results."""
     script = f"""

@@ -59,6 +59,7 @@ def test_the_round_trip_is_bit_equal(tmp_path, capsys, config):
     assert told.count("every array equal bit for bit, and the logits of a fixed input") == 4
 
 
+@pytest.mark.slow
 def test_the_originals_weights_survive_the_round_trip(shared, tmp_path):
     source = shared / "vectors" / "init_micro.safetensors"
     assert_same_tensors(round_trip(source, tmp_path), load_file(source))

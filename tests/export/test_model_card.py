@@ -74,6 +74,7 @@ def test_the_prefixes_and_lengths_are_the_runs(tmp_path):
     assert "truncated after 77 tokens; a label has at most 9, a rationale at most 44" in text
 
 
+@pytest.mark.slow
 def test_another_arithmetic_is_told(tmp_path):
     told = {"mixture_or_task_name": "x_finetune"}
     text = page(tmp_path / "a", **told, model={"dtype": "bfloat16"})

@@ -22,6 +22,9 @@ VARIANTS = {
 }
 
 
+LONG = ("bfloat16", "wide heads")  # to compile
+
+
 def assert_same(drawn, whole):
     assert jax.tree.structure(drawn) == jax.tree.structure(whole)
     for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(whole), strict=True):
@@ -29,7 +32,13 @@ def assert_same(drawn, whole):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize(("seed", "name"), list(enumerate(VARIANTS)))
+@pytest.mark.parametrize(
+    ("seed", "name"),
+    [
+        pytest.param(seed, name, marks=pytest.mark.slow if name in LONG else [])
+        for seed, name in enumerate(VARIANTS)
+    ],
+)
 def test_values_are_those_of_the_models_own_initialisers(seed, name):
     config, seed = VARIANTS[name], np.asarray(2**32 - 1 - seed, np.uint32)
     init = jax.jit(

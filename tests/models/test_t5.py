@@ -151,7 +151,12 @@ def loss_and_gradients(config: T5Config) -> tuple[jax.Array, dict]:
 
 @pytest.mark.parametrize(
     ("policy", "scan_layers"),
-    [("minimal", False), ("full", False), ("minimal", True), ("full", True)],
+    [
+        pytest.param("minimal", False, marks=pytest.mark.slow),
+        ("full", False),
+        ("minimal", True),
+        pytest.param("full", True, marks=pytest.mark.slow),
+    ],
 )
 def test_remat_and_scan_change_no_number(policy, scan_layers):
     changed = dataclasses.replace(TINY, remat_policy=policy, scan_layers=scan_layers)

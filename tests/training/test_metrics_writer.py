@@ -103,6 +103,7 @@ def test_reducing_halves_the_rate_for_the_rest_of_the_run(config):
     assert rates[12] == pytest.approx(0.5 * float(longer(11)), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
     """Adam's first update is the rate times a sign, whatever the gradient."""
     rate = schedules.create_learning_rate_scheduler("constant", 1e-2)
@@ -144,6 +145,7 @@ def slots(state: step.TrainState) -> optax.ScaleByAdamState:
     return next(node for node in found if is_adam(node))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_nonfinite", ["skip", "reduce"])
 def test_the_schedule_goes_on_over_skipped_updates(config, on_nonfinite):
     """What is logged as the learning rate is how far Adam's first update moves the parameters."""
@@ -218,6 +220,7 @@ def test_the_train_step_is_traced_once_in_a_run(tmp_path, monkeypatch, pack):
     assert len(traced) == 1, traced
 
 
+@pytest.mark.slow
 def test_a_checkpoint_may_come_more_often_than_an_evaluation(tmp_path):
     config = config_of(tmp_path / "run", train_steps=7, eval_period=7, checkpoint_period=3)
     trainer.train(dataclasses.replace(config, keep_latest=9))

@@ -106,6 +106,7 @@ def test_scanned_layers_need_no_more_than_planned(policy, mesh, devices, sizes):
     assert xla.temporaries < 0.65 * unrolled.temporaries
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_are_half_the_bytes():
     narrow, wide = (
         plan.plan(config_of(param_dtype=dtype), 1, SHAPE) for dtype in ("bfloat16", "float32")

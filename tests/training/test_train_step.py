@@ -86,7 +86,11 @@ def assert_same(found: tuple[list[dict], dict], wanted: tuple[list[dict], dict])
     ],
     ids=["data8", "data4-model2", "data2-fsdp2-model2", "fsdp8"],
 )
-@pytest.mark.parametrize("layout", [{}, {"packed": True, "microbatches": 2}], ids=["", "packed"])
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param({}, marks=pytest.mark.slow), {"packed": True, "microbatches": 2}],
+    ids=["", "packed"],
+)
 def test_every_mesh_gives_the_same_run(plain, settings, layout):
     assert_same(run(Partitioner(**settings), **layout), plain)
 

@@ -227,6 +227,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     assert len(saved) == 1 and saved[0] >= 3
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_parameters(
     whole, tmp_path, capsys
 ):
@@ -256,6 +257,7 @@ def test_evaluate_names_what_is_missing(whole, tmp_path):
         evaluate.evaluate_split(whole, "test", 7, False)
 
 
+@pytest.mark.slow
 def test_more_train_steps_continue_a_run(whole, tmp_path, capsys):
     model_dir = tmp_path / "run"
     shutil.copytree(whole, model_dir)

@@ -2,6 +2,7 @@
 # Builds, and with a registry pushes, the image for one kind of device.
 #   launch/docker/build.sh cpu|cuda|tpu [--dry_run]
 # REGISTRY=europe-docker.pkg.dev/PROJECT/REPOSITORY pushes to it.
+# shellcheck source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

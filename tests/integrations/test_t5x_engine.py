@@ -49,8 +49,8 @@ CONFIG = TrainConfig(
 )
 
 
-def with_parts(**parts: int) -> TrainConfig:
-    return dataclasses.replace(CONFIG, partitioner=PartitionerConfig(**parts))
+def with_parts(config: TrainConfig = CONFIG, **parts: int) -> TrainConfig:
+    return dataclasses.replace(config, partitioner=PartitionerConfig(**parts))
 
 
 @pytest.fixture(autouse=True)
@@ -194,12 +194,16 @@ def update(config: TrainConfig, batch: dict[str, np.ndarray], steps: int = 2) ->
 
 def test_neither_micro_batches_nor_the_mesh_change_an_update() -> None:
     batch = laid(examples(np.random.default_rng(3), 30), 8, packed=True)
-    whole, wanted = update(with_parts(num_partitions=1), batch)
+    # Adam's first move is rate * g / (|g| + eps): with eps 1e-8 the order of a sum decides it
+    # where a gradient's terms cancel.
+    optimizer = dataclasses.replace(CONFIG.optimizer, eps=1e-3)
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    whole, wanted = update(with_parts(config, num_partitions=1), batch)
     for parts in ({"num_microbatches": 4}, {"num_partitions": 2}):
-        params, metrics = update(with_parts(**parts), batch)
+        params, metrics = update(with_parts(config, **parts), batch)
         for name in ("loss", "label/loss", "rationale/loss", "learning_rate"):
             assert float(metrics[name].value) == pytest.approx(float(wanted[name].value), rel=1e-5)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), params, whole)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), params, whole)
     assert float(wanted["learning_rate/current"].value) == pytest.approx(5e-3)  # half warmed up
 
 

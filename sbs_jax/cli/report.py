@@ -27,6 +27,7 @@ shared.path(FLAGS, "out", None, "Folder to write to.", required=True)
 
 
 def main(argv: list[str]) -> None:
+    """Writes the report of the runs named and prints its tables."""
     from sbs_jax.reporting import page
 
     print(page.write([*FLAGS.runs, *argv], FLAGS.out))

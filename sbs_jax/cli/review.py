@@ -22,6 +22,7 @@ shared.path(FLAGS, "edits", None, "Edits that the page saved: take them in.")
 
 
 def main(argv: list[str]) -> None:
+    """Writes the page, or takes the edits that it saved."""
     from sbs_jax.teacher import edits, review
 
     folder = pathlib.Path(argv[0])

@@ -22,8 +22,10 @@ ANSWER_PHRASE = " So the answer is "
 
 @dataclasses.dataclass(frozen=True)
 class Prefixes:
-    """What is put before the input to tell the tasks apart; the released code has
-    ``predict: `` and ``explain: ``."""
+    """What is put before the input to tell the tasks apart.
+
+    The released code has ``predict: `` and ``explain: ``.
+    """
 
     label: str = "[label] "
     rationale: str = "[rationale] "

@@ -130,8 +130,11 @@ class ConfidentDecoder:
     def answer(
         self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
     ) -> Answers:
-        """One pass over the trie gives both for a closed set; only a question whose greedy output
-        is none of the labels is decoded, as every question of an open set is."""
+        """Greedy outputs with their probabilities.
+
+        One pass over the trie gives both for a closed set; only a question whose greedy output
+        is none of the labels is decoded, as every question of an open set is.
+        """
         n, (names, trie, longest) = len(rows), self._choices
         closed = trie is not None and longest <= max_decode_length and n > 0
         scores, chosen, pace = np.zeros((n, 0)), np.full(n, -1), None

@@ -88,8 +88,10 @@ class Decoder:
     def label_scores(
         self, params: dict, table: batches.Table, rows: np.ndarray, trie: LabelTrie
     ) -> tuple[Float[np.ndarray, "rows labels"], Int[np.ndarray, " rows"]]:
-        """Log-probability of every label of a trie, and the label that is the greedy output, or
-        -1 where none is."""
+        """Log-probability of every label of a trie, and which label is the greedy output.
+
+        -1 where none is.
+        """
         scores, chosen = self._run(
             lambda tokens: score_labels(
                 params, tokens, trie, config=self._config, partitioner=self._partitioner

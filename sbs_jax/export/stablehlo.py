@@ -107,8 +107,10 @@ def _export(
     config: T5Config,
     platforms: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes one program, for any number of questions or for `batch`; returns its entry in the
-    manifest."""
+    """Writes one program, for any number of questions or for `batch`.
+
+    Returns its entry in the manifest.
+    """
     (rows,) = export.symbolic_shape("batch") if batch is None else (batch,)
     inputs = [jax.ShapeDtypeStruct((rows, length), jnp.int32)]
     if task == "logits":

@@ -80,8 +80,10 @@ class Predictor:
     def answer(
         self, records: Sequence[Record], with_rationales: bool, confidence: bool = False
     ) -> list[dict[str, object]]:
-        """{"label": .., "rationale"?: .., "confidence"?: .., "label_probabilities"?: ..} of every
-        record; its gold label is not looked at."""
+        """What the student answers to every record; its gold label is not looked at.
+
+        {"label": .., "rationale"?: .., "confidence"?: .., "label_probabilities"?: ..}
+        """
         asking, method = self._asking, self._asking.method
         questions = self._questions(records, method.eval_view)
         self.truncated += questions.truncated

@@ -171,8 +171,10 @@ def find_run(
 
 
 def _run(model_dir: Path) -> TrainConfig | None:
-    """The run in a folder; None for a converted checkpoint, which older versions gave a run.json
-    without a task."""
+    """The run in a folder; None for a converted checkpoint.
+
+    Older versions gave a converted checkpoint a run.json without a task.
+    """
     if not run_dir.exists(model_dir):
         return None
     run = run_dir.load(model_dir)

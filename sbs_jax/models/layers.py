@@ -27,20 +27,11 @@ _ACTIVATIONS = {
 }
 
 
-def relative_position_buckets(
-    query_length: int, key_length: int, bidirectional: bool
-) -> Int[np.ndarray, "query key"]:
-    """T5's bucket of every (query, key) distance: exact when near, logarithmic when far.
+def distance_buckets(distance: Int[np.ndarray, "*N"], bidirectional: bool) -> Int[np.ndarray, "*N"]:
+    """T5's bucket of a key `distance` positions before its query; exact when near.
 
     A decoder (not bidirectional) uses all 32 buckets for the past; its future is masked anyway.
     """
-    return distance_buckets(
-        np.arange(query_length)[:, None] - np.arange(key_length)[None, :], bidirectional
-    )
-
-
-def distance_buckets(distance: Int[np.ndarray, "*N"], bidirectional: bool) -> Int[np.ndarray, "*N"]:
-    """T5's bucket of a key that is `distance` positions before its query."""
     buckets, offset = _NUM_BUCKETS, np.zeros_like(distance)
     if bidirectional:
         buckets //= 2

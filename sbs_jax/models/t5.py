@@ -14,7 +14,6 @@ Sources: Raffel et al. 2020 (arXiv 1910.10683) section 2.1; names as in T5X's
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, UInt16
 
@@ -374,12 +373,6 @@ def _bias_for(
 def _same_segment(queries: Int[Array, "B Q"], keys: Int[Array, "B L"]) -> Bool[Array, "B 1 Q L"]:
     """Segment 0 is padding; padding sees padding, which no loss reads."""
     return (queries[:, :, None] == keys[:, None, :])[:, None]
-
-
-def parameter_count(config: T5Config) -> int:
-    """Number of parameters, from shapes alone."""
-    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
 def init_params(config: T5Config, rng: Array) -> dict:

@@ -66,7 +66,7 @@ def arm_name(arm: str) -> str:
 
 
 def labels_name(fraction: float, labels: int) -> str:
-    """400 (50%)"""
+    """400 (50%), as tables name a fraction of the labels."""
     return f"{labels} ({100 * fraction:.4g}%)"
 
 

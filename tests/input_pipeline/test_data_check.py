@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -143,7 +143,7 @@ def test_a_users_metric_is_asked_too() -> None:
 
 
 @pytest.fixture
-def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Checks a dataset of such records; `settings` are the configuration's."""
     monkeypatch.setenv(paths.CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(registry, "_registry", {})
@@ -166,7 +166,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]
         config = TrainConfig(**{**fields, **settings})
         return data_check.check(Source.of(config), config)
 
-    yield check
+    return check
 
 
 def _records(split: str, count: int = 12, word: str = "is it so or not ?") -> list[Record]:

@@ -226,7 +226,7 @@ def test_slots_live_where_their_parameter_does(preset: str) -> None:
     sizes = dataclasses.replace(SIZES, emb_dim=128, mlp_dim=256)
     config = dataclasses.replace(CONFIG, model=sizes, optimizer=OptimizerConfig(preset=preset))
     model = student(config)
-    shapes = {name: (8, 16) for name in laid(examples(np.random.default_rng(0), 4), 8, False)}
+    shapes = dict.fromkeys(laid(examples(np.random.default_rng(0), 4), 8, False), (8, 16))
     state = jax.eval_shape(
         lambda: train_state.FlaxOptimTrainState.create(
             model.optimizer_def, model.get_initial_variables(jax.random.PRNGKey(0), shapes)

@@ -130,12 +130,17 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence():
         np.testing.assert_allclose(logits[0], whole[0, index], atol=5e-6)
 
 
+def buckets_of(queries: int, keys: int, bidirectional: bool) -> np.ndarray:
+    distance = np.arange(queries)[:, None] - np.arange(keys)[None, :]
+    return layers.distance_buckets(distance, bidirectional)
+
+
 def test_relative_buckets_are_exact_when_near_and_capped_when_far():
-    past = layers.relative_position_buckets(300, 300, bidirectional=False)
+    past = buckets_of(300, 300, bidirectional=False)
     assert past[20, 20 - 15] == 15  # exact below 16
     assert past[40, 40 - 16] == 16 and past[40, 0] == 16 + int(16 * np.log(40 / 16) / np.log(8))
     assert past[299, 0] == 31 and past[0, 299] == 0  # capped; the future is one bucket
-    both = layers.relative_position_buckets(300, 300, bidirectional=True)
+    both = buckets_of(300, 300, bidirectional=True)
     assert both[5, 0] == 5 and both[0, 5] == 16 + 5
     assert both[299, 0] == 15 and both[0, 299] == 31
 
@@ -293,7 +298,7 @@ def test_the_position_bias_and_its_gradient_are_those_of_a_gather(queries, keys,
     module = layers.RelativePositionBias(TINY, bidirectional)
     params = module.init(jax.random.key(0), queries, keys)
     slopes = jax.random.normal(jax.random.key(1), (1, TINY.num_heads, queries, keys))
-    buckets = layers.relative_position_buckets(queries, keys, bidirectional)
+    buckets = buckets_of(queries, keys, bidirectional)
 
     def gathered(params: dict) -> jax.Array:
         return params["params"]["rel_embedding"][:, buckets][None]

@@ -30,11 +30,10 @@ _PARAMS = "params/"
 
 
 def read(path: str, step: int | None = None) -> Checkpoint:
-    """The parameters of a MODEL_DIR (its best checkpoint on validation, else its newest) or of
-    one step, ``MODEL_DIR/checkpoints/STEP``.
+    """The parameters of a MODEL_DIR or of one step, ``MODEL_DIR/checkpoints/STEP``.
 
     Args:
-        path: of either.
+        path: of either; a MODEL_DIR gives its best checkpoint on validation, else its newest.
         step: of a MODEL_DIR; None takes the best.
 
     Raises UserError if there is no such checkpoint, or a damaged one.

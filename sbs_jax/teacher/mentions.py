@@ -8,6 +8,8 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 
+from sbs_jax.utils import words
+
 # A clause with one of these states nothing about its labels.
 _NEGATING = re.compile(
     r"\b(?:no|not|never|neither|nor|none|cannot|without|wrong|incorrect(?:ly)?|false|untrue"
@@ -53,7 +55,7 @@ def find(wordings: Mapping[str, str], text: str) -> list[Mention]:
     names = sorted((w for w in labels if w and w not in _WORDS), key=len, reverse=True)
     if not names:
         return []
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
+    pattern = re.compile(words.whole("|".join(map(re.escape, names))))
     places = [(match.start(), match.end(), match[0]) for match in pattern.finditer(folded)]
     merged = list(_merged(places, folded))
     around = _without(folded, merged)

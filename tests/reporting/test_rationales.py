@@ -18,10 +18,28 @@ from sbs_jax.runs import reader
         ("4 times 5 makes 21", "( 4.0 * 5.0 )", False),
         ("no number", "( 1.0 / 0.0 )", False),
         ("anything", "", False),
+        ("因为油让金属滑动", "油", True),
+        ("рыбалка на реке", "рыба", False),
     ],
 )
 def test_a_rationale_names_a_label_or_its_value(rationale, label, named):
     assert rationales.names_label(rationale, label) is named
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("масло смазывает металл очень хорошо", "вода смывает соль с камня быстро"),
+        ("油让金属安静地滑动", "水把盐从石头上冲走了"),
+        ("το λάδι λιπαίνει το μέταλλο", "νερό πλένει τώρα αλάτι αλλού"),
+        ("oil lets metal slide, quietly", "so water washes salt away"),
+    ],
+)
+def test_the_same_rationale_is_alike_in_every_script(text, other):
+    pytest.importorskip("rouge_score")
+    pytest.importorskip("sacrebleu")
+    assert rationales._likeness([(text, text)]) == ("1.000", "100.0")
+    assert rationales._likeness([(text, other)]) == ("0.000", "0.0")
 
 
 def test_the_table_counts_rationales_of_each_run(tmp_path):

@@ -91,6 +91,15 @@ def test_an_update_by_a_known_norm_is_the_update(preset, clip_norm, weight_decay
                 np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_bfloat16_gradients_of_many_arrays_are_clipped_by_their_true_norm():
+    # optax alone takes their norm in bfloat16: findings/optax_global_norm_bfloat16.sh
+    grads = {str(i): jnp.full((64,), 2**-3, jnp.bfloat16) for i in range(600)}  # of length 1 each
+    clip = optimizers.Optimizer([optax.identity()], clip_norm=1.0, elementwise=True)
+    updates, _ = clip.update(grads, clip.init(grads), grads)
+    squares = [np.sum(np.square(np.asarray(u, np.float64))) for u in updates.values()]
+    assert np.sqrt(np.sum(squares)) == pytest.approx(1.0, rel=1e-6)
+
+
 def test_an_unknown_factor_names_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown learning-rate factor 'linear'.*linear_warmup"):
         scheduler("constant * linear")

@@ -1,12 +1,11 @@
 """T5X's checkpoints: legacy ones are read and written, those it writes through Orbax are read.
 
 Legacy is a msgpack index and one zarr array per parameter: the public checkpoints
-(``gs://t5-data/pretrained_models/t5x/...``) and upstream runs with ``use_orbax=False``. That takes
-msgpack, gzip and numpy alone; upstream T5X is not needed. Source of the layout:
+(``gs://t5-data/pretrained_models/t5x/...``) and upstream runs with ``use_orbax=False``. Upstream T5X
+is not needed: flax.serialization reads and writes the index. Source of the layout:
 ``t5x/checkpoints.py``, version 3.
 """
 
-import math
 import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,9 +23,6 @@ INDEX = "checkpoint"
 ORBAX = "state"
 _VERSION = 3
 _UINT16_VERSIONS = (0, 1, 2)  # these store bfloat16 as uint16
-_NDARRAY, _SCALAR = 1, 3  # flax.serialization's msgpack extension types
-_CHUNKED = "__msgpack_chunked_array__"
-_INLINE_DTYPES = {dtype.name: dtype for dtype in zarr.DTYPES.values()}
 _PATIENCE = 600  # seconds for one file of a bucket
 _FACTOR_FROM = 128  # Adafactor factors a matrix whose second largest dimension reaches this
 
@@ -124,19 +120,21 @@ def _reason(error: Exception) -> str:
 
 
 def _unpack(data: bytes, where: str) -> Any:
-    import msgpack
+    """The index: dictionaries of arrays and of their descriptions."""
+    from flax import serialization
 
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
-        raise UserError(f"{where}: damaged, or no msgpack index; copy it again") from None
+        return serialization.msgpack_restore(data)
+    except Exception as error:  # whatever damaged bytes lead to: the reader names no exception
+        kind = type(error).__name__
+        raise UserError(f"{where}: damaged, or no msgpack index ({kind}); copy it again") from None
 
 
 def _leaves(tree: Mapping, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """(name, leaf) of everything that is no plain dictionary."""
     for key, node in tree.items():
         names = (*parents, str(key))
-        if isinstance(node, dict) and not ({"driver", _CHUNKED} & node.keys()):
+        if isinstance(node, dict) and "driver" not in node:
             yield from _leaves(node, names)
         elif node is not None:
             yield "/".join(names), node
@@ -175,31 +173,13 @@ def _check_described(spec: dict, array: LazyArray, where: str) -> None:
 
 
 def _inline(leaf: Any, where: str) -> np.ndarray:
-    """An array of the index itself: flax's extension type, or a dictionary of its pieces."""
-    import msgpack
-
-    if isinstance(leaf, dict):
-        try:
-            shape = tuple(leaf["shape"][str(i)] for i in range(len(leaf["shape"])))
-            pieces = [_inline(leaf["chunks"][str(i)], where) for i in range(len(leaf["chunks"]))]
-            return np.concatenate(pieces).reshape(shape)
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{where}: damaged array") from None
-    if isinstance(leaf, int | float):
-        return np.asarray(leaf)
-    if not isinstance(leaf, msgpack.ExtType) or leaf.code not in (_NDARRAY, _SCALAR):
+    """An array or a number of the index itself."""
+    if not isinstance(leaf, np.ndarray | np.generic | int | float):
         raise UserError(f"{where}: neither an array nor the description of one")
-    parts = _unpack(leaf.data, where)
-    if not (isinstance(parts, list) and len(parts) == 3 and isinstance(parts[0], list)):
-        raise UserError(f"{where}: damaged array")
-    shape, code, data = tuple(parts[0]), parts[1], parts[2]
-    dtype = _INLINE_DTYPES.get(code) if isinstance(code, str) else None
-    if dtype is None:
-        raise UserError(f"{where}: an array of {str(code)[:40]}, which T5X does not write")
-    zarr.check_shape(shape, dtype, where)
-    if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize:
-        raise UserError(f"{where}: {list(shape)} {code} needs another number of bytes than it has")
-    return np.frombuffer(data, dtype).reshape(shape)
+    value = np.asarray(leaf)
+    if value.dtype not in zarr.DTYPES.values():
+        raise UserError(f"{where}: an array of {value.dtype}, which T5X does not write")
+    return value
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -211,7 +191,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Args:
         folder: is created; upstream expects the name ``checkpoint_STEP``.
     """
-    import msgpack
+    from flax import serialization
 
     folder.mkdir(parents=True)
     target: dict = {}
@@ -220,14 +200,13 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         _put(target, name, _write_array(folder, f"target/{name}", array.read()))
         for slot, shape in slot_shapes(array.shape).items():
             zeros, slot_name = np.zeros(shape, np.float32), f"{name}/{slot}"
+            leaf: Any = zeros
             if slot == "v" and shape == array.shape:  # partitioned like its parameter
                 leaf = _write_array(folder, f"state/param_states/{slot_name}", zeros)
-            else:
-                leaf = _pack_inline(zeros)
             _put(slots, slot_name, leaf)
-    state = {"step": _pack_inline(np.asarray(checkpoint.step, np.int32)), "param_states": slots}
+    state = {"step": np.asarray(checkpoint.step, np.int32), "param_states": slots}
     index = {"version": _VERSION, "optimizer": {"target": target, "state": state}}
-    (folder / INDEX).write_bytes(msgpack.packb(index))
+    (folder / INDEX).write_bytes(serialization.msgpack_serialize(index))
 
 
 def slot_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -257,14 +236,6 @@ def _write_array(folder: Path, name: str, array: np.ndarray) -> dict:
         "kvstore": {"driver": "file", "path": f"{path}/"},
         "metadata": zarr.write_array(folder / path, array),
     }
-
-
-def _pack_inline(array: np.ndarray) -> Any:
-    import msgpack
-
-    return msgpack.ExtType(
-        _NDARRAY, msgpack.packb([array.shape, array.dtype.name, array.tobytes()])
-    )
 
 
 def _put(tree: dict, name: str, leaf: Any) -> None:

@@ -1,8 +1,8 @@
 """T5X's checkpoints: legacy ones are read and written, those it writes through Orbax are read.
 
 Legacy is a msgpack index and one zarr array per parameter: the public checkpoints
-(``gs://t5-data/pretrained_models/t5x/...``) and upstream runs with ``use_orbax=False``. Upstream T5X
-is not needed: flax.serialization reads and writes the index. Source of the layout:
+(``gs://t5-data/pretrained_models/t5x/...``) and upstream runs with ``use_orbax=False``. Upstream
+T5X is not needed: flax.serialization reads and writes the index. Source of the layout:
 ``t5x/checkpoints.py``, version 3.
 """
 

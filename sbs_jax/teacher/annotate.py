@@ -108,9 +108,9 @@ def plan(job: Job) -> Plan:
     with Journal(job.folder) as existing:
         if not _is_free(job, existing):
             folder_settings.check(job.folder, job.recipe.settings())
-        found = cost_estimate.plan(job.recipe, job.requests(), existing, job.n)
-    found.records = sum(1 for _ in job.records())
-    return found
+        estimate = cost_estimate.plan(job.recipe, job.requests(), existing, job.n)
+    estimate.records = sum(1 for _ in job.records())
+    return estimate
 
 
 def ask(

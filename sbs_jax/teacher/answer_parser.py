@@ -73,7 +73,7 @@ class Reading:
     wording: str = dataclasses.field(default="", compare=False)
 
     @property
-    def found(self) -> bool:
+    def has_label(self) -> bool:
         """Whether there is a label."""
         return self.outcome in READ
 
@@ -191,17 +191,17 @@ def _takes_a_part(prompt: Prompt, label: str | None, meant: list[str]) -> bool:
     return prompt.answer == "expression" and _differ(prompt, [label or "", *(meant or [""])])
 
 
-def _differ(prompt: Prompt, given: list[str]) -> bool:
+def _differ(prompt: Prompt, candidates: list[str]) -> bool:
     return any(
-        label != given[0] and not accuracy.is_correct(prompt.metric, label, given[0])
-        for label in given
+        label != candidates[0] and not accuracy.is_correct(prompt.metric, label, candidates[0])
+        for label in candidates
     )
 
 
 def _sentences(block: str, cut: bool) -> list[_Sentence]:
     """The wordings with "answer is", in order; of a text that was cut off the complete ones."""
     matches = list(_starts(block))
-    found = []
+    sentences = []
     for number, match in enumerate(matches):
         behind = block[match.end() :]
         lines = re.match(r"\s*[^\n]*", behind)
@@ -212,8 +212,8 @@ def _sentences(block: str, cut: bool) -> list[_Sentence]:
             complete = True
         wording = block[match.end() : end]
         if wording.strip() and complete:
-            found.append(_Sentence(block[: match.start()], match[0], wording, end))
-    return found
+            sentences.append(_Sentence(block[: match.start()], match[0], wording, end))
+    return sentences
 
 
 def _starts(block: str) -> Iterator[re.Match[str]]:

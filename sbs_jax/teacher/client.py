@@ -138,10 +138,10 @@ class Client:
     async def _reply(self, body: Mapping[str, Any], n: int) -> Reply:
         """One answered call, after the changes that the server asks for."""
         while True:
-            asked = 1 if self._one_by_one else n
+            count = 1 if self._one_by_one else n
             request = self._fields.applied(body)
             try:
-                raw = await self._send(request | ({"n": asked} if asked > 1 else {}))
+                raw = await self._send(request | ({"n": count} if count > 1 else {}))
             except self._errors.APIStatusError as error:
                 refusal = self._refusal(error)
             except (self._errors.OpenAIError, ValueError, TypeError) as error:
@@ -153,7 +153,7 @@ class Client:
                 changed = request != dict(body)
                 reply = _without_prompt(reply, request)
                 return dataclasses.replace(reply, sent=request if changed else None)
-            if asked > 1 and self._refuses_n(refusal, request):
+            if count > 1 and self._refuses_n(refusal, request):
                 return await self._alone(body)
             if not self._changes(refusal, body, request):
                 raise self._error(refusal, request)

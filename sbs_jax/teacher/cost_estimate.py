@@ -29,29 +29,29 @@ class Plan:
 
 def plan(recipe: Recipe, distinct: Iterable[Request], journal: Journal, n: int) -> Plan:
     """Counts what is missing. Raises UserError where a record does not fit the prompt."""
-    found = Plan()
+    estimate = Plan()
     shown = [recipe.prompt.write_completion(exemplar) for exemplar in recipe.prompt.exemplars]
     budget = usage.bound(recipe.parameters()) or recipe.max_tokens
     likely = statistics.mean(map(len, shown)) / CHARACTERS_PER_TOKEN if shown else budget
     for request in distinct:
-        found.distinct += 1
+        estimate.distinct += 1
         samples = len(missing(journal, request, n))
         if not samples:
             continue
-        found.pending += 1
-        found.samples += samples
-        found.prompt_tokens += request.prompt_tokens
-        if len(found.examples) < EXAMPLES:
-            found.examples.append(request)
-    found.likely_tokens = round(found.samples * min(likely, budget))
-    found.most_tokens = found.samples * budget
-    return found
+        estimate.pending += 1
+        estimate.samples += samples
+        estimate.prompt_tokens += request.prompt_tokens
+        if len(estimate.examples) < EXAMPLES:
+            estimate.examples.append(request)
+    estimate.likely_tokens = round(estimate.samples * min(likely, budget))
+    estimate.most_tokens = estimate.samples * budget
+    return estimate
 
 
-def describe(found: Plan, recipe: Recipe, prices: Prices, n: int) -> str:
+def describe(estimate: Plan, recipe: Recipe, prices: Prices, n: int) -> str:
     """The plan as text, with the first requests in full."""
-    likely = prices.cost(found.prompt_tokens, found.likely_tokens)
-    most = prices.cost(found.prompt_tokens, found.most_tokens)
+    likely = prices.cost(estimate.prompt_tokens, estimate.likely_tokens)
+    most = prices.cost(estimate.prompt_tokens, estimate.most_tokens)
     cost = money(likely)
     if most is not None:
         cost = f"about {cost}, at most {money(most)}; half of it through --batch_export"
@@ -60,13 +60,13 @@ def describe(found: Plan, recipe: Recipe, prices: Prices, n: int) -> str:
         f"task {recipe.prompt.name}, model {recipe.model}, {recipe.api} API, {shots} exemplars"
         + (", labels given" if recipe.label_given else ""),
         f"parameters: {recipe.parameters()}",
-        f"records: {found.records} ({found.distinct} distinct), {n} sample(s) each",
-        f"requests to send: {found.pending} for {found.samples} completions",
-        f"tokens: about {found.prompt_tokens:,} in (characters / {CHARACTERS_PER_TOKEN}, each "
-        f"request once), about {found.likely_tokens:,} and at most {found.most_tokens:,} out",
+        f"records: {estimate.records} ({estimate.distinct} distinct), {n} sample(s) each",
+        f"requests to send: {estimate.pending} for {estimate.samples} completions",
+        f"tokens: about {estimate.prompt_tokens:,} in (characters / {CHARACTERS_PER_TOKEN}, each "
+        f"request once), about {estimate.likely_tokens:,} and at most {estimate.most_tokens:,} out",
         f"cost: {cost}",
     ]
-    for number, request in enumerate(found.examples, start=1):
+    for number, request in enumerate(estimate.examples, start=1):
         lines += [f"--- request {number} (record {request.id})", _shown(request)]
     return "\n".join(lines)
 

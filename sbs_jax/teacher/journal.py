@@ -232,8 +232,8 @@ def _last_break(file: int, size: int) -> int:
     end = size
     while end > 0:
         start = max(0, end - block)
-        found = os.pread(file, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        last = os.pread(file, end - start, start).rfind(b"\n")
+        if last >= 0:
+            return start + last + 1
         end = start
     return 0

@@ -159,14 +159,14 @@ def stated(kind: Kind, labels: Sequence[str], text: str, completion: str) -> lis
 def _distinct(completion: str) -> list[str]:
     """The expressions with an operator in a text, one of each value."""
     plain = plain_text.arithmetic(completion)
-    found: list[str] = []
+    expressions: list[str] = []
     for match in _ARITHMETIC.finditer(plain):
         label = _expression(plain[match.start() :])
         if not label or not any(sign in label for sign in "+-*/"):
             continue
-        if not any(accuracy.is_correct("equation", label, other) for other in found):
-            found.append(label)
-    return found
+        if not any(accuracy.is_correct("equation", label, other) for other in expressions):
+            expressions.append(label)
+    return expressions
 
 
 def _letters(kind: Kind, text: str) -> dict[str, str]:
@@ -218,8 +218,8 @@ def _expression(wording: str) -> str | None:
 def _continues(behind: str) -> bool:
     """Whether what follows a number makes another one of it: ``5 feet 6 inches``, ``20% of 50``."""
     remark = _REMARK.search(behind)
-    said = behind[: remark.start()] if remark else behind
-    return bool(_CONTINUES.match(behind) or re.search(r"\d", said))
+    before_remark = behind[: remark.start()] if remark else behind
+    return bool(_CONTINUES.match(behind) or re.search(r"\d", before_remark))
 
 
 def first_line(wording: str) -> str:

@@ -127,8 +127,8 @@ def answers(
     Counts into `agreement`.
     """
     for record in records:
-        said = ((each.name, _reading(each, split, record)) for each in agreement.teachers)
-        readings = {name: reading for name, reading in said if reading is not None}
+        named = ((each.name, _reading(each, split, record)) for each in agreement.teachers)
+        readings = {name: reading for name, reading in named if reading is not None}
         agreement.add(record, readings)
         yield vote(prompt.metric, record, list(readings.values()), rationales=rationales)
 

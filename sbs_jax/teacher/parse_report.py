@@ -75,7 +75,7 @@ class ParseReport:
         self.outcomes[read.outcome] += 1
         self.finish_reasons[completion.finish_reason or "unknown"] += 1
         self.thoughts += bool(completion.thoughts)
-        self.without_rationale += read.found and not read.rationale.strip()
+        self.without_rationale += read.has_label and not read.rationale.strip()
         self.contradictions += read.contradiction
         if read.outcome != "exact":
             examples = self.samples.setdefault(read.outcome, [])

@@ -13,9 +13,9 @@ def describe(prompt: Prompt, prices: Prices) -> str:
     """One line per exemplar and the sums; tokens are characters / 4."""
     lines = [f"prompt {prompt.name}: {len(prompt.exemplars)} exemplars, stop {list(prompt.stop)}"]
     for number, exemplar in enumerate(prompt.exemplars, start=1):
-        asked, answered = _tokens(exemplar.input), _tokens(prompt.write_completion(exemplar))
+        sent, answered = _tokens(exemplar.input), _tokens(prompt.write_completion(exemplar))
         lines.append(
-            f"exemplar {number}: {asked} + {answered} tokens, label {exemplar.label!r}, reads back "
+            f"exemplar {number}: {sent} + {answered} tokens, label {exemplar.label!r}, reads back "
             f"as {_read_back(prompt, exemplar)}"
         )
     lines += [f"labels: {_balance(prompt)}"] if prompt.exemplars else []

@@ -137,8 +137,8 @@ def _worked(prompt: Prompt, label_given: bool) -> tuple[str, ...]:
     blocks = []
     for number, shown in enumerate(prompt.exemplars, start=1):
         where = f"prompt {prompt.name}: exemplar {number}"
-        asked = prompt._asked(shown.input, shown.label, label_given, where)
-        blocks.append(f"{asked} {prompt.write_completion(shown)}")
+        block = prompt._asked(shown.input, shown.label, label_given, where)
+        blocks.append(f"{block} {prompt.write_completion(shown)}")
     return tuple(blocks)
 
 
@@ -250,8 +250,8 @@ _PLACE = re.compile(r"\{(\w+)\}")
 
 
 def _check_places(path: Path, name: str, template: str, wanted: set[str]) -> None:
-    found = set(_PLACE.findall(template))
-    if found != wanted:
+    places = set(_PLACE.findall(template))
+    if places != wanted:
         expected = ", ".join(f"{{{place}}}" for place in sorted(wanted))
         raise UserError(f"{path}: field {name!r} must hold {expected} and no other place")
 

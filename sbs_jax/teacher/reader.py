@@ -93,7 +93,7 @@ class Reader:
         reading = answer_parser.read(
             self.prompt, record, completion.text, completion.finish_reason, self.rules.strictness
         )
-        if not reading.found:
+        if not reading.has_label:
             return reading
         rationale = reading.rationale
         if self.rules.thoughts_as_rationale and not rationale.strip():

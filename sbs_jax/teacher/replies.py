@@ -252,8 +252,8 @@ def _called(message: Mapping[str, Any]) -> str:
     calls = calls if isinstance(calls, list) else []
     functions = [call.get("function") for call in calls if isinstance(call, dict)]
     for function in [*functions, message.get("function_call")]:
-        given = function.get("arguments") if isinstance(function, dict) else None
-        value = server_errors.parsed(given) if isinstance(given, str) else given
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        value = server_errors.parsed(arguments) if isinstance(arguments, str) else arguments
         if isinstance(value, dict) and any(key in value for key in _ANSWER_KEYS):
             return json.dumps(value, ensure_ascii=False)
     return ""

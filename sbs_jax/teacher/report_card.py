@@ -66,8 +66,8 @@ class ReportCard:
             self._by_agreement.items(), key=lambda item: (-item[0][0] / item[0][1], -item[0][1])
         )
         return [
-            {"votes": votes, "samples": samples, "agreement": votes / samples, **found.to_json()}
-            for (votes, samples), found in ordered
+            {"votes": votes, "samples": samples, "agreement": votes / samples, **counts.to_json()}
+            for (votes, samples), counts in ordered
         ]
 
     def confidence(self) -> list[dict[str, Any]]:
@@ -102,13 +102,13 @@ class ReportCard:
         ]
         several = any(samples > 1 for _, samples in self._by_agreement)
         for row in self.calibration() if several else ():
-            found = Accuracy(row["correct"], row["n"])
-            lines.append(f"  {row['votes']} of {row['samples']} agree".ljust(22) + str(found))
+            counts = Accuracy(row["correct"], row["n"])
+            lines.append(f"  {row['votes']} of {row['samples']} agree".ljust(22) + str(counts))
         for row in self.confidence():
             sure = f"  sure {row['from']:.1f} and more".ljust(22)
             lines.append(sure + str(Accuracy(row["correct"], row["n"])))
         for label, row in self.labels().items():
-            found = Accuracy(row["correct"], row["n"])
-            gold = str(found) if found.n else "(never gold)"
+            counts = Accuracy(row["correct"], row["n"])
+            gold = str(counts) if counts.n else "(never gold)"
             lines.append(f"  gold {label}".ljust(22) + f"{gold}, said {row['said']} times")
         return "\n".join(lines)

@@ -98,10 +98,10 @@ class RequestFields:
 
     def _next_form(self, body: Any, request: Mapping[str, Any]) -> bool:
         """Goes on to the next form of a structured answer, where that is what is refused."""
-        asked = {"response_format", "guided_json"} & request.keys() - self.fixed.keys()
+        forms = {"response_format", "guided_json"} & request.keys() - self.fixed.keys()
         text = server_errors.words(body).casefold()
         signs = ("response_format", "json_schema", "guided", "schema", "grammar", "json")
-        if not asked or not any(sign in text for sign in signs):
+        if not forms or not any(sign in text for sign in signs):
             return False
         return self.next_form(text)
 

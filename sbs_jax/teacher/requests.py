@@ -92,8 +92,8 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """What decides every request; a folder of answers belongs to one such set."""
         prompt = self.prompt
-        asked = ("question", "cue", "completion", "given", "instruction", "separator", "newline")
-        frame = {name: getattr(prompt, name) for name in asked}
+        parts = ("question", "cue", "completion", "given", "instruction", "separator", "newline")
+        frame = {name: getattr(prompt, name) for name in parts}
         frame["exemplars"] = [dataclasses.asdict(shown) for shown in prompt.exemplars]
         if self.api == "chat":
             frame["system"] = prompt.system

@@ -36,37 +36,37 @@ def wrong(
     reader: Reader, inputs: Mapping[str, Callable[[], Iterable[Record]]], done: Rationales
 ) -> dict[str, list[Record]]:
     """The records whose answer is not the gold label, and that no earlier pass has explained."""
-    found: dict[str, list[Record]] = {}
+    mistaken: dict[str, list[Record]] = {}
     for split, records in inputs.items():
         for answer in reader.answers(records(), ParseReport()):
             record = answer.record
             if not answer.samples or not record.label.strip() or (split, record.id) in done:
                 continue
             if not accuracy.is_correct(reader.prompt.metric, answer.label, record.label):
-                found.setdefault(split, []).append(record)
-    return found
+                mistaken.setdefault(split, []).append(record)
+    return mistaken
 
 
 def explanations(
     journal: Journal,
-    asked: Recipe,
+    second: Recipe,
     n: int,
     rules: Rules,
     records: Mapping[str, list[Record]],
     name: str,
 ) -> dict[tuple[str, str], tuple[str, str]]:
     """The shortest rationale of each record among the samples that give the gold label."""
-    reader = Reader(asked.prompt, journal, lambda record: asked.request(record).sha, n, rules)
-    found = {}
+    reader = Reader(second.prompt, journal, lambda record: second.request(record).sha, n, rules)
+    rationales = {}
     for split, questions in records.items():
         for record in questions:
-            right = [r for r in _right(reader, asked.prompt, record) if r.strip()]
+            right = [r for r in _right(reader, second.prompt, record) if r.strip()]
             if right:
-                found[split, record.id] = (min(right, key=len), name)
-    return found
+                rationales[split, record.id] = (min(right, key=len), name)
+    return rationales
 
 
 def _right(reader: Reader, prompt: Prompt, record: Record) -> Iterator[str]:
     for reading in reader.readings(record):
-        if reading.found and accuracy.is_correct(prompt.metric, reading.label, record.label):
+        if reading.has_label and accuracy.is_correct(prompt.metric, reading.label, record.label):
             yield reading.rationale

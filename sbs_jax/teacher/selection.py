@@ -98,11 +98,13 @@ def kept(folder: Path, student: str, budget: int, make: Callable[[], Selection])
             for arm, rows in fields["arms"].items()
         }
         return Selection(before, arms)
-    made = make()
+    selection = make()
     folder.mkdir(parents=True, exist_ok=True)
-    rows = {arm: [[*key, sure] for key, sure in keys.items()] for arm, keys in made.arms.items()}
-    write_lines(path, [json.dumps({"made_of": made.made_of, "arms": rows}) + "\n"])
-    return made
+    rows = {
+        arm: [[*key, sure] for key, sure in keys.items()] for arm, keys in selection.arms.items()
+    }
+    write_lines(path, [json.dumps({"made_of": selection.made_of, "arms": rows}) + "\n"])
+    return selection
 
 
 def write_arms(folder: Path, selection: Selection, splits: Iterable[str]) -> list[Path]:

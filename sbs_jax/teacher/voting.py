@@ -92,7 +92,7 @@ def vote(
     """
     camps: list[list[int]] = []
     for index, reading in enumerate(readings):
-        if not reading.found:
+        if not reading.has_label:
             continue
         for camp in camps:
             if accuracy.is_correct(metric, reading.label, readings[camp[0]].label):
@@ -160,8 +160,10 @@ class Filters:
                 continue
             dropped = self._dropped(prompt, answer)
             if self.drop_repeats and answer.rationale.strip():
-                asked = seen.setdefault(answer.rationale.strip().casefold(), answer.record.input)
-                dropped += ("repeat",) * (asked != answer.record.input)
+                first_input = seen.setdefault(
+                    answer.rationale.strip().casefold(), answer.record.input
+                )
+                dropped += ("repeat",) * (first_input != answer.record.input)
             alone = (dataclasses.replace(answer, rationale=text) for text in answer.more)
             more = tuple(each.rationale for each in alone if not self._dropped(prompt, each))
             yield dataclasses.replace(answer, dropped=dropped, more=more)

@@ -340,8 +340,8 @@ def test_no_completion_crashes_the_ladder(name, text, finish_reason, strictness)
     prompt, record = PROMPTS[name], RECORDS[name]
     read = answer_parser.read(prompt, record, text, finish_reason, strictness)
     assert read.outcome in (*answer_parser.READ, *answer_parser.UNREAD)
-    assert read.found == bool(read.label.strip())
-    if read.found and strictness == "tolerant":
+    assert read.has_label == bool(read.label.strip())
+    if read.has_label and strictness == "tolerant":
         if prompt.answer == "expression":
             assert accuracy.is_correct("equation", read.label, read.label)
         else:

@@ -86,11 +86,11 @@ def _selection(folder: pathlib.Path, inputs: Any) -> Any:
     """The questions that --select chooses out of the inputs; None for all."""
     from sbs_jax.teacher import selection
 
-    given = [name for name in ("select", "student", "budget") if FLAGS[name].value is not None]
-    if not given:
+    named = [name for name in ("select", "student", "budget") if FLAGS[name].value is not None]
+    if not named:
         return None
-    if len(given) < 3:
-        raise UserError(f"--{given[0]}: --select, --student and --budget belong together: give all")
+    if len(named) < 3:
+        raise UserError(f"--{named[0]}: --select, --student and --budget belong together: give all")
 
     def make() -> selection.Selection:
         from sbs_jax.inference import uncertainty
@@ -215,9 +215,9 @@ def _inputs(folder: pathlib.Path) -> dict[str, Callable[[], Iterable[Record]]]:
     """Split name (the file's) -> its records; raises UserError for unusable files."""
     from sbs_jax.teacher import annotate
 
-    given = FLAGS.input or [paths.data_dir(FLAGS.data_dir) / FLAGS.task / "train.jsonl"]
+    inputs = FLAGS.input or [paths.data_dir(FLAGS.data_dir) / FLAGS.task / "train.jsonl"]
     files: dict[str, pathlib.Path] = {}
-    for path in map(pathlib.Path, given):
+    for path in map(pathlib.Path, inputs):
         name = tables.stem(path)
         if name in files:
             raise UserError(f"--input: {files[name]} and {path} have the same name")

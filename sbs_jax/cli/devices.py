@@ -25,11 +25,11 @@ def main(argv: list[str]) -> None:
     with processes.joined(FLAGS):
         import jax
 
-        found = jax.device_count()
+        count = jax.device_count()
         print(
-            f"process {jax.process_index()} of {jax.process_count()}: {found} devices, "
+            f"process {jax.process_index()} of {jax.process_count()}: {count} devices, "
             f"{jax.local_device_count()} here ({jax.devices()[0].device_kind})",
             flush=True,
         )
-        if FLAGS.expect is not None and found != FLAGS.expect:
-            raise UserError(f"--expect={FLAGS.expect}: found {found} devices")
+        if FLAGS.expect is not None and count != FLAGS.expect:
+            raise UserError(f"--expect={FLAGS.expect}: found {count} devices")

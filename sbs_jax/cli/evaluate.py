@@ -34,11 +34,11 @@ def main(argv: list[str]) -> None:
     config = Path(FLAGS.model_dir) / layout.CONFIG_GIN
     if not config.is_file():
         raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")
-    found = gin_loader.load([str(config)], [])
-    if "MODEL_DIR" in found.macros:  # the folder may have been moved, with its records
-        found = gin_loader.load([str(config)], [f"MODEL_DIR = {FLAGS.model_dir!r}"])
+    scan = gin_loader.load([str(config)], [])
+    if "MODEL_DIR" in scan.macros:  # the folder may have been moved, with its records
+        scan = gin_loader.load([str(config)], [f"MODEL_DIR = {FLAGS.model_dir!r}"])
     # Imports the modules, and calls the functions, that define the run's dataset.
-    gin_loader.build("configs.TrainConfig", found)
+    gin_loader.build("configs.TrainConfig", scan)
 
     runtime.start(FLAGS)
     from sbs_jax.inference import evaluate

@@ -175,14 +175,14 @@ def _expanded(names: list[str], values: list[str]) -> list[str]:
     return [kind(value) if kind else value for kind, value in zip(kinds, values, strict=False)]
 
 
-def _check_count(verb: str, arguments: str, given: list[str]) -> None:
+def _check_count(verb: str, arguments: str, values: list[str]) -> None:
     expected = arguments.split()
     least = sum(not name.startswith("[") for name in expected)
     most = float("inf") if arguments.endswith(("...", "...]")) else len(expected)
-    if len(given) < least:
+    if len(values) < least:
         raise UserError(f"sbs {verb} needs {arguments} (sbs {verb} --help)")
-    if len(given) > most:
-        raise UserError(f"{given[int(most)]!r}: unexpected argument (sbs {verb} --help)")
+    if len(values) > most:
+        raise UserError(f"{values[int(most)]!r}: unexpected argument (sbs {verb} --help)")
 
 
 def _first_line(error: Exception) -> str:

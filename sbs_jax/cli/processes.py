@@ -58,8 +58,8 @@ def is_one_of_several(values: flags.FlagValues) -> bool:
     """Whether flags or the machine say that this process is one of several of a run."""
     from sbs_jax.distributed import rendezvous
 
-    asked = values.multiprocess_gpu or values.coordinator_address is not None
-    return asked or rendezvous.on_tpu_pod()
+    flagged = values.multiprocess_gpu or values.coordinator_address is not None
+    return flagged or rendezvous.on_tpu_pod()
 
 
 def joined(values: flags.FlagValues) -> contextlib.AbstractContextManager[None]:

@@ -55,15 +55,15 @@ def main(argv: list[str]) -> None:
     from sbs_jax.inference.batcher import Batcher
     from sbs_jax.inference.predictor import Predictor
 
-    found = student.find_run(FLAGS.model_dir, FLAGS.vocabulary, FLAGS.step)
-    assert found.run is not None
-    predictor = Predictor(found, FLAGS.batch_size)
+    served = student.find_run(FLAGS.model_dir, FLAGS.vocabulary, FLAGS.step)
+    assert served.run is not None
+    predictor = Predictor(served, FLAGS.batch_size)
     predictor.answer([Record("0", _WARM_UP, "")], predictor.explains)  # compiles
     batcher = Batcher(predictor.answer, FLAGS.batch_size, FLAGS.capacity)
     health = http_server.Health(
-        status="ok", mixture=found.run.mixture_or_task_name, step=found.checkpoint.step
+        status="ok", mixture=served.run.mixture_or_task_name, step=served.checkpoint.step
     )
     app = http_server.app(batcher, health, predictor.explains)
-    say(f"{FLAGS.model_dir}: step {found.checkpoint.step}; the API is described at /docs")
+    say(f"{FLAGS.model_dir}: step {served.checkpoint.step}; the API is described at /docs")
     uvicorn.run(app, host=FLAGS.host, port=FLAGS.port, log_level="info", access_log=False)
     batcher.close()

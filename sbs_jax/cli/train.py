@@ -120,8 +120,8 @@ def main(argv: list[str]) -> None:
     _check_t5x()
     train_records.check(FLAGS)
     files, bindings, own = _sources()
-    found = gin_loader.load(files, bindings, FLAGS.gin_search_paths)
-    config = gin_loader.build("configs.TrainConfig", found)
+    scan = gin_loader.load(files, bindings, FLAGS.gin_search_paths)
+    config = gin_loader.build("configs.TrainConfig", scan)
     if notice := t5x_names.steps_notice(config.train_steps, config.initial_checkpoint_path):
         say(notice)
     if paths.is_remote(config.model_dir):
@@ -131,7 +131,7 @@ def main(argv: list[str]) -> None:
         )
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
-        print(_plan(config) if FLAGS.plan else gin_loader.describe(found))
+        print(_plan(config) if FLAGS.plan else gin_loader.describe(scan))
         from sbs_jax.training.learning_rates import learning_rates
 
         say(learning_rates(config))
@@ -196,9 +196,9 @@ def _plan(config: TrainConfig) -> str:
 
     devices = jax.device_count() if FLAGS.plan_devices is None else FLAGS.plan_devices
     try:
-        given = [int(number) for number in FLAGS.plan_shape]
+        sizes = [int(number) for number in FLAGS.plan_shape]
     except ValueError:
         raise UserError("--plan_shape: give three whole numbers, ROWS,INPUTS,TARGETS") from None
-    shape = plan.batch_shape(config, devices, given)
+    shape = plan.batch_shape(config, devices, sizes)
     measured = plan.measure(config, devices, shape) if FLAGS.plan_compile else None
     return plan.describe(plan.plan(config, devices, shape), measured, FLAGS.plan_accelerator)

@@ -86,32 +86,32 @@ def load(
     _search_paths[:] = [os.fspath(folder) for folder in folders]
     if translate:
         bindings = [text for text in map(t5x_names.translate_binding, bindings) if text]
-    found = gin_scanner.scan(files, bindings, _search_paths, translate)
-    _check_macros(found)
+    scan = gin_scanner.scan(files, bindings, _search_paths, translate)
+    _check_macros(scan)
     placed = [(text, f"--gin.{text.partition('=')[0].strip()}") for text in bindings]
     scheme = _SCHEME if translate else _PLAIN_SCHEME
     gin.clear_config()  # before the imports: a module can register nothing after `build`
-    import_modules(found.imports)
+    import_modules(scan.imports)
     with _quiet_search():
         for file in files:
-            with _one_line(found):
+            with _one_line(scan):
                 path = gin_scanner.find(file, _search_paths)
                 gin.parse_config_file(f"{scheme}{path}")
-        for binding, place in (*found.deferred, *placed):
-            with _one_line(found, place):
+        for binding, place in (*scan.deferred, *placed):
+            with _one_line(scan, place):
                 gin.parse_config(binding)
-    return found
+    return scan
 
 
-def build(name: str, found: Scan) -> Any:
+def build(name: str, scan: Scan) -> Any:
     """Calls the configurable ``name`` with what the parsed configuration binds to it.
 
     Raises:
         UserError: naming everything that is required and missing, and a binding without effect.
     """
-    missing = [name for name, macro in found.macros.items() if macro.value == MacroUse(REQUIRED)]
+    missing = [name for name, macro in scan.macros.items() if macro.value == MacroUse(REQUIRED)]
     if missing:
-        places = ", ".join(f"--gin.{m} ({found.macros[m].place})" for m in missing)
+        places = ", ".join(f"--gin.{m} ({scan.macros[m].place})" for m in missing)
         raise UserError(f"required, but not given: {places}")
     try:
         make: Callable[[], Any] = gin.get_configurable(name)
@@ -125,27 +125,27 @@ def build(name: str, found: Scan) -> Any:
     ]
     if unbound:
         raise UserError(f"{name}: no gin file binds {', '.join(unbound)}; {_INCLUDE_A_RUN}")
-    _rename_macros(found)
-    with _one_line(found):
+    _rename_macros(scan)
+    with _one_line(scan):
         if not gin.config_is_locked():
             gin.finalize()
         config = make()
-    _check_bindings(found)
+    _check_bindings(scan)
     return config
 
 
-def describe(found: Scan) -> str:
+def describe(scan: Scan) -> str:
     """The resolved configuration, after ``build``: reloadable gin text, values behind macros."""
-    lines = [f"# {shown(file)}" for file in found.files]
+    lines = [f"# {shown(file)}" for file in scan.files]
     for line in gin.operative_config_str(max_line_length=100).splitlines():
         use = _MACRO_BINDING.match(line)
-        if use and use[2] in found.macros:
-            line = f"{line}  # {found.value(use[2])!r}"
+        if use and use[2] in scan.macros:
+            line = f"{line}  # {scan.value(use[2])!r}"
         lines.append(line)
-    idle = sorted(name for name in found.macros if name not in found.uses)
+    idle = sorted(name for name in scan.macros if name not in scan.uses)
     if idle:
         lines += ["", "# Set, and used by nothing here:"]
-        lines += [f"# {name} = {found.value(name)!r}" for name in idle]
+        lines += [f"# {name} = {scan.value(name)!r}" for name in idle]
     return "\n".join(lines)
 
 
@@ -182,37 +182,37 @@ def import_named(modules: Iterable[str], flag: str) -> None:
             raise UserError(f"--{flag}={name}: no such module (is its folder on PYTHONPATH?)")
 
 
-def _check_macros(found: Scan) -> None:
-    for name, place in found.uses.items():
-        if name not in found.macros and "." not in name:  # a dot: one of gin's constants
-            hint = nearest(name, found.macros)
+def _check_macros(scan: Scan) -> None:
+    for name, place in scan.uses.items():
+        if name not in scan.macros and "." not in name:  # a dot: one of gin's constants
+            hint = nearest(name, scan.macros)
             raise UserError(f"{place}: the macro %{name} is set nowhere{hint}")
-    for name, place in found.given.items():
-        if name not in found.uses and name not in found.in_files:
+    for name, place in scan.on_command_line.items():
+        if name not in scan.uses and name not in scan.in_files:
             if name in t5x_names.MACROS:
                 continue  # `_rename_macros` answers
-            known = found.in_files.keys() | (found.uses.keys() - {REQUIRED})
+            known = scan.in_files.keys() | (scan.uses.keys() - {REQUIRED})
             raise UserError(f"{place}: no gin file sets or uses this macro{nearest(name, known)}")
 
 
-def _rename_macros(found: Scan) -> None:
+def _rename_macros(scan: Scan) -> None:
     """Binds our settings to the macros that nothing uses and that have another name in T5X.
 
     Raises:
         UserError: for any other macro that a user's file or flag sets and nothing uses.
     """
-    for name, macro in list(found.macros.items()):
-        if name in found.uses or _is_packaged(found.in_files.get(name, set())):
+    for name, macro in list(scan.macros.items()):
+        if name in scan.uses or _is_packaged(scan.in_files.get(name, set())):
             continue
         if name not in t5x_names.MACROS:
-            known = found.uses.keys() - {REQUIRED}
+            known = scan.uses.keys() - {REQUIRED}
             raise UserError(f"{macro.place}: nothing uses the macro {name}{nearest(name, known)}")
         ours, problem = t5x_names.macro(name, repr(macro.value))
         if problem:
             raise UserError(f"{macro.place}: {name}: {problem}")
         if ours and not gin.config_is_locked():
-            gin_scanner.add(found, [f"{ours} = {macro.value!r}"])
-            with _one_line(found, str(macro.place)):
+            gin_scanner.add(scan, [f"{ours} = {macro.value!r}"])
+            with _one_line(scan, str(macro.place)):
                 gin.parse_config(f"{ours} = {macro.value!r}")
 
 
@@ -222,7 +222,7 @@ def _is_packaged(files: Iterable[str]) -> bool:
     return any(file.startswith(folder) for file in files)
 
 
-def _check_bindings(found: Scan) -> None:
+def _check_bindings(scan: Scan) -> None:
     """Refuses bindings of what this run never calls, after `build` has called all it needs.
 
     What a user's module calls later, during training, cannot be known here: a line names it.
@@ -231,7 +231,7 @@ def _check_bindings(found: Scan) -> None:
     for module, alias in _ALIAS.findall(text):  # gin's for a module imported by two names
         text = re.sub(rf"\b{alias}\.", f"{module}.", text)
     used = [match.groups() for match in _OPERATIVE.finditer(text)]
-    for name, binding in found.bindings.items():
+    for name, binding in scan.bindings.items():
         selector, _, parameter = name.rpartition(".")
         if any(_applies(selector, other) and parameter == last for other, last in used):
             continue
@@ -272,7 +272,7 @@ def _quiet_search() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_line(found: Scan, place: str = "") -> Iterator[None]:
+def _one_line(scan: Scan, place: str = "") -> Iterator[None]:
     """Turns an error of gin's own into a UserError; a bug in imported code keeps its traceback."""
     try:
         yield
@@ -281,7 +281,7 @@ def _one_line(found: Scan, place: str = "") -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, ModuleNotFoundError) and not _raised_by_gin(error):
             raise
-        raise UserError(_message(error, found, place)) from None
+        raise UserError(_message(error, scan, place)) from None
 
 
 def _raised_by_gin(error: Exception) -> bool:
@@ -289,7 +289,7 @@ def _raised_by_gin(error: Exception) -> bool:
     return innermost.filename.startswith(_GIN_FOLDER)
 
 
-def _message(error: Exception, found: Scan, place: str) -> str:
+def _message(error: Exception, scan: Scan, place: str) -> str:
     """gin's message in one line: ``PLACE: what; did you mean X?``."""
     text = str(error)
     location = _LOCATION.search(text)
@@ -298,16 +298,16 @@ def _message(error: Exception, found: Scan, place: str) -> str:
     what = re.sub(r"<module '([\w.]+)'[^>]*>", r"\1", text.splitlines()[0]).rstrip(".")
     if isinstance(error, ModuleNotFoundError):
         what += " (is its folder on PYTHONPATH?)"
-    return f"{place}: {what}{_hint(text, found)}" if place else what
+    return f"{place}: {what}{_hint(text, scan)}" if place else what
 
 
-def _hint(text: str, found: Scan) -> str:
+def _hint(text: str, scan: Scan) -> str:
     if match := _UNKNOWN_PARAMETER.match(text):
         return nearest(match[2], [p.name for p in _parameters(gin.get_configurable(match[1]))])
     if match := _UNKNOWN_CONFIGURABLE.match(text):
         if t5x_names.is_known(match[1]):
             return f"; {t5x_names.advice('', match[1], '', '')[1]}"
-        names = {part for name in found.selectors for part in (name, name.rsplit(".", 1)[-1])}
+        names = {part for name in scan.selectors for part in (name, name.rsplit(".", 1)[-1])}
         return nearest(match[1], filter(_resolves, names))
     if match := _UNKNOWN_ATTRIBUTE.search(text):
         return nearest(match[2], dir(sys.modules[match[1]]))

@@ -80,7 +80,7 @@ class Scan:
         selectors: every configurable that a file binds or refers to, as written.
         imports: modules that a file imports.
         in_files: macros that a file sets -> the files that do.
-        given: macros set on the command line -> place.
+        on_command_line: macros set on the command line -> place.
         bindings: ``SCOPE/NAME.PARAMETER`` -> its last value, and where.
         deferred: (binding, its place) of T5X's names, translated, to apply after all files.
     """
@@ -91,7 +91,7 @@ class Scan:
     selectors: set[str] = dataclasses.field(default_factory=set)
     imports: list[str] = dataclasses.field(default_factory=list)
     in_files: dict[str, set[str]] = dataclasses.field(default_factory=dict)
-    given: dict[str, Place] = dataclasses.field(default_factory=dict)
+    on_command_line: dict[str, Place] = dataclasses.field(default_factory=dict)
     bindings: dict[str, Macro] = dataclasses.field(default_factory=dict)
     deferred: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
@@ -296,21 +296,21 @@ class _Lines:
         return next(self._lines, "")
 
 
-def _record_macro(statement: config_parser.BindingStatement, place: Place, found: Scan) -> None:
+def _record_macro(statement: config_parser.BindingStatement, place: Place, scan: Scan) -> None:
     scope = f"{statement.scope}/" if statement.scope else ""
     name = scope + statement.selector
-    found.macros[name] = Macro(statement.value, place)
+    scan.macros[name] = Macro(statement.value, place)
     if place.file:
-        found.in_files.setdefault(name, set()).add(place.file)
+        scan.in_files.setdefault(name, set()).add(place.file)
     else:
-        found.given[name] = place
+        scan.on_command_line[name] = place
 
 
-def _record_uses(collector: _Collector, place: Place, found: Scan) -> None:
+def _record_uses(collector: _Collector, place: Place, scan: Scan) -> None:
     for name in collector.macros:
-        found.uses.setdefault(name, place)
+        scan.uses.setdefault(name, place)
     if place.file:
-        found.selectors.update(collector.references)
+        scan.selectors.update(collector.references)
     collector.macros.clear()
     collector.references.clear()
 

@@ -168,8 +168,8 @@ _INCLUDE = re.compile(r"""^include\s+['"](t5x/[^'"]*)['"]""")
 
 def steps_notice(train_steps: int, initial_checkpoint_path: str | None) -> str:
     """What to say of TRAIN_STEPS that seem to count the pretraining's steps too; else nothing."""
-    found = re.search(r"checkpoint_(\d+)/?$", initial_checkpoint_path or "")
-    before = int(found[1]) if found else 0
+    match = re.search(r"checkpoint_(\d+)/?$", initial_checkpoint_path or "")
+    before = int(match[1]) if match else 0
     if not 0 < before < train_steps:
         return ""
     return (

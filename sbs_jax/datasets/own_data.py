@@ -46,15 +46,15 @@ def split_files(paths: Mapping[str, str | None]) -> dict[str, str]:
     Raises:
         UserError: such a folder has no training split.
     """
-    given = {split: path for split, path in paths.items() if path}
-    folder = Path(given[TRAIN])
+    named = {split: path for split, path in paths.items() if path}
+    folder = Path(named[TRAIN])
     index = folder / "dataset_dict.json"
     if not index.is_file():
-        return given
+        return named
     saved = {split: str(folder / split) for split in SPLITS if (folder / split).is_dir()}
     if TRAIN not in saved:
         raise UserError(f"{folder}: has no split {TRAIN!r}; give one of its splits as a folder")
-    return {**saved, **given, TRAIN: saved[TRAIN]}
+    return {**saved, **named, TRAIN: saved[TRAIN]}
 
 
 def read(path: str, columns: Columns) -> list[Record]:

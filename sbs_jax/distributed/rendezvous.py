@@ -83,9 +83,9 @@ def _call(port: int, count: int, deadline: float, where: str) -> None:
                 break
             if len(words) != 2 or not all(map(str.isdigit, words)):
                 continue  # somebody else's connection
-            number, told = map(int, words)
-            if told != count:
-                error = f"process {number} has --process_count={told}, process 0 has {count}"
+            number, peer_count = map(int, words)
+            if peer_count != count:
+                error = f"process {number} has --process_count={peer_count}, process 0 has {count}"
             elif number in present:
                 error = f"two processes have --process_index={number}"
             present.add(number)

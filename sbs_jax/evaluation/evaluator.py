@@ -103,7 +103,7 @@ class Evaluator:
         view = self._source.selection.eval_view
         return score_identity.identify(
             inputs=[record.input for record in records],
-            asked=[view.inputs(record) for record in records],
+            student_inputs=[view.inputs(record) for record in records],
             golds=[record.label for record in records],
             metric=self.metric,
             max_decode_length=self.max_decode_length,
@@ -150,12 +150,12 @@ class Evaluator:
 
     def _answers(self, params: dict, split: Split, with_confidence: bool) -> Answers:
         method, vocabulary = self._source.selection.method, self._source.vocabulary
-        asked = (params, split.label_table, split.rows, self.max_decode_length)
+        decode_args = (params, split.label_table, split.rows, self.max_decode_length)
         if with_confidence:
             return ConfidentDecoder(
                 self._decoder, vocabulary, method.answer, self._choices(split)
-            ).answer(*asked)
-        ids = self._decoder.ids(*asked)
+            ).answer(*decode_args)
+        ids = self._decoder.ids(*decode_args)
         labels = [method.answer(vocabulary.decode(row.tolist())) for row in ids]
         unended = int(np.sum(np.all(ids != vocabulary.eos_id, axis=1)))
         return Answers(labels, [{} for _ in labels], unended, self._decoder.pace)

@@ -221,13 +221,13 @@ def _results(student: Student) -> str:
         cells = [_accuracy(row), _accuracy(row.get("teacher")), _accuracy(row.get("majority"))]
         lines.append(f"| {row['task']} {row['split']} | {' | '.join(cells)} |")
     dtype = student.checkpoint.config.dtype
-    said = (
+    note = (
         "Accuracy [95% Wilson interval] (right/n), by greedy decoding. The checkpoint was chosen "
         "on validation, so that row flatters it; test was not looked at."
     )
     if dtype != "float32":
-        said += f" Computed in {dtype}: in another arithmetic single answers may differ."
-    return "\n".join([*lines, "", said])
+        note += f" Computed in {dtype}: in another arithmetic single answers may differ."
+    return "\n".join([*lines, "", note])
 
 
 def _accuracy(counts: Mapping[str, Any] | None) -> str:

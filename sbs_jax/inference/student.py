@@ -126,8 +126,8 @@ def find(
         UserError: no checkpoint, or a vocabulary that is unknown, missing or another one.
     """
     source = os.fspath(source)
-    found = initial.find(source) if step is None else native.read(source, step)
-    checkpoint = initial.with_vocabulary(found, vocabulary)
+    checkpoint = initial.find(source) if step is None else native.read(source, step)
+    checkpoint = initial.with_vocabulary(checkpoint, vocabulary)
     model_dir = Path(checkpoint.path).parent.parent
     run = _run(model_dir) if checkpoint.kind == "sbs" else None
     if checkpoint.vocabulary is None:

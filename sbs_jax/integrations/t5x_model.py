@@ -107,6 +107,8 @@ def network_config(config: T5Config) -> network.T5Config:
 def _segments(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """What T5X computes packing and padding from: segments, or the tokens of unpacked rows."""
     ending = "_segment_ids"
-    found = {name.removesuffix(ending): ids for name, ids in batch.items() if name.endswith(ending)}
+    segments = {
+        name.removesuffix(ending): ids for name, ids in batch.items() if name.endswith(ending)
+    }
     tokens = ("encoder_input_tokens", "decoder_target_tokens")
-    return found or {name: batch[name] != 0 for name in tokens}
+    return segments or {name: batch[name] != 0 for name in tokens}

@@ -101,11 +101,11 @@ class Trainer(trainer.Trainer):
     of them are normalised by the token counts of the whole update.
     """
 
-    def __init__(self, *, config: TrainConfig, **given) -> None:
+    def __init__(self, *, config: TrainConfig, **options) -> None:
         super().__init__(
             learning_rate_fn=learning_rate(config),
             num_microbatches=config.partitioner.num_microbatches,
-            **given,
+            **options,
         )
 
     @functools.cached_property
@@ -156,9 +156,9 @@ def initial_checkpoint(config: TrainConfig) -> str | None:
     kind = _kind(path)
     if kind == "t5x":
         return absolute(path)
-    found = initial.FORMATS[kind]
+    source_format = initial.FORMATS[kind]
     raise UserError(
-        f"INITIAL_CHECKPOINT_PATH {path}: a {found} checkpoint, which T5X cannot read; run "
+        f"INITIAL_CHECKPOINT_PATH {path}: a {source_format} checkpoint, which T5X cannot read; run "
         f"`sbs convert --to=t5x {path} FOLDER/checkpoint_0` and give FOLDER/checkpoint_0"
     )
 
@@ -182,10 +182,10 @@ def parameters_alone(
     """
     if is_resuming:
         return state_dict
-    found = set(state_utils.flatten_state_dict(state_dict["target"]))
+    present = set(state_utils.flatten_state_dict(state_dict["target"]))
     wanted = set(state_utils.flatten_state_dict(target_state_dict["target"]))
-    if found != wanted:
-        missing, unknown = sorted(wanted - found), sorted(found - wanted)
+    if present != wanted:
+        missing, unknown = sorted(wanted - present), sorted(present - wanted)
         raise UserError(
             f"INITIAL_CHECKPOINT_PATH: not this model; missing: {', '.join(missing) or 'nothing'}; "
             f"unknown: {', '.join(unknown) or 'nothing'}"

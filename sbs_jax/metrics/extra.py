@@ -31,14 +31,14 @@ def checked(functions: Any, where: str) -> tuple[MetricFn, ...]:
     """
     if not isinstance(functions, Iterable) or isinstance(functions, str | Mapping):
         raise UserError(f"{where}: give a list of functions, [f], not {functions!r}")
-    found = tuple(functions)
-    for function in found:
+    metric_fns = tuple(functions)
+    for function in metric_fns:
         if not callable(function) or _required(function) not in (_PREDICTIONS, _SCORES):
             raise UserError(
                 f"{where}: {metric_name(function) if callable(function) else repr(function)} must "
                 "be a function of (targets, predictions), or of (targets, scores), by these names"
             )
-    return found
+    return metric_fns
 
 
 def takes_predictions(function: Callable[..., Any]) -> bool:

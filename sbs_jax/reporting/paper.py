@@ -26,18 +26,18 @@ def numbers() -> dict[str, Any]:
 
 def paper_table(summary: Summary, runs: Mapping[Row, Run]) -> Table | None:
     """Own accuracies with all the data beside those of others; None where nothing matches."""
-    found = [
+    matches = [
         (line, number)
         for row, run in runs.items()
         for number in numbers()["numbers"]
         if (line := _line(summary, row, run, number))
     ]
-    if not any(number["kind"] == "reported" for _, number in found):
+    if not any(number["kind"] == "reported" for _, number in matches):
         return None
     heads = ("arm", "accuracy, %", "seeds", "test n", "theirs, %", "kind", "where")
-    kinds = {number["kind"] for _, number in found}
+    kinds = {number["kind"] for _, number in matches}
     caption = f"Beside others. {' '.join(_sources(kinds))}"
-    return Table(caption, heads, "<>>>><<", list(dict.fromkeys(line for line, _ in found)))
+    return Table(caption, heads, "<>>>><<", list(dict.fromkeys(line for line, _ in matches)))
 
 
 def _line(summary: Summary, row: Row, run: Run, number: Mapping[str, Any]) -> tuple | None:

@@ -27,11 +27,11 @@ class Run:
 
     def curves(self, names: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
         """Logged scalar -> its points (step, value), for those of the names that were logged."""
-        found = {
+        curves = {
             name: [(logged["step"], logged[name]) for logged in self.metrics if name in logged]
             for name in names
         }
-        return {name: points for name, points in found.items() if points}
+        return {name: points for name, points in curves.items() if points}
 
     def predictions(self, split: str) -> list[dict[str, Any]]:
         """The rows of a split's predictions file of the step in results.json; none without it."""

@@ -30,7 +30,7 @@ class ScoreIdentity(NamedTuple):
 
 def identify(
     inputs: Sequence[str],
-    asked: Sequence[str],
+    student_inputs: Sequence[str],
     golds: Sequence[str],
     metric: Metric,
     max_decode_length: int,
@@ -39,13 +39,13 @@ def identify(
 
     Args:
         inputs: the records' inputs.
-        asked: what the student reads; differs from `inputs` for methods that add a rationale.
+        student_inputs: what it reads; differs from `inputs` for methods that add a rationale.
         golds: gold labels, one per question.
         metric: "text", "equation" or a function, which counts by its name and source.
         max_decode_length: maximum number of new tokens of an answer.
     """
     questions = sorted(_hash(pair) for pair in zip(inputs, golds, strict=True))
-    scored = sorted(_hash(pair) for pair in zip(asked, golds, strict=True))
+    scored = sorted(_hash(pair) for pair in zip(student_inputs, golds, strict=True))
     return ScoreIdentity(
         fingerprint=_hash([scored, _metric(metric), max_decode_length]),
         questions=_hash(questions),

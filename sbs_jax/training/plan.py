@@ -99,26 +99,26 @@ class _AbstractPartitioner(Partitioner):
         self.rules = tuple(mesh.rules)
 
 
-def batch_shape(config: TrainConfig, devices: int, given: Sequence[int] = ()) -> Shape:
+def batch_shape(config: TrainConfig, devices: int, sizes: Sequence[int] = ()) -> Shape:
     """The shape of the run's batches.
 
     Args:
         config: of the run.
         devices: to plan for, present or not.
-        given: (rows, encoder positions, decoder positions), or empty for those of the run's data.
+        sizes: (rows, encoder positions, decoder positions), or empty for those of the run's data.
 
     Raises:
-        UserError: `given` is not a shape of this mesh, or the data cannot be read.
+        UserError: `sizes` is not a shape of this mesh, or the data cannot be read.
     """
     shards = _AbstractPartitioner(config, devices).batch_shards
     multiple = shards * config.partitioner.num_microbatches
-    if given:
-        if len(given) != 3 or min(given) < 1 or given[0] % multiple:
+    if sizes:
+        if len(sizes) != 3 or min(sizes) < 1 or sizes[0] % multiple:
             raise UserError(
-                f"--plan_shape={','.join(map(str, given))}: give ROWS,INPUTS,TARGETS with rows a "
+                f"--plan_shape={','.join(map(str, sizes))}: give ROWS,INPUTS,TARGETS with rows a "
                 f"multiple of {multiple} (batch shards x micro-batches)"
             )
-        rows, inputs, targets = given
+        rows, inputs, targets = sizes
         return Shape(rows, inputs, targets, segments=1 + config.pack, origin="as given")
     try:
         plan = pipeline.training_batches(pipeline.Source.of(config), config, multiple).plan

@@ -176,15 +176,15 @@ def make_train_step(
         seed: UInt[Array, ""], state: TrainState, batch: Batch
     ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        found = gradients(state.params, batch, rng)
-        norm = optax.tree.norm(widen(found.grads))
-        move = functools.partial(_moved, optimizer, found.grads, norm, rng)
+        totals = gradients(state.params, batch, rng)
+        norm = optax.tree.norm(widen(totals.grads))
+        move = functools.partial(_moved, optimizer, totals.grads, norm, rng)
         params, slots = move(state)
         largest = _largest(params)
-        metrics = _metrics(found, norm, learning_rate(state.step) * state.rate_scale, largest)
+        metrics = _metrics(totals, norm, learning_rate(state.step) * state.rate_scale, largest)
         rate_scale = state.rate_scale
         if on_nonfinite != "stop":
-            finite = jnp.isfinite(jnp.stack([found.loss, norm, largest])).all()
+            finite = jnp.isfinite(jnp.stack([totals.loss, norm, largest])).all()
             params, slots, rate_scale = _guarded(move, state, finite, backoff)
         return TrainState(state.step + 1, params, slots, rate_scale), metrics
 
@@ -245,15 +245,15 @@ def _largest(params: dict) -> Float[Array, ""]:
     return functools.reduce(jnp.maximum, largest)
 
 
-def _metrics(found: Gradients, norm: Array, learning_rate: Array, largest: Array) -> Metrics:
+def _metrics(totals: Gradients, norm: Array, learning_rate: Array, largest: Array) -> Metrics:
     metrics = {
-        "loss": found.loss,
+        "loss": totals.loss,
         "learning_rate": learning_rate,
         "grad_norm": norm,
         "param_max": largest,
     }
     for index, task in enumerate(losses.TASKS):
-        metrics[f"{task}/loss_sum"] = found.sums[index]
-        metrics[f"{task}/correct_tokens"] = found.hits[index]
-        metrics[f"{task}/tokens"] = found.counts[index]
+        metrics[f"{task}/loss_sum"] = totals.sums[index]
+        metrics[f"{task}/correct_tokens"] = totals.hits[index]
+        metrics[f"{task}/tokens"] = totals.counts[index]
     return metrics

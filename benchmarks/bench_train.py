@@ -191,7 +191,7 @@ class Ours:
                 config,
                 optimizer,
                 rate,
-                losses.coefficients(losses.TASKS, 0.5),
+                losses.task_weights(losses.TASKS, 0.5),
                 self._partitioner,
                 segments=self._batches.plan.segments,
             )
@@ -205,7 +205,7 @@ class Ours:
     def loss(self) -> float:
         """Of the first batch, before any update and without dropout."""
         batch = self._partitioner.put_batch(self._batches[0])
-        weights = losses.coefficients(losses.TASKS, 0.5)
+        weights = losses.task_weights(losses.TASKS, 0.5)
         gradients = step.make_gradients(self._quiet, weights, segments=self._batches.plan.segments)
         only_loss = jax.jit(lambda params: gradients(params, batch, jax.random.key(0)).loss)
         return float(only_loss(self._state.params))

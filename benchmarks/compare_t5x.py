@@ -92,8 +92,8 @@ def _our_losses(config: TrainConfig, batches: list[dict], params: dict) -> list[
     schedule = schedules.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
     views = registry.resolve(config.mixture_or_task_name).views
-    tasks = tuple(objective.TASKS[view.task_id - 1] for view in views)
-    weights = objective.coefficients(tasks, config.alpha)
+    tasks = tuple(view.task_id.key for view in views)
+    weights = objective.task_weights(tasks, config.alpha)
     count = config.partitioner.num_microbatches
     train_step = step.make_train_step(
         config.model, optimizer, schedule, weights, partitioner, num_microbatches=count

@@ -76,7 +76,7 @@ class Loop:
                 batches[int(index)][feature] = stored[name]
         self._batches = [batches[index] for index in sorted(batches)]
         options = {"segments": segments, **_options(config, platform, chosen)}
-        weights = losses.coefficients(losses.TASKS, 0.5)
+        weights = losses.task_weights(losses.TASKS, 0.5)
         self._step = step.make_train_step(
             config, chosen, rate, weights, self._partitioner, **options
         )

@@ -64,7 +64,7 @@ def lower(config: T5Config) -> str:
         config,
         optimizer,
         rate,
-        losses.coefficients(losses.TASKS, 0.5),
+        losses.task_weights(losses.TASKS, 0.5),
         partitioner,
         segments=SEGMENTS,
         fused_attention=True,

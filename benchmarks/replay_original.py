@@ -116,7 +116,7 @@ def replay(case: Case, packed: bool, devices: int) -> dict:
         config,
         optimizer,
         schedule,
-        objective.coefficients(tasks, float(case.settings.get("alpha", 0.5))),
+        objective.task_weights(tasks, float(case.settings.get("alpha", 0.5))),
         partitioner,
         num_microbatches=case.grad_steps,
         normalization=step.PER_MICROBATCH,

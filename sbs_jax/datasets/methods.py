@@ -9,15 +9,30 @@ counted (`token_cache.TokenTable.missing`) and printed.
 """
 
 import dataclasses
+import enum
 from collections.abc import Callable
 
 from sbs_jax.datasets.records import Record
 
-LABEL, RATIONALE = 1, 2  # task ids in a batch; 0 is padding
 TASK_ID_FEATURE = "targets_task"  # in SeqIO examples: the task id of every target token
 
 # In single_task the answer follows this phrase, as in the teacher's completions.
 ANSWER_PHRASE = " So the answer is "
+
+
+class TaskId(enum.IntEnum):
+    """The task of a target token in a batch; 0 is padding."""
+
+    LABEL = 1
+    RATIONALE = 2
+
+    @property
+    def key(self) -> str:
+        """Its name in metrics: ``label`` or ``rationale``."""
+        return self.name.lower()
+
+
+LABEL, RATIONALE = TaskId
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +51,7 @@ class View:
     """One task: the inputs and the targets made of a record.
 
     Attributes:
-        task_id: `LABEL` or `RATIONALE`: the mean loss its target tokens belong to.
+        task_id: the mean loss its target tokens belong to.
         prefix: the field of `Prefixes` put before the input; None for none.
         inputs: the question, without prefix.
         targets: the answer; None where the record has no row in this task.
@@ -45,7 +60,7 @@ class View:
     """
 
     name: str
-    task_id: int
+    task_id: TaskId
     prefix: str | None
     inputs: Callable[[Record], str]
     targets: Callable[[Record], str | None]

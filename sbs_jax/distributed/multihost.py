@@ -148,7 +148,7 @@ def process_allgather(numbers: Sequence[int]) -> list[list[int]]:
 
 
 @contextlib.contextmanager
-def together(what: str) -> Iterator[None]:
+def all_or_none(what: str) -> Iterator[None]:
     """Waits for all processes at its end; a UserError on one of them becomes one on all."""
     error = None
     try:

@@ -27,7 +27,7 @@ _NO_TOKENS = 1e-9  # keeps 0 tokens from being 0 / 0 in a log; beside one token 
 
 
 class Student(models.EncoderDecoderModel):
-    """A T5X model whose loss is `objective.combine`: each task is the mean over its own tokens.
+    """A T5X model whose loss is `losses.weighted_loss`: each task is the mean over its own tokens.
 
     Args:
         optimizer_def: None where nothing is trained.
@@ -54,8 +54,8 @@ class Student(models.EncoderDecoderModel):
             decode_fn=decode_fn,
         )
         views = registry.resolve(config.mixture_or_task_name).views
-        tasks = tuple(losses.TASKS[view.task_id - 1] for view in views)
-        self._task_weights = losses.coefficients(tasks, config.alpha)
+        tasks = tuple(view.task_id.key for view in views)
+        self._task_weights = losses.task_weights(tasks, config.alpha)
 
     def loss_fn(
         self,
@@ -66,10 +66,10 @@ class Student(models.EncoderDecoderModel):
         """The scalar to minimise, and T5X's metrics with loss and token accuracy of each task."""
         logits = self._compute_logits(params, batch, dropout_rng)
         needed = {name: batch[name] for name in _OBJECTIVE_NEEDS}
-        loss_sums, hits = losses.task_sums(logits, needed)
+        loss_sums, num_correct = losses.task_sums(logits, needed)
         counts = losses.task_counts(needed)
         whole = batch[TASK_COUNTS][0] if TASK_COUNTS in batch else counts
-        loss = losses.combine(loss_sums, whole, self._task_weights)
+        loss = losses.weighted_loss(loss_sums, whole, self._task_weights)
         metrics = self._compute_metrics(
             logits=logits,
             targets=batch["decoder_target_tokens"],
@@ -79,7 +79,7 @@ class Student(models.EncoderDecoderModel):
         )
         for task, name in enumerate(losses.TASKS):
             count = jnp.maximum(counts[task], _NO_TOKENS)
-            for kind, sums in (("loss", loss_sums), ("accuracy", hits)):
+            for kind, sums in (("loss", loss_sums), ("accuracy", num_correct)):
                 metrics[f"{name}/{kind}"] = clu_metrics.Average(total=sums[task], count=count)
         return loss, metrics
 

@@ -142,12 +142,12 @@ def claimed(
             not see it.
     """
     with contextlib.ExitStack() as stack:
-        with multihost.together("MODEL_DIR"):
+        with multihost.all_or_none("MODEL_DIR"):
             if console.is_primary():
                 _make(Path(config.model_dir))
                 stack.enter_context(locked(Path(config.model_dir), "MODEL_DIR"))
                 _write(config, fingerprints, operative_config)
-        with multihost.together("MODEL_DIR"):
+        with multihost.all_or_none("MODEL_DIR"):
             _wait_until_seen(Path(config.model_dir) / layout.RUN, _SHARED_SECONDS)
         yield
 

@@ -4,18 +4,19 @@
 
 (Hsieh et al. 2023, equation 3, and the released code: each task is the mean over its own target
 tokens.) Means are over the whole batch, however it is packed, sharded or cut into micro-batches:
-everything stays a sum and a count until `combine`.
+everything stays a sum and a count until `weighted_loss`.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# Position t of every per-task vector belongs to task id t + 1; id 0 is padding.
-TASKS = ("label", "rationale")
+from sbs_jax.datasets.methods import TaskId
+
+TASKS = tuple(task.key for task in TaskId)  # order of every per-task vector
 
 
-def coefficients(tasks: tuple[str, ...], alpha: float) -> Float[Array, " tasks"]:
+def task_weights(tasks: tuple[str, ...], alpha: float) -> Float[Array, " tasks"]:
     """Weight of each task's mean: (alpha, 1 - alpha), or 1 for the only task there is.
 
     A single task is not scaled by alpha, as in the original: with clipping, scale matters.
@@ -28,7 +29,7 @@ def coefficients(tasks: tuple[str, ...], alpha: float) -> Float[Array, " tasks"]
 
 
 def _task_masks(batch: dict[str, Int[Array, "B _"]]) -> Float[Array, "tasks B Q"]:
-    ids = jnp.arange(1, len(TASKS) + 1)
+    ids = jnp.array([int(task) for task in TaskId])
     mine = batch["decoder_task_ids"][None] == ids[:, None, None]
     return (mine & (batch["decoder_loss_weights"][None] > 0)).astype(jnp.float32)
 
@@ -42,11 +43,11 @@ def task_sums(
     logits: Float[Array, "B Q V"], batch: dict[str, Int[Array, "B _"]]
 ) -> tuple[Float[Array, " tasks"], Float[Array, " tasks"]]:
     """Per task: summed cross-entropy in nats and correctly predicted target tokens."""
-    losses, hits = cross_entropy(logits, batch["decoder_target_tokens"])
+    losses, correct = cross_entropy(logits, batch["decoder_target_tokens"])
     masks = _task_masks(batch)
     return (
         jnp.sum(masks * losses[None], axis=(1, 2)),
-        jnp.sum(masks * hits[None], axis=(1, 2)),
+        jnp.sum(masks * correct[None], axis=(1, 2)),
     )
 
 
@@ -66,8 +67,8 @@ def _cross_entropy_forward(logits: Float[Array, "B Q V"], targets: Int[Array, "B
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     largest = jnp.max(logits, axis=-1)
     normalizer = largest + jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1))
-    hits = (chosen >= largest).astype(jnp.float32)
-    return (normalizer - chosen, hits), (logits, targets, normalizer)
+    correct = (chosen >= largest).astype(jnp.float32)
+    return (normalizer - chosen, correct), (logits, targets, normalizer)
 
 
 def _cross_entropy_backward(kept: tuple, g: tuple) -> tuple[Array, None]:
@@ -80,7 +81,7 @@ def _cross_entropy_backward(kept: tuple, g: tuple) -> tuple[Array, None]:
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def combine(
+def weighted_loss(
     loss_sums: Float[Array, " tasks"],
     counts: Float[Array, " tasks"],
     weights: Float[Array, " tasks"],

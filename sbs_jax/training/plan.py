@@ -225,7 +225,7 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
         config.model,
         optimizer,
         schedules.learning_rate_of(config.optimizer, config.train_steps),
-        losses.coefficients(losses.TASKS, config.alpha),
+        losses.task_weights(losses.TASKS, config.alpha),
         partitioner,
         segments=shape.segments,
         num_microbatches=mesh.num_microbatches,

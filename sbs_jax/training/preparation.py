@@ -35,7 +35,7 @@ class Run:
 def prepare(config: TrainConfig, phases: Phases) -> Run:
     """Opens and checks everything a run reads, on all processes, before anything is written."""
     phases.end("imports")
-    with multihost.together("preparation"):
+    with multihost.all_or_none("preparation"):
         source = pipeline.Source.of(config)
         fingerprints = source.fingerprints()
         run_dir.refuse_another(config, fingerprints)

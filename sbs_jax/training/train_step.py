@@ -53,14 +53,14 @@ class Gradients(NamedTuple):
             float32 where micro-batches were summed.
         loss: the objective's value.
         sums: cross-entropy summed over each task's tokens.
-        hits: target tokens of each task that had the highest logit.
+        num_correct: target tokens of each task that had the highest logit.
         counts: target tokens of each task.
     """
 
     grads: dict
     loss: Float[Array, ""]
     sums: Float[Array, " tasks"]
-    hits: Float[Array, " tasks"]
+    num_correct: Float[Array, " tasks"]
     counts: Float[Array, " tasks"]
 
 
@@ -80,14 +80,14 @@ def make_gradients(
     def loss_fn(params: dict, batch: Batch, counts: Float[Array, " tasks"], rng: Array):
         rngs = {"dropout": rng} if dropout else None
         logits = model.apply({"params": params}, batch, deterministic=not dropout, rngs=rngs)
-        sums, hits = losses.task_sums(cast(Array, logits), batch)
-        return losses.combine(sums, counts, task_weights), (sums, hits)
+        sums, num_correct = losses.task_sums(cast(Array, logits), batch)
+        return losses.weighted_loss(sums, counts, task_weights), (sums, num_correct)
 
     def of_rows(params: dict, batch: Batch, divisor: Float[Array, " tasks"], rng: Array) -> tuple:
-        """(gradients, loss, sums, hits), all of which add up over micro-batches."""
+        """(gradients, loss, sums, num_correct), all of which add up over micro-batches."""
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (sums, hits)), grads = grad_fn(params, batch, divisor, rng)
-        return grads, loss, sums, hits
+        (loss, (sums, num_correct)), grads = grad_fn(params, batch, divisor, rng)
+        return grads, loss, sums, num_correct
 
     def summed(params: dict, batch: Batch, counts: Float[Array, " tasks"], rng: Array) -> tuple:
         def accumulate(total: tuple, item: tuple[Array, Batch]) -> tuple[tuple, None]:
@@ -112,8 +112,8 @@ def make_gradients(
         weights = unstack_layers(weights) if apart else weights
         work = of_rows if num_microbatches == 1 else summed
         grads, *rest = work(weights, batch, counts, rng)
-        loss, sums, hits = rest
-        return Gradients(stack_layers(grads) if apart else grads, loss, sums, hits, counts)
+        loss, sums, num_correct = rest
+        return Gradients(stack_layers(grads) if apart else grads, loss, sums, num_correct, counts)
 
     return gradients
 
@@ -145,7 +145,7 @@ def make_train_step(
     """The jitted update, its seed bound; it donates the state that it takes.
 
     Args:
-        task_weights: see `losses.coefficients`.
+        task_weights: see `losses.task_weights`.
         seed: dropout masks and rounding are functions of (seed, step, micro-batch) alone.
         segments: sequences of a packed row that get their own dropout masks.
         num_microbatches: rows [B] are worked in this many consecutive groups, one after another.
@@ -254,6 +254,6 @@ def _metrics(totals: Gradients, norm: Array, learning_rate: Array, largest: Arra
     }
     for index, task in enumerate(losses.TASKS):
         metrics[f"{task}/loss_sum"] = totals.sums[index]
-        metrics[f"{task}/correct_tokens"] = totals.hits[index]
+        metrics[f"{task}/correct_tokens"] = totals.num_correct[index]
         metrics[f"{task}/tokens"] = totals.counts[index]
     return metrics

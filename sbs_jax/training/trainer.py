@@ -128,14 +128,14 @@ def _make_step(run: Run) -> tuple[optax.GradientTransformation, functools.partia
     config, plan = run.config, run.batches.plan
     schedule = schedules.learning_rate_of(config.optimizer, config.train_steps)
     optimizer = optimizers.optimizer_of(config.optimizer, schedule)
-    tasks = tuple(losses.TASKS[view.task_id - 1] for view in run.source.selection.views)
+    tasks = tuple(view.task_id.key for view in run.source.selection.views)
     platform = run.partitioner.platform
     stacked = platform != "cpu" and optimizer.elementwise
     train_step = step.make_train_step(
         devices.compute_config(config.model, platform),
         optimizer,
         schedule,
-        losses.coefficients(tasks, config.alpha),
+        losses.task_weights(tasks, config.alpha),
         run.partitioner,
         seed=config.random_seed,
         segments=plan.segments,

@@ -318,5 +318,5 @@ def test_only_the_parameters_of_an_initial_checkpoint_are_taken() -> None:
 
 def test_task_weights_are_the_objectives() -> None:
     np.testing.assert_array_equal(
-        student()._task_weights, objective.coefficients(objective.TASKS, 0.3)
+        student()._task_weights, objective.task_weights(objective.TASKS, 0.3)
     )

@@ -19,7 +19,7 @@ def batch_with(task_ids: list[list[int]]) -> dict:
 
 def loss_of(logits: np.ndarray, batch: dict, weights: jnp.ndarray) -> float:
     sums, _ = losses.task_sums(jnp.asarray(logits), batch)
-    return float(losses.combine(sums, losses.task_counts(batch), weights))
+    return float(losses.weighted_loss(sums, losses.task_counts(batch), weights))
 
 
 def reference(logits: np.ndarray, batch: dict, alpha: float) -> float:
@@ -41,7 +41,7 @@ def reference(logits: np.ndarray, batch: dict, alpha: float) -> float:
 def test_loss_is_the_weighted_sum_of_token_means(alpha):
     batch = batch_with([[1, 1, 2, 2, 2, 0], [2, 2, 2, 2, 0, 0]])
     logits = np.random.default_rng(0).normal(size=(2, 6, 5)).astype(np.float32)
-    weights = losses.coefficients(("label", "rationale"), alpha)
+    weights = losses.task_weights(("label", "rationale"), alpha)
     assert loss_of(logits, batch, weights) == pytest.approx(
         reference(logits.astype(np.float64), batch, alpha), rel=1e-6
     )
@@ -50,7 +50,7 @@ def test_loss_is_the_weighted_sum_of_token_means(alpha):
 @pytest.mark.parametrize(("alpha", "silent_task"), [(0.0, 1), (1.0, 2)])
 def test_alpha_zero_and_one_are_exact_single_task_limits(alpha, silent_task):
     batch = batch_with([[1, 1, 2, 2, 2, 0]])
-    weights = losses.coefficients(("label", "rationale"), alpha)
+    weights = losses.task_weights(("label", "rationale"), alpha)
     logits = np.random.default_rng(0).normal(size=(1, 6, 5)).astype(np.float32)
     changed = logits.copy()
     changed[np.asarray(batch["decoder_task_ids"]) == silent_task] *= -3.0
@@ -58,14 +58,14 @@ def test_alpha_zero_and_one_are_exact_single_task_limits(alpha, silent_task):
 
 
 def test_a_single_task_is_not_scaled_by_alpha():
-    np.testing.assert_array_equal(losses.coefficients(("label",), 0.1), [1.0, 0.0])
-    np.testing.assert_array_equal(losses.coefficients(("rationale",), 0.1), [0.0, 1.0])
+    np.testing.assert_array_equal(losses.task_weights(("label",), 0.1), [1.0, 0.0])
+    np.testing.assert_array_equal(losses.task_weights(("rationale",), 0.1), [0.0, 1.0])
 
 
 def test_padding_counts_for_nothing_and_a_missing_task_gives_no_nan():
     batch = batch_with([[1, 1, 0, 0]])
     logits = np.zeros((1, 4, 5), np.float32)
-    weights = losses.coefficients(("label", "rationale"), 0.5)
+    weights = losses.task_weights(("label", "rationale"), 0.5)
     assert loss_of(logits, batch, weights) == pytest.approx(0.5 * np.log(5), rel=1e-6)
     np.testing.assert_array_equal(losses.task_counts(batch), [2.0, 0.0])
 
@@ -80,7 +80,7 @@ def test_hits_count_the_most_likely_tokens():
 
 def test_alpha_outside_its_range_is_refused():
     with pytest.raises(ValueError, match=r"alpha is 1\.5"):
-        losses.coefficients(("label", "rationale"), 1.5)
+        losses.task_weights(("label", "rationale"), 1.5)
 
 
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])

@@ -109,7 +109,7 @@ def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
     rate = schedules.create_learning_rate_scheduler("constant", 1e-2)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(num_partitions=2)
-    weights = losses.coefficients(losses.TASKS, 0.5)
+    weights = losses.task_weights(losses.TASKS, 0.5)
     train_step = step.make_train_step(
         config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="reduce"
     )
@@ -152,7 +152,7 @@ def test_the_schedule_goes_on_over_skipped_updates(config, on_nonfinite):
     rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=4)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
-    weights = losses.coefficients(losses.TASKS, 0.5)
+    weights = losses.task_weights(losses.TASKS, 0.5)
     train_step = step.make_train_step(
         config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite=on_nonfinite
     )
@@ -186,7 +186,7 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
     rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)
     partitioner = Partitioner(num_partitions=2)
-    weights = losses.coefficients(losses.TASKS, 0.5)
+    weights = losses.task_weights(losses.TASKS, 0.5)
     train_step = step.make_train_step(
         config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="skip"
     )

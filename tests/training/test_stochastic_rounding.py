@@ -99,7 +99,7 @@ def run(
     schedule = schedules.create_learning_rate_scheduler("constant", rate)
     optimizer = optimizers.create_optimizer("adamw", schedule)
     partitioner = Partitioner(devices=jax.devices()[:devices])
-    weights = objective.coefficients(objective.TASKS, 0.5)
+    weights = objective.task_weights(objective.TASKS, 0.5)
     train_step = step.make_train_step(
         config, optimizer, schedule, weights, partitioner, num_microbatches=microbatches
     )
@@ -145,7 +145,7 @@ def test_micro_batches_add_up_in_float32():
     """Sixteen gradients of bfloat16 parameters: summed in bfloat16 they would lose much more."""
     params = init_params(BFLOAT16, jax.random.key(0))
     batch = packing.pack(examples(0), packing.RowLengths(24, 16), 16)
-    weights = objective.coefficients(objective.TASKS, 0.5)
+    weights = objective.task_weights(objective.TASKS, 0.5)
 
     def flat(config: T5Config, groups: int) -> np.ndarray:
         gradients = make_gradients(config, weights, num_microbatches=groups)

@@ -38,7 +38,7 @@ def run(
         config,
         optimizer,
         rate,
-        losses.coefficients(losses.TASKS, 0.3),
+        losses.task_weights(losses.TASKS, 0.3),
         partitioner,
         num_microbatches=microbatches,
         normalization=normalization,
@@ -248,7 +248,7 @@ def test_every_seed_runs_the_same_program():
         name: jax.ShapeDtypeStruct(rows.shape, rows.dtype)
         for name, rows in packing.pack(examples(0), ROWS, 16).items()
     }
-    weights = losses.coefficients(losses.TASKS, 0.5)
+    weights = losses.task_weights(losses.TASKS, 0.5)
     programs = []
     for seed in (0, 1):
         made = step.make_train_step(CONFIG, optimizer, rate, weights, partitioner, seed=seed)

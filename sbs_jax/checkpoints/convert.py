@@ -1,4 +1,4 @@
-"""From one checkpoint format to another, array by array, checked against the source."""
+"""Converts a checkpoint to another format, array by array; compares the result with the source."""
 
 import dataclasses
 import functools
@@ -89,7 +89,7 @@ def compare(source: Checkpoint, written: Checkpoint) -> bool:
 
 
 def _architecture(checkpoint: Checkpoint) -> T5Config:
-    """The sizes alone: not every format says how the model is trained."""
+    """The sizes alone; not every format stores training settings."""
     return dataclasses.replace(
         checkpoint.config,
         dropout_rate=0.0,

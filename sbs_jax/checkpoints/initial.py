@@ -43,7 +43,7 @@ def load_params(path: str, config: T5Config) -> dict:
 
 
 def find(path: str, kind: str | None = None) -> Checkpoint:
-    """Opens the checkpoint at a path; its names and shapes are read, its numbers not yet.
+    """Opens the checkpoint at a path; reads names and shapes, not yet the numbers.
 
     Args:
         path: a folder, a file of weights, a ``gs://`` address of a T5X checkpoint, or a model of
@@ -63,7 +63,7 @@ def find(path: str, kind: str | None = None) -> Checkpoint:
 
 
 def with_vocabulary(checkpoint: Checkpoint, spec: str | None) -> Checkpoint:
-    """The checkpoint with the vocabulary that goes along: `spec`, or else its own.
+    """Adds a vocabulary to the checkpoint: `spec`, or else the one it names.
 
     Raises UserError where its own tokenizer has tokens that no vocabulary here can hold.
     """

@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's files: what was written is what is read.
+"""Writes and verifies checksums of a checkpoint's files.
 
 Orbax notices a missing or shortened file, but a flipped bit inside an array is restored without a
 word (tried on 0.12.8, every file of a checkpoint). So the sizes and CRC-32s of all files travel

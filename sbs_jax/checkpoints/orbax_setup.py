@@ -1,4 +1,4 @@
-"""How Orbax is set up here: what an entry holds, who keeps it, and that it stays silent."""
+"""Sets up Orbax: content of an entry, retention, silenced logs."""
 
 import errno
 import functools
@@ -76,7 +76,7 @@ def silence_orbax() -> None:
 
     Orbax logs hundreds of lines through absl, tracebacks of errors it then raises among them.
     When one array cannot be read or written, it drops what works on the others: each of those
-    ends in an exception nobody can catch, which asyncio logs or Python prints.
+    ends in an exception that cannot be caught, which asyncio logs or Python prints.
     """
     logging.getLogger("absl").addFilter(lambda record: not _is_orbax(record.pathname))
     logging.getLogger("asyncio").addFilter(
@@ -93,7 +93,7 @@ def silence_orbax() -> None:
 
 
 def _is_straggler(error: BaseException | None, trace: TracebackType | None) -> bool:
-    # A future of TensorStore that nobody waits for any more has no traceback.
+    # An abandoned future of TensorStore has no traceback.
     if "tensorstore_spec" in str(error):
         return True
     return any(_is_orbax(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(trace))

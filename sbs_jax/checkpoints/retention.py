@@ -22,7 +22,7 @@ class Retention:
         self.damaged: set[int] = set()
 
     def ranked(self, steps: Iterable[int]) -> list[int]:
-        """Steps scored on the questions of `fingerprint`, the best first, the later of equals."""
+        """Steps scored on the questions of `fingerprint`, best first (ties: the later step)."""
         values = {
             step: self.scores[step].value
             for step in steps
@@ -31,11 +31,11 @@ class Retention:
         return sorted(values, key=lambda step: (values[step], step), reverse=True)
 
     def kept(self, steps: Iterable[int]) -> set[int]:
-        """Of these steps, the ones that stay."""
+        """The steps to keep, of those that exist."""
         intact = sorted(set(steps) - self.damaged)
         return {*intact[-self._max_to_keep :], *self.ranked(intact)[: self._keep_best]}
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax's question: for each checkpoint whether it stays."""
+        """Orbax's callback: for each checkpoint, whether to keep it."""
         keep = self.kept(info.step for info in checkpoints)
         return [info.step in keep for info in checkpoints]

@@ -10,7 +10,7 @@ from sbs_jax.errors import UserError
 
 
 class Damaged(Exception):
-    """A checkpoint whose files are not what was written."""
+    """A checkpoint whose files have changed since they were written."""
 
 
 class StateReader:

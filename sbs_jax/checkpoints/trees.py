@@ -1,4 +1,4 @@
-"""Trees of arrays by the names of their leaves: what to restore, and how two trees differ."""
+"""Names the leaves of trees: what to restore, and where two trees differ."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def abstract(tree: Any) -> Any:
-    """Shapes, dtypes and shardings of a tree; what has no sharding goes to the first device."""
+    """Shapes, dtypes and shardings of a tree; leaves without a sharding go to the first device."""
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
@@ -18,7 +18,7 @@ def abstract(tree: Any) -> Any:
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """{"params/decoder/...": leaf}, alike for dataclasses, tuples and dicts, arrays only."""
+    """{"params/decoder/...": leaf}, for dataclasses, tuples and dicts; arrays only."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(map(_name, path)): leaf for path, leaf in flat if hasattr(leaf, "shape")}
 

@@ -44,7 +44,7 @@ def refusal(path) -> str:
         ("saved_model.pb", "TensorFlow program"),
         ("model.ckpt-1000.index", "TensorFlow checkpoint"),
         ("optimizer.pt", "state of a Trainer without the weights"),
-        ("model.fp16.safetensors", "name of its own"),
+        ("model.fp16.safetensors", "under another name"),
         ("model-00001-of-00002.safetensors", "copy model.safetensors.index.json"),
     ],
 )

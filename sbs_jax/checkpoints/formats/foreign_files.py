@@ -33,7 +33,7 @@ _FOREIGN = (
         "model-*-of-*.safetensors",
         "a part of the weights: copy model.safetensors.index.json, which names all of them, too",
     ),
-    ("*.safetensors", "under a name of its own: give that file, or rename it model.safetensors"),
+    ("*.safetensors", "under another name: give that file, or rename it model.safetensors"),
     (
         "flax_model*.msgpack",
         f"Flax weights: load them with from_flax=True in transformers, {_SAVE}",
@@ -55,7 +55,7 @@ _FOREIGN = (
     ("*.ckpt", f"a PyTorch Lightning checkpoint: load it with your module, {_SAVE}"),
     (
         "optimizer.pt",
-        "the state of a Trainer without the weights: copy the model.safetensors beside it too",
+        "the state of a Trainer without the weights: copy the model.safetensors next to it too",
     ),
     ("*.pt", f"a PyTorch file of unknown content: load it with your own script, {_SAVE}"),
     ("*.pth", f"a PyTorch file of unknown content: load it with your own script, {_SAVE}"),

@@ -1,4 +1,4 @@
-"""Hugging Face's T5 folders read: T5 v1.1, Flan-T5, mT5 and ByT5 (untied), T5 1.0 (tied).
+"""Reads Hugging Face's T5 folders: T5 v1.1, Flan-T5, mT5 and ByT5 (untied), T5 1.0 (tied).
 
 Every Linear is transposed; relative_attention_bias of block 0 is the stack's, transposed; the
 embedding is ``shared.weight``. Source: transformers' T5 module names, checked by the trajectories.
@@ -295,7 +295,7 @@ def _refuse_encoder_alone(tensors: Mapping[str, LazyArray], path: str) -> None:
 
 
 def _drop_copies(tensors: dict[str, LazyArray], path: str) -> None:
-    """Leaves of shared.weight and its copies the first alone, once they prove equal."""
+    """Keeps the first of shared.weight and its copies, after checking that they are equal."""
     tensors.pop(_UNUSED, None)
     for name in _COPIES:
         copy = tensors.pop(name, None)
@@ -306,7 +306,7 @@ def _drop_copies(tensors: dict[str, LazyArray], path: str) -> None:
 
 
 def _settle_logits(tensors: dict[str, LazyArray], settings: Mapping, path: str) -> None:
-    """Keeps lm_head.weight exactly if the logits have a kernel of their own.
+    """Keeps lm_head.weight exactly if the logits have a separate kernel.
 
     transformers 5 writes ``tie_word_embeddings: true`` whatever the model, and marks T5 1.0, whose
     logits are scaled, by ``scale_decoder_outputs``; without lm_head.weight it uses shared.weight.

@@ -1,4 +1,4 @@
-"""A vocabulary as the files from which transformers' AutoTokenizer makes the same ids as ours.
+"""Writes a vocabulary as tokenizer files from which transformers' AutoTokenizer makes our ids.
 
 ``tokenizer.json`` describes the whole pipeline (the format of Hugging Face's tokenizers library),
 and ``tokenizer_config.json`` names the class that takes it unchanged. ``T5Tokenizer`` of
@@ -7,8 +7,8 @@ mT5's vocabulary and for one of whole words. ``spiece.model`` is for programs th
 SentencePiece.
 
 Own code: `tokenizers` could build the same file, but a training install does not bring it, and
-`sbs convert --to=hf` works there. transformers' own converter needs torch, and knows no model of
-whole words.
+`sbs convert --to=hf` works there. transformers' converter needs torch, and cannot
+read a model of whole words.
 """
 
 import base64
@@ -155,7 +155,7 @@ def _one_unknown(pieces: list[tuple[str, float]]) -> dict[str, Any]:
 
 
 def _decoder(byte_fallback: bool) -> dict[str, Any]:
-    """As SentencePiece: every space at the beginning goes, not just that of the first piece."""
+    """As SentencePiece: strips all leading spaces, not only that of the first piece."""
     fallback = [{"type": "ByteFallback"}] if byte_fallback else []
     spaces = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
     strip = {"type": "Strip", "content": " ", "start": _MOST_SPACES, "stop": 0}

@@ -1,4 +1,4 @@
-"""Hugging Face's T5 folders written: config.json, generation_config.json, safetensors, tokenizer.
+"""Writes Hugging Face's T5 folders: config.json, generation_config.json, safetensors, tokenizer.
 
 Names and layout are those of `hf`. ``transformers`` loads the folder as
 ``AutoModelForSeq2SeqLM``; an untied model carries both shared.weight and lm_head.weight, without
@@ -29,7 +29,7 @@ def write(
     generation: Mapping[str, object] | None = None,
     input_length: int | None = None,
 ) -> None:
-    """Writes the folder; one tensor at a time is in memory.
+    """Writes the folder; holds one tensor in memory at a time.
 
     Args:
         folder: is created.

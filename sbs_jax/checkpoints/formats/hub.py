@@ -1,7 +1,7 @@
 """Models of the Hugging Face hub, downloaded into the user's Hugging Face cache.
 
 Only where an address says so, ``hf://OWNER/NAME[@REVISION]``: a mistyped folder never reaches the
-network. Done by huggingface_hub, which knows tokens, mirrors (HF_ENDPOINT), the cache and resuming.
+network. huggingface_hub handles tokens, mirrors (HF_ENDPOINT), the cache and resuming.
 """
 
 import re
@@ -19,7 +19,7 @@ _PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 
 
 def fetch(address: str) -> Path:
-    """The folder that holds the model's files; what is in the cache already is not downloaded.
+    """Returns the folder of the model's files; downloads only what the cache lacks.
 
     Args:
         address: ``hf://google/t5-v1_1-base``, or ``hf://google/t5-v1_1-base@REVISION``.

@@ -1,4 +1,4 @@
-"""Our own checkpoints as parameters alone: a MODEL_DIR or one step of it, read and written.
+"""Reads and writes the parameters of our checkpoints: of a MODEL_DIR or one step of it.
 
 A conversion writes a MODEL_DIR whose ``checkpoints/STEP`` is as training's, but holds parameters
 only.
@@ -111,13 +111,13 @@ def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -
 
 @functools.cache
 def _register_lazy_arrays() -> None:
-    """Teaches Orbax to save a LazyArray: as a numpy array that is read when its turn comes."""
+    """Makes Orbax save a LazyArray as a numpy array, read when its turn comes."""
     import orbax.checkpoint as ocp
 
     orbax_setup.silence_orbax()  # it warns that two types are stored alike
 
     class InTurn(ocp.type_handlers.NumpyHandler):
-        """Orbax hands over all arrays of a tree together; here the next waits for the last."""
+        """Writes arrays one after another; Orbax passes all arrays of a tree at once."""
 
         async def serialize(
             self, values: Sequence[LazyArray], infos: Sequence[Any], args: Any = None

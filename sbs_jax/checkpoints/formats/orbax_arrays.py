@@ -1,4 +1,4 @@
-"""The arrays of an Orbax folder, by name and one at a time: of our runs and of upstream T5X's."""
+"""Reads an Orbax folder array by array, by name: of our runs and of upstream T5X's."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sbs_jax.errors import UserError
 
 
 def read(state: Path) -> dict[str, LazyArray]:
-    """Every array of the folder; its numbers are read later.
+    """Every array of the folder, its numbers not yet read.
 
     Raises UserError if its description cannot be read; an array's own damage shows when it is read.
     """

@@ -1,4 +1,4 @@
-"""A checkpoint of any format as named arrays that are read one at a time.
+"""A checkpoint of any format as named arrays, read one at a time.
 
 Names are T5X's, joined by ``/``: ``decoder/layers_0/mlp/wi_0/kernel``. Opening a checkpoint reads
 names and shapes only, so that models larger than memory can be converted array by array.
@@ -100,7 +100,7 @@ def read_all(checkpoint: Checkpoint) -> dict:
 
 
 def infer_config(params: dict, **overrides: object) -> T5Config:
-    """The sizes of a nested parameter tree; every one can be read off the shapes."""
+    """Infers the model's sizes from the shapes of a nested parameter tree."""
     encoder, decoder = params["encoder"], params["decoder"]
     vocab_size, emb_dim = params["token_embedder"]["embedding"].shape
     num_heads = encoder["relpos_bias"]["rel_embedding"].shape[0]

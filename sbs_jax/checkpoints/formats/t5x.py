@@ -1,4 +1,4 @@
-"""T5X's checkpoints: legacy ones are read and written, those it writes through Orbax are read.
+"""Reads T5X's checkpoints, legacy and Orbax; writes legacy ones.
 
 Legacy is a msgpack index and one zarr array per parameter: the public checkpoints
 (``gs://t5-data/pretrained_models/t5x/...``) and upstream runs with ``use_orbax=False``. Upstream
@@ -28,7 +28,7 @@ _FACTOR_FROM = 128  # Adafactor factors a matrix whose second largest dimension 
 
 
 def read(path: str) -> Checkpoint:
-    """The parameters of a checkpoint folder, local or ``gs://``; optimizer slots are left.
+    """The parameters of a checkpoint folder, local or ``gs://``, without optimizer slots.
 
     A local folder may also hold what T5X writes by default, an Orbax folder ``state``.
 

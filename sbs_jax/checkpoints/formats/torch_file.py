@@ -1,9 +1,9 @@
-"""PyTorch's weight files (``pytorch_model.bin``) read without unpickling them.
+"""Reads PyTorch's weight files (``pytorch_model.bin``) without unpickling them.
 
-Such a file holds a pickle, a program whose instructions may call anything. Here the instructions
-are only looked at: a dozen of them build dictionaries, tuples and descriptions of tensors, the rest
-is refused, and a name of a function or class stays a text. So nothing a file says can be executed,
-and torch is not needed. (``torch.load(weights_only=True)`` is the library's own way; it needs torch
+Such a file holds a pickle, a program whose instructions may call anything. This module
+interprets the dozen instructions that build dictionaries, tuples and descriptions of tensors and
+refuses the rest; the name of a function or class stays a text. So no code in a file can run, and
+torch is not needed. (``torch.load(weights_only=True)`` is the library's own way; it needs torch
 and the whole file in memory.)
 
 Formats: the zip archive of torch 1.6 and later, and the stream of pickles and numbers before it, in
@@ -59,7 +59,7 @@ _DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError)
 
 @dataclasses.dataclass(frozen=True)
 class _Global:
-    """A function or class that the file names: ``module name``. It is never looked up."""
+    """A function or class that the file names: ``module name``. Never imported."""
 
     name: str
 
@@ -84,7 +84,7 @@ class _Tensor:
 
 
 def read(file: Path) -> dict[str, LazyArray]:
-    """The tensors of a file by name; their numbers are read later, one tensor at a time.
+    """The tensors of a file by name, to be read one at a time.
 
     Raises:
         UserError: the file is damaged, or asks for anything besides tensors of numbers.
@@ -107,7 +107,7 @@ def read(file: Path) -> dict[str, LazyArray]:
 
 
 class _Refused(Exception):
-    """What no file of weights holds."""
+    """Content that no file of weights has."""
 
 
 # The number of bytes a storage has, and where they begin in the file.
@@ -198,7 +198,7 @@ def _lazy(file: Path, tensor: _Tensor, locate: _Locate) -> LazyArray:
 
 
 def _interpret(stream: io.BytesIO | io.BufferedReader) -> Any:
-    """What a pickle describes, as far as tensors, dictionaries, tuples, numbers and texts go."""
+    """Reads a pickle's tensors, dictionaries, tuples, numbers and texts."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -211,7 +211,7 @@ def _interpret(stream: io.BytesIO | io.BufferedReader) -> Any:
 
 
 def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    """One instruction. Everything that is not here is refused."""
+    """One instruction. Refuses all others."""
     if name in _NUMBERS_AND_TEXTS:
         stack.append(argument)
     elif name in _CONSTANTS:
@@ -240,7 +240,7 @@ def _execute(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -
         _of(list, stack[-1]).extend(items)
     elif name in ("SETITEM", "SETITEMS"):
         items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else _to_mark(stack)
-        # Texts alone: the hash of tuples in tuples can take for ever.
+        # Texts alone: hashing tuples of tuples can take unbounded time.
         names = [_of(str, name) for name in items[::2]]
         _of(dict, stack[-1]).update(zip(names, items[1::2], strict=True))
     elif name == "BINPERSID":
@@ -276,7 +276,7 @@ def _storage(identifier: Any) -> _Storage:
 
 
 def _described(function: Any, arguments: Any) -> Any:
-    """What a call would build; none is made."""
+    """Describes what a call would build; never calls it."""
     name, arguments = _of(_Global, function).name, _of(tuple, arguments)
     if name == _TENSOR:
         storage, offset, shape, strides, *_ = arguments

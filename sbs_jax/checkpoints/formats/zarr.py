@@ -43,7 +43,7 @@ _GZIP = {"id": "gzip", "level": 1}
 
 
 def open_array(read: Read, folder: str, path: str) -> LazyArray:
-    """The array in `folder` of the checkpoint at `path`; only its description is read now.
+    """Opens the array in `folder` of the checkpoint at `path`; reads only its description.
 
     Raises UserError if the description is missing, malformed or absurd.
     """
@@ -113,7 +113,7 @@ def _read_array(
 
 
 def _inflate(data: bytes | None, zipped: bool, nbytes: int, where: str) -> bytes:
-    """A chunk's bytes; never more than `nbytes` + 1 are unpacked."""
+    """Unpacks a chunk, at most `nbytes` + 1 bytes."""
     if data is None:
         raise UserError(f"{where}: missing; the checkpoint is incomplete: copy it again")
     if zipped:

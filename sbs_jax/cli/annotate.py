@@ -29,7 +29,7 @@ from sbs_jax.utils import paths
 
 
 def main(argv: list[str]) -> int | None:
-    """Asks (or imports), then writes the output files; 1 where answers are missing in the end."""
+    """Asks (or imports), then writes the output files; returns 1 if answers are still missing."""
     from sbs_jax.teacher import prompt_check, prompts
 
     prompt = prompts.load(FLAGS.task)
@@ -180,7 +180,7 @@ def _imported(prompt: Any, folder: pathlib.Path) -> None:
 
 
 def _embedded(folder: pathlib.Path) -> tuple[dict, str, Callable[[str], Iterable[str]]]:
-    """The demo dataset and what its own teacher writes."""
+    """The demo dataset and the completions of its embedded teacher."""
     from sbs_jax.datasets import demo
 
     if FLAGS.task != "demo":
@@ -375,7 +375,7 @@ def _report(report: Any, folder: pathlib.Path) -> None:
 
 
 def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
-    """The exit status, after a line for everything that is not there."""
+    """Prints a line for each missing answer file; returns the exit status."""
     for record, why in list(outcome.too_long.items())[:5]:
         print(f"record {record}: too long for the model, left out ({why})", file=sys.stderr)
     again = f"what was answered is in {folder}; the same command continues"

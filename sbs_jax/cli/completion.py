@@ -1,4 +1,4 @@
-"""Print what a shell needs to complete verbs and flags.
+"""Print a shell script that completes verbs and flags.
 
 Put one of these lines into ~/.bashrc or ~/.zshrc:
 

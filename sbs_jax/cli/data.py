@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
 
 
 def _released(folder: pathlib.Path) -> tuple[list["Prepared"], list[str]]:
-    """The datasets written, and a line for everything that the archive lacks."""
+    """Writes the datasets; prints a line for each one that the archive lacks."""
     from sbs_jax.datasets import prepare
     from sbs_jax.datasets.release import RELEASED, URL, Release
 

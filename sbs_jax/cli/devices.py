@@ -1,4 +1,4 @@
-"""Join the processes of a launch and count its devices: what to run before a long training.
+"""Join the processes of a launch and count its devices; run it before a long training.
 
 Fails, and names what is missing, before anything is computed or written:
 

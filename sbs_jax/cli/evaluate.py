@@ -1,8 +1,8 @@
-"""Score a trained student against the gold labels, and the teacher beside it.
+"""Score a trained student, and the teacher, against the gold labels.
 
-Takes the checkpoint that was best on validation, or the one of --step. Results of a training run
-stand in its results.json; this scores again, another split or with rationales, and changes nothing
-but the predictions file of the split:
+Takes the checkpoint that was best on validation, or the one of --step. A training run writes its
+results to results.json; this command scores again, another split or with rationales, and writes
+only the predictions file of the split:
 
   sbs evaluate --model_dir=runs/cqa
   sbs evaluate --model_dir=runs/cqa --split=validation --output_rationale

@@ -47,7 +47,7 @@ _TARGETS = 256  # tokens, fixed in run.py
 
 @dataclasses.dataclass
 class Equivalent:
-    """What a command of the original is here.
+    """The equivalent of a command of the original.
 
     Attributes:
         files: gin files, the experiment first.
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
 
 
 def translate(argv: list[str]) -> Equivalent:
-    """What the flags of run.py, after any words before the first flag, are here.
+    """Translates the flags of run.py; ignores the words before the first flag.
 
     Raises:
         UserError: an unknown flag, or a value with which run.py fails or has no counterpart.
@@ -228,5 +228,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _gin(value: Any) -> str:
-    """A value as gin text, strings in double quotes: a shell takes them in single ones."""
+    """A value as gin text, strings in double quotes; the shell's are single."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -34,7 +34,7 @@ shared.vocabulary(FLAGS, "default: bytes for mini, else t5.")
 
 
 def main(argv: list[str]) -> None:
-    """Reads and checks the data, writes the project and prints the next command."""
+    """Reads and checks the data, writes the project, prints the next command."""
     from sbs_jax.datasets import own_data
 
     folder = Path(argv[0])

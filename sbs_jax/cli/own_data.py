@@ -26,7 +26,7 @@ _RATIONALE, _TEACHER_LABEL = "rationale", "llm_label"
 
 
 def define(values: flags.FlagValues) -> None:
-    """Flags that say what a table's columns mean and which student they train."""
+    """Defines the flags for a table's columns and the student to train."""
     flags.DEFINE_string("text", "input", "Column of the question.", flag_values=values)
     flags.DEFINE_string("label", "label", "Column of the gold label.", flag_values=values)
     text = f"Column of the teacher's rationale; default: {_RATIONALE!r}, if there is one."
@@ -58,7 +58,7 @@ def define(values: flags.FlagValues) -> None:
 def records(
     values: flags.FlagValues, paths: Mapping[str, str | None], say: Callable[[str], None]
 ) -> "dict[str, list[Record]]":
-    """Reads the tables, draws the missing splits and says what all of them hold.
+    """Reads the tables, draws the missing splits and prints what all of them hold.
 
     Args:
         values: with the flags of `define`.
@@ -98,7 +98,7 @@ def lengths(
     vocabulary: "Vocabulary",
     say: Callable[[str], None],
 ) -> dict[str, int]:
-    """TASK_FEATURE_LENGTHS that truncate as little as their maximum allows; says what is cut."""
+    """TASK_FEATURE_LENGTHS that truncate as little as possible; prints what they truncate."""
     from sbs_jax.datasets import own_data
     from sbs_jax.input_pipeline import vocabularies
 

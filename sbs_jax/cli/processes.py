@@ -1,4 +1,4 @@
-"""Flags of one of several processes, and joining the others."""
+"""Flags of multi-process runs; joins the processes."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Says whether the student beats the teacher: one HTML page from finished runs and studies.
+"""Report whether the student beats the teacher: one HTML page from finished runs and studies.
 
 Examples:
   sbs report --runs runs/cqa --out reports/cqa

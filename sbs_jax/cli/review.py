@@ -1,4 +1,4 @@
-"""Reviews a teacher's answers: one HTML page to accept, edit or drop them, and its edits read back.
+"""Review a teacher's answers on one HTML page: accept, edit or drop them; read the edits back.
 
 The page needs no server: open OUT/review.html, decide, press "Save edits", and give the file that
 the browser saves to --edits. Decisions are kept in OUT/edits.jsonl and stay when the questions are
@@ -22,7 +22,7 @@ shared.path(FLAGS, "edits", None, "Edits that the page saved: take them in.")
 
 
 def main(argv: list[str]) -> None:
-    """Writes the page, or takes the edits that it saved."""
+    """Writes the page, or applies the edits saved from it."""
     from sbs_jax.teacher import edits, review
 
     folder = pathlib.Path(argv[0])

@@ -1,4 +1,4 @@
-"""Print the gin search path with which upstream T5X launches our experiments.
+"""Print the gin search path that upstream T5X needs to launch our experiments.
 
 RUN is train (the default), eval or infer, after the module of T5X:
 

@@ -40,7 +40,7 @@ _MOST_TOKENS = 60  # of one sequence on the screen
 
 
 def main(argv: list[str]) -> None:
-    """Without a name the list, else examples of that task or mixture."""
+    """Prints the list, or with a name examples of that task or mixture."""
     import sbs_jax.tasks  # noqa: F401
     from sbs_jax.configs import gin_loader
 
@@ -107,7 +107,7 @@ def _label_warnings(
 
 
 def _vocabulary(selection: "Selection") -> tuple["Vocabulary | None", str]:
-    """The vocabulary and a line about it; none where the default cannot be had."""
+    """The vocabulary and a line about it; None if the default cannot be downloaded."""
     from sbs_jax.input_pipeline import vocabularies
 
     spec = FLAGS.vocabulary or selection.dataset.vocabulary

@@ -1,4 +1,4 @@
-"""`sbs train --records`: a run from a table, with nothing to register.
+"""`sbs train --records`: a run from a table, without registering a dataset.
 
 The records as they are split, and the vocabulary, go into MODEL_DIR: every verb works on it from
 any directory, wherever the folder is moved.
@@ -26,7 +26,7 @@ _PIECES = 4000  # of a vocabulary that is trained on the records
 
 
 def define(values: flags.FlagValues) -> None:
-    """--records and what goes with it."""
+    """Defines --records and the flags that need it."""
     shared.path(
         values,
         "records",
@@ -58,7 +58,7 @@ def default_model_dir(records: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A run's records, in memory, and what gin reads for it.
+    """A run's records, in memory, and its gin bindings.
 
     Attributes:
         records: split -> records.

@@ -32,7 +32,7 @@ shared.path(FLAGS, "output", None, "Writes OUTPUT.model.", required=True)
 
 
 def main(argv: list[str]) -> None:
-    """Trains, writes the model file and says how to use it."""
+    """Trains, writes the model file and prints how to use it."""
     from sbs_jax.input_pipeline import vocabularies, vocabulary_training
     from sbs_jax.utils.files import write_bytes
 

@@ -1,4 +1,4 @@
-"""From --gin_file and --gin.X=Y to one plain object of ``configs``, every mistake one clear line.
+"""Builds an object of ``configs`` from --gin_file and --gin.X=Y; a mistake gives one line.
 
 gin stays at the door: launchers parse it here, the rest of the package never sees it. Nothing here
 imports a framework; what a gin file imports is up to the file.
@@ -70,7 +70,7 @@ def load(
     search_paths: Sequence[str | Path] = (),
     translate: bool = True,
 ) -> Scan:
-    """Parses into gin: what was parsed before is forgotten.
+    """Parses files and bindings into gin; clears what was parsed before.
 
     A relative path is looked for in the working directory, in ``search_paths``, in the packaged
     gin folder and in that of our engine, in this order.
@@ -157,9 +157,9 @@ def _parameters(configurable: Callable) -> list[inspect.Parameter]:
 
 
 def import_modules(modules: Iterable[str]) -> None:
-    """Lets `sbs` find the user's own task modules where `python -m` would: beside him.
+    """Imports task modules, also from the working directory, as `python -m` does.
 
-    Not for longer than the import: gin takes folders on the path for packages and trips over them.
+    The directory leaves the path after the import: gin takes folders on it for packages.
     """
     sys.path.append(os.getcwd())
     try:
@@ -217,13 +217,13 @@ def _rename_macros(scan: Scan) -> None:
 
 
 def _is_packaged(files: Iterable[str]) -> bool:
-    """Whether one of these files is ours: our run files set macros for other engines too."""
+    """Whether one of these files is ours; our run files set macros for other engines too."""
     folder = os.fspath(paths.gin_dir()) + os.sep
     return any(file.startswith(folder) for file in files)
 
 
 def _check_bindings(scan: Scan) -> None:
-    """Refuses bindings of what this run never calls, after `build` has called all it needs.
+    """Refuses bindings that have no effect in this run; call it after `build`.
 
     What a user's module calls later, during training, cannot be known here: a line names it.
     """
@@ -252,7 +252,7 @@ def _applies(bound: str, called: str) -> bool:
 
 @contextlib.contextmanager
 def _quiet_search() -> Iterator[None]:
-    """Keeps gin from logging an error for every place where an included file is not."""
+    """Keeps gin from logging an error for each search path without the included file."""
 
     def not_a_search(record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith("Path not found")
@@ -324,7 +324,7 @@ def _resolves(name: str) -> bool:
 
 
 class _GinText(io.StringIO):
-    """What gin reads of a file: T5X's names replaced, includes resolved by us."""
+    """A file's text for gin, with T5X's names replaced and includes resolved."""
 
     def __init__(self, name: str) -> None:
         scheme, path = name[: len(_SCHEME)], name[len(_SCHEME) :]

@@ -1,4 +1,4 @@
-"""Read gin files without importing what they configure: the macros, and where each one stands.
+"""Reads gin files without importing what they configure: the macros, and the line of each.
 
 gin itself reports one problem at a time, some without a place and some only when the value is used.
 This reads the same files in the same order with gin's own parser, so that a launcher can name the
@@ -63,7 +63,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Macro:
-    """The last value that a macro, or a bound parameter, was given, and where."""
+    """The last value of a macro, or of a bound parameter, and its place."""
 
     value: Any
     place: Place
@@ -71,7 +71,7 @@ class Macro:
 
 @dataclasses.dataclass
 class Scan:
-    """What a list of files and bindings says.
+    """The content of a list of files and bindings.
 
     Attributes:
         files: paths in the order in which their reading began.
@@ -144,7 +144,7 @@ def find(name: str, search_paths: Sequence[str | os.PathLike[str]]) -> str | Non
 
 
 def _package(name: str) -> ModuleSpec | None:
-    """gin takes the folder of ``a/b/x.gin`` for a package ``a.b`` too."""
+    """The package ``a.b`` that gin makes of ``a/b/x.gin``; None without one."""
     package = os.path.dirname(name).replace("/", ".")
     try:
         return importlib.util.find_spec(package) if package else None
@@ -278,7 +278,7 @@ class _Scanner:
 
 
 def _gin_files(search_paths: Sequence[str | os.PathLike[str]]) -> set[str]:
-    """Names that ``find`` would accept; the working directory is left out, as it can be huge."""
+    """Names that ``find`` would accept, without the working directory, which can be huge."""
     here = pathlib.Path.cwd()
     folders = [folder for p in search_paths if (folder := pathlib.Path(p).resolve()) != here]
     return {
@@ -322,5 +322,5 @@ def _syntax(message: str, text: str | None, file: str) -> str:
     hint = ""
     if not file and "=" in line:
         name, _, value = (part.strip(_QUOTES) for part in line.partition("="))
-        hint = f"""; a string needs quotes of its own: --gin.{name}='"{value}"'"""
+        hint = f"""; quote the string: --gin.{name}='"{value}"'"""
     return f"{cause} in {line!r}{hint}" if line else cause

@@ -1,4 +1,4 @@
-"""The sizes of a T5 and how its layers are computed."""
+"""Sizes of a T5 and how its layers compute."""
 
 import dataclasses
 from collections.abc import Sequence

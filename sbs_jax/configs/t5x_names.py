@@ -1,4 +1,4 @@
-"""Settings of T5X's run files under T5X's names: what each is called here.
+"""Maps the settings of T5X's run files to ours.
 
 A setting with a counterpart is honoured under its own name (`translate`), one that this package has
 no counterpart for is accepted at the value that has no effect and refused at any other. Both are
@@ -167,7 +167,7 @@ _INCLUDE = re.compile(r"""^include\s+['"](t5x/[^'"]*)['"]""")
 
 
 def steps_notice(train_steps: int, initial_checkpoint_path: str | None) -> str:
-    """What to say of TRAIN_STEPS that seem to count the pretraining's steps too; else nothing."""
+    """A notice for TRAIN_STEPS that seem to include the pretraining's steps; "" otherwise."""
     match = re.search(r"checkpoint_(\d+)/?$", initial_checkpoint_path or "")
     before = int(match[1]) if match else 0
     if not 0 < before < train_steps:

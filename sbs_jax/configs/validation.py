@@ -41,7 +41,7 @@ def one_of(*names: str) -> Rule:
 
 
 def described(words: str) -> Rule:
-    """The rule of a field whose type says it all but reads badly: only its words are used."""
+    """A rule that only words the field's type for messages."""
     return Rule(lambda _: True, words)
 
 

@@ -22,7 +22,7 @@ _FIELDS = ("id", "split", "rationale", "rationales", "llm_label", "label")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Output:
-    """What the teacher said of one record.
+    """The teacher's output for one record.
 
     Attributes:
         where: ``file:line``, for messages.
@@ -100,7 +100,7 @@ def check(outputs: Outputs, files: Mapping[str, Path]) -> None:
 
 
 def join(records: Iterable[Record], outputs: Outputs, split: str) -> Iterator[Record]:
-    """Gives each record of `split` the teacher's rationale and label that belong to its id."""
+    """Adds the teacher's rationale and label to each record of `split`, by id."""
     for record in records:
         output = outputs.get((split, record.id)) or outputs.get((None, record.id))
         if output is not None:

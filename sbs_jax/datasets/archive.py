@@ -1,4 +1,4 @@
-"""Files inside a zip or a folder, read where they are: nothing is ever unpacked to disk.
+"""Reads files inside a zip or a folder without unpacking to disk.
 
 Members are opened by the exact names that the archive lists, and never read beyond a bound, so a
 hostile archive can neither write a file nor fill the memory.

@@ -1,4 +1,4 @@
-"""A teacher's completion as text -> (rationale, label): one parser per released format.
+"""Parses a teacher's completion into (rationale, label): one parser per released format.
 
 Every parser reproduces what the original's data_utils.py reads out of the same text, oddities
 included, so that labels and rationales are equal to its own for each released completion. An
@@ -70,23 +70,23 @@ def anli(text: str) -> tuple[str, str]:
 
 
 def cqa_neox(text: str) -> tuple[str, str]:
-    """As `cqa`, for the original's GPT-NeoX 20B completions: leading space is dropped."""
+    """As `cqa`, for the original's GPT-NeoX 20B completions: drops leading space."""
     return cqa(_before(text, "Q:").lstrip())
 
 
 def svamp_neox(text: str) -> tuple[str, str]:
-    """As `svamp`, for GPT-NeoX: leading space is dropped."""
+    """As `svamp`, for GPT-NeoX: drops leading space."""
     return svamp(_before(text, "Q:").lstrip())
 
 
 def esnli_neox(text: str) -> tuple[str, str]:
-    """As `esnli`, for GPT-NeoX: the rationale's leading space is dropped."""
+    """As `esnli`, for GPT-NeoX: drops the rationale's leading space."""
     rationale, label = esnli(text)
     return rationale.lstrip(), label
 
 
 def anli_neox(text: str) -> tuple[str, str]:
-    """As `anli`, for GPT-NeoX: leading space is dropped and ``The answer is`` will do as well."""
+    """As `anli`, for GPT-NeoX: drops leading space and accepts ``The answer is``."""
     block = _before(text, "Premise:").lstrip()
     return _anli(_halves(block, "So the answer is") or _halves(block, "The answer is"))
 

@@ -124,14 +124,14 @@ def complete(
     error_rate: float = ERROR_RATE,
     unreadable_rate: float = UNREADABLE_RATE,
 ) -> str:
-    """What the embedded teacher writes after a question: the form of the released completions.
+    """The embedded teacher's completion, in the form of the released ones.
 
     A rationale of two facts, ``So the answer is yes.``, then the teacher runs on into questions of
     its own. A wrong kind or a flipped ``can`` misleads its answer just as it would in any chain of
     thought. The same record and seed give the same text.
 
     Args:
-        seed: of the table that the teacher knows.
+        seed: of the table from which the teacher answers.
         error_rate: probability that the kind is another one, and again that ``can`` and ``cannot``
             are swapped.
         unreadable_rate: probability that the completion holds no readable answer.
@@ -164,7 +164,7 @@ def annotate(
 
 
 def records(split: str, seed: int = 0) -> Iterator[Record]:
-    """The split's questions with what the parser reads out of the teacher's completions."""
+    """The split's questions, with rationale and label parsed from the teacher's completions."""
     rows = questions(split, seed)
     for record, text in zip(rows, annotate(rows, seed), strict=True):
         rationale, llm_label = completions.phrase(text)
@@ -172,10 +172,10 @@ def records(split: str, seed: int = 0) -> Iterator[Record]:
 
 
 def verb_baseline(train: Iterable[Record], test: Iterable[Record]) -> Accuracy:
-    """What a guesser scores that knows the usual answer for every verb and ignores the noun.
+    """The accuracy of answering by the verb alone, ignoring the noun.
 
-    It answers with the commoner training label of the question's verb (of equals, or for a verb
-    never seen, "no"). A student at this level has learned nothing about the nouns.
+    The answer is the verb's more frequent training label (ties and unseen verbs: "no"). A student
+    at this level has learned nothing about the nouns.
     """
     balance: collections.Counter[str] = collections.Counter()
     for record in train:

@@ -1,4 +1,4 @@
-"""A user's table as records: columns mapped to fields, splits carved, and what is in them."""
+"""Reads a user's table as records: maps columns to fields, draws splits, reports the content."""
 
 import collections
 import dataclasses
@@ -37,7 +37,7 @@ class Columns:
 
 
 def split_files(paths: Mapping[str, str | None]) -> dict[str, str]:
-    """Split -> its table. A folder of several saved splits gives those that no path names.
+    """Split -> its table. A folder of saved splits fills in those that no path names.
 
     Args:
         paths: split -> a table (see `tables.rows`) or None; that of train may be a folder that
@@ -108,7 +108,7 @@ def _text(where: str, row: Mapping[str, Any], column: str) -> str | None:
 
 
 def carve(files: Mapping[str, Sequence[Record]], fraction: float) -> dict[str, list[Record]]:
-    """All three splits: those that are missing are drawn from train, by question, with seed 0.
+    """All three splits; draws missing ones from train, by question, with seed 0.
 
     Args:
         files: split -> records; train at least.

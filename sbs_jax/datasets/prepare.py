@@ -1,4 +1,4 @@
-"""DATA_DIR/DATASET/SPLIT.jsonl: written from any source, with what was counted on the way.
+"""Writes DATA_DIR/DATASET/SPLIT.jsonl from any source, with counts.
 
 A folder is complete once its ``source.json`` is there; the same source is not read twice.
 """
@@ -26,7 +26,7 @@ _FORMAT = 1  # raise it when the same source gives other records
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileSummary:
-    """What is known of one written file.
+    """Counts of one written file.
 
     Attributes:
         n: records.
@@ -57,7 +57,7 @@ class Prepared:
     carve_validation: float | None
 
     def split_sizes(self) -> dict[str, int]:
-        """Rows of each split as they are trained on and scored: validation is out of train."""
+        """Rows of each split, with validation taken out of train."""
         sizes = {split: file.n for split, file in self.files.items()}
         if self.carve_validation and "train" in sizes:
             train, validation = train_test_rows(sizes["train"], self.carve_validation, 0)
@@ -97,12 +97,12 @@ def write(
     sources: Mapping[str, Callable[[], Iterable[Record]]],
     metric: accuracy.Metric,
 ) -> dict[str, FileSummary]:
-    """Writes one JSONL file per split and sums it up; does nothing where that was done before.
+    """Writes one JSONL file per split with a summary; skips files that are up to date.
 
     Args:
         folder: DATA_DIR/DATASET. Files of splits that the source lacks are removed from it, as
             they would mix two sources.
-        fingerprint: of the source; another one has the files written anew.
+        fingerprint: of the source; a different one rewrites the files.
         sources: split -> a function that opens its records.
         metric: how the teacher's labels are scored.
 
@@ -171,7 +171,7 @@ def _put_in_place(fresh: Path, folder: Path, splits: Iterable[str]) -> None:
 
 
 def _read_summary(folder: Path, key: str) -> dict[str, FileSummary] | None:
-    """What `write` noted, if it was for this source and its files are still as it left them."""
+    """The summary that `write` stored, if its source is this one and its files are unchanged."""
     try:
         content = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
         if content["source"] != key:

@@ -1,4 +1,4 @@
-"""One question with its answers, and its JSONL file: what everything else reads and writes."""
+"""The record, one question with its answers, and its JSONL file."""
 
 import array
 import dataclasses
@@ -20,7 +20,7 @@ SEPARATOR = "</s>"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """A question, its gold label, and what the teacher said of it.
+    """A question, its gold label, and the teacher's output.
 
     Attributes:
         id: unique within a dataset's split.
@@ -40,7 +40,7 @@ class Record:
     rationales: tuple[str, ...] = ()
 
     def with_rationale(self, number: int) -> "Record":
-        """The record with its rationale `number`, from 0; None where it has not so many."""
+        """The record with its rationale `number`, from 0; None if it has fewer."""
         if number == 0:
             return self
         more = self.rationales[number] if number < len(self.rationales) else None
@@ -52,7 +52,7 @@ _FIELDS = ("id", "input", "label", *_OPTIONAL, "rationales")
 
 
 def parse_line(line: str, where: str, default_id: str) -> Record:
-    """Reads one JSON object; fields that no record has are not looked at.
+    """Reads one JSON object; ignores unknown fields.
 
     Args:
         line: JSON.
@@ -104,7 +104,7 @@ def parse_id(value: Any, where: str) -> str:
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """Streams the records of a JSONL file (plain or gzip); blank lines are skipped.
+    """Streams the records of a JSONL file (plain or gzip); skips blank lines.
 
     A record without ``id`` gets its line number.
 
@@ -133,7 +133,7 @@ def read_table(path: str | os.PathLike[str]) -> Iterator[Record]:
 
 
 def unique(rows: Callable[[], Iterable[tuple[str, Record]]]) -> Iterator[Record]:
-    """Streams records; after the last one it refuses an id that two of them have.
+    """Streams records; after the last one, refuses an id used twice.
 
     Args:
         rows: opens (place, record) pairs; opened again to name the places. Until then an id takes

@@ -1,4 +1,4 @@
-"""The registry: what datasets there are, and the tasks and mixtures each one gives.
+"""The registry of datasets, with the tasks and mixtures of each.
 
 `add_dataset` is the one call a new dataset needs. A dataset D gives the tasks and mixtures
 D_VIEW and D_METHOD for every name in `methods`. Whoever must know each dataset, as
@@ -34,7 +34,7 @@ _CARVE_SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One dataset: its files, what is right, and which rows make up a split.
+    """One dataset: its files, its metric, and the rows of each split.
 
     Attributes:
         source: of the records of each split.
@@ -194,7 +194,7 @@ def add_dataset(
         source, format: a seqio.DataSource, and what makes a Record of one of its examples (a
             dict of numpy values).
         prepare_command: command that creates DATA_DIR/name; shown when the files are missing.
-        annotations: name of a JSONL beside the files: teacher outputs (id, rationale, label).
+        annotations: name of a JSONL in the same folder: teacher outputs (id, rationale, label).
         metric: "text" (same string), "equation" (same value), or a function (prediction, gold)
             that returns a bool, or a number from 0 to 1 that is averaged.
         metric_fns: further metrics, reported with accuracy: SeqIO's functions
@@ -294,12 +294,12 @@ def _annotated(dataset: Dataset) -> Source:
 
 
 def add_metric_source(source: Callable[[str], Iterable[MetricFn]]) -> None:
-    """Adds a place where metrics of a task are kept: a function of the task's name."""
+    """Adds a source of metrics: a function of the task's name."""
     _metric_sources.append(source)
 
 
 def metric_fns(selection: Selection) -> tuple[MetricFn, ...]:
-    """The further metrics of a selection's answers: the dataset's, and those kept elsewhere."""
+    """The further metrics of a selection: the dataset's, and those of `add_metric_source`."""
     tasks = dict.fromkeys((selection.method.eval_view, *selection.method.views))
     kept = [
         function

@@ -43,7 +43,7 @@ class _BadField(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Released:
-    """What is known about one released dataset.
+    """Facts about one released dataset.
 
     Attributes:
         description: one line, with the source.
@@ -182,7 +182,7 @@ class Release:
         """Streams the records of a file in its order.
 
         The id is ``DATASET-SPLIT-ROW`` with the row counted from 0, the number by which `splits`
-        chooses: svamp and e-SNLI have no ids of their own, and one form serves all. Rationale and
+        chooses: svamp and e-SNLI have no ids, and one form serves all. Rationale and
         llm_label are the teacher's, or None where the archive holds no outputs for the split.
 
         Raises UserError, naming file and line or field, where the split has no file, a line is not

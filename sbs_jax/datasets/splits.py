@@ -1,4 +1,4 @@
-"""The splits, and which rows of a file make one up: plain numpy, the same on every machine."""
+"""Chooses the rows of a file that make up a split: plain numpy, the same on every machine."""
 
 import math
 from collections.abc import Iterable

@@ -39,7 +39,7 @@ def joined(
     heartbeat_timeout: int | None = None,
     progress_timeout: int | None = None,
 ) -> Iterator[None]:
-    """Inside, this process is one of a run's. A failure inside ends the process at once.
+    """Joins this process to a run; a failure inside ends the process at once.
 
     Args:
         address: IP:port of process 0. jax detects what is None: on Cloud TPU, Kubernetes (GKE),
@@ -96,13 +96,13 @@ _progress = time.monotonic()
 
 
 def sign_of_progress() -> None:
-    """Called after every update and every batch of an evaluation."""
+    """Resets the timeout; call it after every update and every evaluation batch."""
     global _progress
     _progress = time.monotonic()
 
 
 def _watch(timeout: int) -> None:
-    """Ends this process, from a thread, when nothing has moved for `timeout` seconds."""
+    """Ends this process, from a thread, after `timeout` seconds without progress."""
 
     def watch() -> None:
         while (waited := time.monotonic() - _progress) < timeout:
@@ -137,7 +137,7 @@ def _check_devices() -> None:
 
 
 def process_allgather(numbers: Sequence[int]) -> list[list[int]]:
-    """The numbers of every process, in their order; equally many, of 31 bits."""
+    """Gathers the numbers of every process, in process order: the same count on each, 31 bits."""
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
@@ -149,7 +149,7 @@ def process_allgather(numbers: Sequence[int]) -> list[list[int]]:
 
 @contextlib.contextmanager
 def all_or_none(what: str) -> Iterator[None]:
-    """Waits for all processes at its end; a UserError on one of them becomes one on all."""
+    """Waits for all processes at its end; a UserError on one is raised on all."""
     error = None
     try:
         yield

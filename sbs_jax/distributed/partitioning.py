@@ -1,4 +1,4 @@
-"""Mesh, logical axis rules and shardings: where every parameter and activation lives.
+"""Mesh, logical axis rules, and the shardings of parameters and activations.
 
 The mesh has three axes on every backend, CPU included: ``data`` (batch rows), ``fsdp`` (batch rows
 and one dimension of every parameter and optimizer slot) and ``model`` (heads, mlp, vocabulary).
@@ -138,7 +138,7 @@ class Partitioner:
         return jax.tree_util.tree_map_with_path(shard, params)
 
     def _divisible(self, spec: PartitionSpec, shape: tuple[int, ...]) -> PartitionSpec:
-        """Leaves a dimension whole where the mesh axis does not divide it (6 heads on 4)."""
+        """Replicates a dimension that the mesh axis does not divide (6 heads on 4)."""
 
         def keep(axis: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
             names = (axis,) if isinstance(axis, str) else axis or ()
@@ -150,7 +150,7 @@ class Partitioner:
     def optimizer_shardings(
         self, optimizer: optax.GradientTransformation, params: dict, opt_state: optax.OptState
     ) -> optax.OptState:
-        """Slots of a parameter's shape live where it lives; all other slots are whole."""
+        """Shards slots of a parameter's shape like the parameter; replicates all others."""
 
         def shard(slot: _Leaf, param: _Leaf, sharding: NamedSharding) -> NamedSharding:
             return sharding if slot.shape == param.shape else self.replicated
@@ -186,7 +186,7 @@ class Partitioner:
 
     @contextlib.contextmanager
     def activations(self) -> Iterator[None]:
-        """Inside, the model's logical constraints mean this mesh."""
+        """Applies the model's logical constraints to this mesh inside the context."""
         mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
         with mesh, nn.logical_axis_rules(self.rules):
             yield

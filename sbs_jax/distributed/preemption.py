@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM (preemption) as a wish to stop that the train loop grants between updates.
+"""Turns Ctrl-C and SIGTERM (preemption) into a stop request, granted between steps.
 
 Of several processes usually one gets the signal, or each at another moment. jax's preemption
 service then agrees on one update after which all of them stop. It waits for SIGTERM by itself, so a
@@ -35,7 +35,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Inside, the first Ctrl-C or SIGTERM only sets the request; a second one acts at once."""
+    """Inside, the first Ctrl-C or SIGTERM sets the request; a second one acts at once."""
     request = StopRequest()
     previous: dict[int, Any] = {}
 

@@ -1,4 +1,4 @@
-"""The meeting of the processes of a run: where each belongs, and that all have started."""
+"""Detects a process's place in a run, and checks that all processes have started."""
 
 import contextlib
 import importlib.util
@@ -19,7 +19,7 @@ def detect(
     index: int | None = None,
     timeout: int = INITIALIZATION_SECONDS,
 ) -> tuple[str | None, int | None, int | None]:
-    """Fills in what is None of a process's place in a run, as jax detects it on a cluster.
+    """Fills in the missing parts of a process's place in a run, as jax detects them on a cluster.
 
     jax has no public function that detects without joining, and joining is too late: a missing
     process makes it abort all others. So this calls what `jax.distributed.initialize` calls, which

@@ -1,8 +1,8 @@
-"""Which of several sequences a question brings in an epoch: a function of (seed, epoch, id) alone.
+"""Draws one of a question's sequences per epoch, as a function of (seed, epoch, id) alone.
 
 A draw depends neither on the question's place in the file nor on what else is selected, so that a
 data fraction, another batch size or a resumed run draws alike. numpy's generators draw in
-sequence; here every (epoch, id) needs a number of its own, hence the mixer of SplitMix64 (Steele et
+sequence; here every (epoch, id) needs a separate number, hence the mixer of SplitMix64 (Steele et
 al. 2014, "Fast splittable pseudorandom number generators"), vectorised.
 """
 

@@ -1,4 +1,4 @@
-"""Whether a student can be right: what a vocabulary makes of gold labels, and the metric of that.
+"""Checks that a student can be right: encodes gold labels, decodes them, and scores the result.
 
 A student writes ids, and what it says is their text. T5's vocabularies fold spaces and line ends,
 normalise characters and have no id for others, so a label may never come back as it was. The
@@ -19,7 +19,7 @@ _MOST_PIECES = 12
 
 
 def written(vocabulary: Vocabulary, text: str) -> str:
-    """The text of the ids of a text: what a student can write of it."""
+    """Encodes and decodes a text: the form in which a student can write it."""
     return vocabulary.decode(encode_text(vocabulary, text))
 
 
@@ -45,7 +45,7 @@ class LabelReport:
 
     @property
     def n(self) -> int:
-        """Records looked at."""
+        """Number of records checked."""
         return sum(self.labels.values())
 
     def lines(self) -> Iterator[str]:

@@ -74,7 +74,7 @@ class Vocabulary(Protocol):
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text up to the first EOS; padding, unknown and extra ids vanish.
+        """Text up to the first EOS; drops padding, unknown and extra ids.
 
         As Hugging Face's ``skip_special_tokens``. (SeqIO shows the unknown id as ' ⁇ '.)
         """

@@ -1,4 +1,4 @@
-"""A SentencePiece vocabulary trained on a user's own text, under T5's conventions."""
+"""Trains a SentencePiece vocabulary on a user's text, under T5's conventions."""
 
 import io
 from collections.abc import Iterable, Iterator

@@ -1,1 +1,1 @@
-"""What other trainers need to launch our experiments; nothing else imports it."""
+"""Lets other trainers launch our experiments; no other package imports it."""

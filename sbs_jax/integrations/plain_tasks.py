@@ -62,7 +62,7 @@ def add(
         more: for `registry.add_dataset`, e.g. ``carve_validation=0.1`` or ``vocabulary``.
 
     Raises:
-        UserError: SeqIO knows no such task or mixture, or the dataset's name is taken.
+        UserError: SeqIO has no such task or mixture, or the dataset's name is taken.
     """
     try:
         provider = seqio.get_mixture_or_task(name)

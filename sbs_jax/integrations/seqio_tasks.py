@@ -145,7 +145,7 @@ def user_metrics(name: str) -> list[Callable]:
 
 
 class _Source(seqio.FunctionDataSource):
-    """Tells our tasks from those of a user under the same name."""
+    """Distinguishes our tasks from a user's of the same name."""
 
 
 def _add_task(

@@ -1,4 +1,4 @@
-"""Settings that the T5X wiring would record and ignore: refused, naming the one that has an effect.
+"""Refuses settings that T5X would record and ignore, naming the one that has an effect.
 
 Everything is made from one TrainConfig, so bindings of T5X's own trainer, partitioner, schedule,
 model and network would end up in config.gin and change nothing.
@@ -17,7 +17,7 @@ from sbs_jax.errors import UserError, nearest
 from sbs_jax.utils import paths
 from sbs_jax.utils.console import say
 
-# T5X's classes and functions for which ours stand in.
+# T5X's classes and functions that ours replace.
 _REPLACED = (
     *("Trainer", "PjitPartitioner", "create_learning_rate_scheduler", "EncoderDecoderModel"),
     *("Adafactor", "AdamWConfig", "T5Config"),
@@ -27,7 +27,7 @@ _OUR_MODULES = ("sbs_jax", "configs", "t5x_training", "t5x_model", "t5x_data")
 
 @functools.cache
 def check_command_line() -> None:
-    """Reads the gin files and bindings of this process's command line once more, and checks them.
+    """Reads and checks the gin files and bindings of this process's command line.
 
     Raises:
         UserError: FILE:LINE or flag of a macro that nothing uses, or of a binding without effect.
@@ -60,7 +60,7 @@ def check(scan: Scan) -> None:
 
 
 def notice(config: TrainConfig) -> None:
-    """Says what a T5X user may have meant otherwise."""
+    """Prints what a T5X user may expect to differ."""
     if line := t5x_names.steps_notice(config.train_steps, config.initial_checkpoint_path):
         say(line)
 

@@ -1,4 +1,4 @@
-"""Optimizer, mesh, update and start of an experiment under upstream T5X."""
+"""Optimizer, mesh, train step and initial checkpoint of an experiment under upstream T5X."""
 
 import functools
 import os
@@ -28,7 +28,7 @@ class Optimizer(t5x_optimizers.OptaxWrapper):
     def derive_logical_axes(
         self, optimizer: t5x_optimizers.Optimizer, param_logical_axes: Mapping
     ) -> t5x_optimizers.Optimizer:
-        """Slots of a parameter's shape live where it lives; T5X has no rule for Adafactor's."""
+        """Shards slots of a parameter's shape like the parameter, which T5X cannot for Adafactor."""
         slots = optax.tree.map_params(
             self.optax_optimizer,
             lambda slot, param, axes: axes if slot.shape == param.shape else None,
@@ -53,7 +53,7 @@ class Partitioner(partitioning.PjitPartitioner):
 
     Args:
         model_parallel_submesh: T5X's (x, y, z, core) instead of num_partitions, where upstream
-            knows no mesh for the accelerator.
+            has no mesh for the accelerator.
 
     Raises:
         UserError: for fsdp, which T5X calls parameter_partitioning_dims, or sizes that do not fit.
@@ -135,7 +135,7 @@ class Trainer(trainer.Trainer):
 
 
 def absolute(path: str) -> str:
-    """A path as Orbax accepts it: T5X passes on what it is given."""
+    """A path that Orbax accepts; T5X passes paths on unchanged."""
     return path if "://" in path else os.path.abspath(path)
 
 
@@ -172,7 +172,7 @@ def _kind(path: str) -> str:
 def parameters_alone(
     state_dict: Mapping, target_state_dict: Mapping, *, is_resuming: bool = False
 ) -> Mapping:
-    """Of the initial checkpoint its parameters alone, as in our engine; T5X fills in the rest.
+    """Takes only the parameters of the initial checkpoint, as our engine does; T5X adds the rest.
 
     Optimizer slots start at zero and TRAIN_STEPS count from 0, not from the pretraining's last
     step. A run that is continued takes over everything.

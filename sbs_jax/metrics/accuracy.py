@@ -132,7 +132,7 @@ def score(metric: Metric, prediction: str, gold: str, where: str = "") -> Score:
 
 
 def is_correct(metric: Metric, prediction: str, gold: str, where: str = "") -> bool:
-    """Whether `score` gives an answer everything: True, or the number 1."""
+    """Whether `score` gives full credit: True, or the number 1."""
     return score(metric, prediction, gold, where) == 1
 
 
@@ -172,7 +172,7 @@ def accuracy(metric: Metric, predictions: Iterable[str], golds: Iterable[str]) -
 
 
 def majority_baseline(labels_train: Iterable[str], labels_test: Sequence[str]) -> Accuracy:
-    """What always predicting the most common training label scores (ties: first seen)."""
+    """The accuracy of always predicting the most common training label (ties: first seen)."""
     commonest = collections.Counter(labels_train).most_common(1)
     label = commonest[0][0] if commonest else None
     return Accuracy(sum(gold == label for gold in labels_test), len(labels_test))

@@ -1,4 +1,4 @@
-"""Further metrics of the user's: SeqIO's metric functions, reported beside accuracy."""
+"""A user's further metrics: SeqIO's metric functions, reported with accuracy."""
 
 import inspect
 import math
@@ -49,7 +49,7 @@ def takes_predictions(function: Callable[..., Any]) -> bool:
 def _required(function: Callable[..., Any]) -> list[str]:
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-in functions tell nothing
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return []
     return [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
 
@@ -57,7 +57,7 @@ def _required(function: Callable[..., Any]) -> list[str]:
 def evaluate(
     functions: Iterable[MetricFn], targets: Sequence[str], predictions: Sequence[str]
 ) -> dict[str, Any]:
-    """What the functions say of a split's answers, as values that JSON can hold.
+    """Calls the functions on a split's answers; returns values that JSON can hold.
 
     Args:
         functions: in SeqIO's form; those that do not take predictions are skipped.
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def _plain(value: Any) -> Any:
-    """A value of the user's as JSON: a number that is not finite becomes None."""
+    """A user's value as JSON; a number that is not finite becomes None."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, numbers.Real):

@@ -29,7 +29,7 @@ class Shape:
 
 
 def activation_bytes(model: T5Config, shape: Shape, rows: float, split: int) -> int:
-    """What the forward pass keeps for the backward pass, and the largest of what comes and goes.
+    """Bytes that the forward pass keeps for the backward pass, and the largest temporary.
 
     Kept per layer and row: what the matrix products and the softmax need again (docs/planning.md
     has the table). XLA recomputes elementwise chains inside its fusions, so they do not count.
@@ -100,7 +100,7 @@ def _layer_bytes(model: T5Config, length: int, targets: int, split: int) -> tupl
 
 
 def gathered_layer_bytes(model: T5Config, split: int) -> int:
-    """Under fsdp a layer's weights are whole while it works; the next one is fetched meanwhile."""
+    """Bytes of gathered weights under fsdp: the running layer's and the next one's."""
     joined = model.num_heads * model.head_dim
     attention = 4 * model.emb_dim * joined
     mlp = (len(model.mlp_activations) + 1) * model.emb_dim * model.mlp_dim

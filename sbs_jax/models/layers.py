@@ -1,4 +1,4 @@
-"""The parts of a T5 in Flax linen: what stands inside a layer, and around the stacks of layers.
+"""The building blocks of T5 in Flax linen.
 
 Names and initialisers as in T5X's ``examples/t5/network.py``, but for the MLP's kernels, which are
 truncated there and not here, at equal spread. Shapes use these letters: B batch,
@@ -62,7 +62,7 @@ class Dense(nn.Module):
 
 
 class Noise:
-    """The dropout masks of a layer, dealt out in order from random numbers drawn in one go.
+    """The dropout masks of a layer, taken in order from random numbers drawn at once.
 
     T5X shares a mask along the whole row, which saves a lot on CPU (a mask per element doubles
     the step of a small model). In a packed row that would tie unrelated examples together and

@@ -35,7 +35,7 @@ def run_layers(
     bits: UInt16[Array, "N B n"] | None,
     *inputs: Array,
 ) -> Float[Array, "B L D"]:
-    """What `count` layers of a stack make of x; traced once for all of them.
+    """Applies `count` layers of a stack to x; traces one for all.
 
     Args:
         layer: unbound; the parameters are those of ``layers_0``, ``layers_1``, ... in `stack`, or

@@ -1,4 +1,4 @@
-"""Decoding lengths and truncated sequences of a run, known before its first update."""
+"""Computes a run's decoding length and truncated sequences before its first step."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""A student as other programs take it: a folder of Hugging Face, programs of StableHLO."""
+"""Exports a student: a Hugging Face folder, StableHLO programs."""

@@ -1,4 +1,4 @@
-"""A student as a folder that transformers, and what reads its folders, can deploy."""
+"""Writes a student as a folder that transformers, and whatever reads its folders, can deploy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Questions of several callers, answered together."""
+"""Batches questions of several callers."""
 
 import queue
 import threading
@@ -21,7 +21,7 @@ class Full(Exception):
 
 
 class Batcher:
-    """A thread that answers whatever waits, at most a batch at a time.
+    """A thread that answers the queue, at most a batch at a time.
 
     Args:
         ask: called in that thread alone.
@@ -50,7 +50,7 @@ class Batcher:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Answers what waits, and ends the thread."""
+        """Answers the queue, and ends the thread."""
         self._waiting.put(_END)
         self._thread.join()
 

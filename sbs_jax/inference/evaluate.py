@@ -1,4 +1,4 @@
-"""A trained student scored on a split of its dataset."""
+"""Scores a trained student on a split of its dataset."""
 
 import dataclasses
 import os

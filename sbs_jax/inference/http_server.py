@@ -1,4 +1,4 @@
-"""A trained student behind HTTP: POST /predict, GET /healthz, and the API's description at /docs.
+"""Serves a trained student over HTTP: POST /predict, GET /healthz, the API's description at /docs.
 
 FastAPI checks requests and describes the API; this module says what the fields are.
 """

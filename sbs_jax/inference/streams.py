@@ -1,4 +1,4 @@
-"""Items of a stream in groups, as they arrive."""
+"""Groups the items of a stream as they arrive."""
 
 import queue
 import threading
@@ -11,7 +11,7 @@ _END = object()
 
 
 def arrived(items: Iterator[T], at_most: int) -> Iterator[list[T]]:
-    """Groups of what has arrived, without waiting for more; waits only while nothing is there.
+    """Groups the items that have arrived; waits only while there are none.
 
     A program that asks one question and waits for its answer gets it at once; a file piped in is
     worked in groups of `at_most`.

@@ -1,4 +1,4 @@
-"""How sure a student is of every question of a pool."""
+"""A student's confidence on every question of a pool."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping

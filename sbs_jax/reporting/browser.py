@@ -1,4 +1,4 @@
-"""Every test answer of every run, as data for the page, where a small script filters them."""
+"""Collects every test answer of every run for the page, where a small script filters them."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ class Browser:
     """Test answers for a page.
 
     Attributes:
-        data: JSON that may stand inside a ``<script>`` element: it holds no ``<``.
+        data: JSON that is safe inside a ``<script>`` element: it holds no ``<``.
         runs: embedded in it.
         left_out: names of runs that would have made the page too large.
     """
@@ -89,6 +89,6 @@ def _right(score: bool | float) -> float | int:
 
 
 def _json(value: object) -> str:
-    # "<" never stands outside of strings, so that escaping it keeps the JSON's meaning and no
+    # "<" never occurs outside of strings, so that escaping it keeps the JSON's meaning and no
     # answer can end the <script> element.
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""What a student costs: updates, time, speed and size, per arm."""
+"""Costs of a student per arm: updates, time, speed and size."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def _speed(run: Run) -> float | None:
 
 
 def parameters(run: Run) -> int | None:
-    """Of the student; None where results.json does not tell."""
+    """The student's parameter count; None if results.json lacks it."""
     return (run.results or {}).get("model", {}).get("parameters")
 
 

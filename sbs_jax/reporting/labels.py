@@ -1,4 +1,4 @@
-"""Precision, recall and confusion per label, where the answers are a closed set of labels."""
+"""Precision, recall and confusion per label, for answers from a closed set of labels."""
 
 import collections
 from collections.abc import Sequence

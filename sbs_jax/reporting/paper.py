@@ -1,4 +1,4 @@
-"""Numbers of others beside own results of the same dataset, method and size.
+"""Compares own results with numbers of others for the same dataset, method and size.
 
 They are shown and never enter a mean or a test. `assets/paper_numbers.json` holds them with their
 table and provenance: "reported" by the paper, a "rerun" of the original code by others, or
@@ -25,7 +25,7 @@ def numbers() -> dict[str, Any]:
 
 
 def paper_table(summary: Summary, runs: Mapping[Row, Run]) -> Table | None:
-    """Own accuracies with all the data beside those of others; None where nothing matches."""
+    """Own accuracies with all the data next to those of others; None without a match."""
     matches = [
         (line, number)
         for row, run in runs.items()
@@ -36,7 +36,7 @@ def paper_table(summary: Summary, runs: Mapping[Row, Run]) -> Table | None:
         return None
     heads = ("arm", "accuracy, %", "seeds", "test n", "theirs, %", "kind", "where")
     kinds = {number["kind"] for _, number in matches}
-    caption = f"Beside others. {' '.join(_sources(kinds))}"
+    caption = f"Compared with others. {' '.join(_sources(kinds))}"
     return Table(caption, heads, "<>>>><<", list(dict.fromkeys(line for line, _ in matches)))
 
 

@@ -1,4 +1,4 @@
-"""What students' rationales are like: beside the teacher's, and beside their own labels.
+"""Compares students' rationales with the teacher's, and with their own labels.
 
 ROUGE-L (Lin 2004) is rouge-score's F1 without stemming, a mean over questions; BLEU is sacrebleu's
 corpus score. Neither says whether a rationale is right. rouge-score 0.1.2 reads ASCII letters and
@@ -30,7 +30,7 @@ def rationale_table(of_runs: Sequence[tuple[str, Answers]]) -> Table:
     heads = ("run", "n", "ROUGE-L", "BLEU", "same text", "names its label", "teacher's does")
     caption = (
         "Rationales: likeness to the teacher's on the same questions, and how often one names the "
-        "label it stands beside (of an equation: its value)"
+        "label it comes with (of an equation: its value)"
     )
     return Table(caption, heads, "<>>>>>>", lines, detail=True)
 

@@ -231,7 +231,7 @@ def _figures(
             f"accuracy{suffix}",
             figures.accuracy(summary, texts.title, texts.baseline),
             f"Test accuracy against the number of labels. {along}; small dots: the seeds. "
-            "The teacher's line has a 95% interval of its own.",
+            "The teacher's line has a separate 95% interval.",
             summary.to_json(),
             _points(summary),
         )

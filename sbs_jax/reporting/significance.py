@@ -1,8 +1,8 @@
-"""How sure a difference between two answerers is: seeds and test questions both are samples.
+"""Tests differences between two answerers: seeds and test questions both are samples.
 
 A study asks whether a *method* beats the teacher, or another method, on *such questions*; so both
 the seeds and the questions are drawn from a larger population. Where all seeds answer the same
-questions, the design is crossed; where each seed has questions of its own, it is nested. The error
+questions, the design is crossed; where each seed has different questions, it is nested. The error
 rate of every reading, under equal true accuracies, is simulated in
 ``tests/reporting/test_significance.py`` and lies between 3% and 7%.
 """
@@ -139,7 +139,7 @@ def crossed(scores: Float[np.ndarray, "seeds questions"]) -> Estimate:
 
 
 def nested(scores: Sequence[Float[np.ndarray, " _"]]) -> Estimate:
-    """The mean of scores whose seeds each answer questions of their own: Student's t over seeds.
+    """The mean of scores whose seeds answer different questions: Student's t over seeds.
 
     The mean of a seed varies with its questions too, so the spread over seeds holds both.
     """

@@ -1,4 +1,4 @@
-"""Runs that belong to no study: each student beside its teacher, one at a time."""
+"""Tables of runs outside of a study: each student against its teacher."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from sbs_jax.reporting.tables import PAIR_HEADS, Table, pair_fields
 from sbs_jax.runs.reader import Run
 
 REMARKS = (
-    "An interval says how well so many questions pin this run's accuracy down; it does not say "
+    "An interval says how well this number of questions pins the accuracy down; it does not say "
     "what another seed would give. Compare methods over seeds (sbs study).",
     "McNemar's p is about this trained student and the teacher on such questions.",
 )
@@ -23,8 +23,8 @@ REMARKS = (
 def result_table(runs: Sequence[Run], problems: Sequence[tuple[str, str]]) -> Table:
     """A line per run and split; runs that have not finished or cannot be read are listed."""
     caption = (
-        "Accuracy, 95% Wilson interval and counts; the teacher and the commonest training label "
-        "on the same questions"
+        "Accuracy, 95% Wilson interval and counts; the teacher and the most frequent training "
+        "label on the same questions"
     )
     heads = ("run", "task", "split", "student", "teacher", "majority label", "step", "parameters")
     lines = [line for run in runs for line in _lines(run)]

@@ -54,7 +54,7 @@ class Difference:
 
     @property
     def reading(self) -> str:
-        """What may be said of it."""
+        """The verdict on it."""
         return self.accuracy.reading
 
     @property
@@ -78,11 +78,11 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """All that a report says about one dataset of a study in numbers.
+    """All numbers of a report on one dataset of a study.
 
     Attributes:
         labels: training questions at each fraction, fractions rising.
-        shared: whether all seeds answered the same questions; None where nobody knows.
+        shared: whether all seeds answered the same questions; None if unknown.
         teacher: over all different test questions, each counted once.
         majority: the untrained guesser at each fraction, over seeds.
     """
@@ -138,7 +138,7 @@ def summarise(rows: Sequence[Row], answers: Mapping[Row, Answers] | None = None)
         answers: of each run; without those of all runs no difference can be read.
 
     Raises:
-        UserError: no rows, two rows of one arm, fraction and seed, a fraction that stands for
+        UserError: no rows, two rows of one arm, fraction and seed, a fraction that means
             different numbers of questions, or runs that answered different questions.
     """
     if not rows:
@@ -220,7 +220,7 @@ class _Compared:
 
 
 def _own_questions(rows: Sequence[Row]) -> bool:
-    """Whether each seed has a dataset of its own (so told by the rows), as in the demonstration."""
+    """Whether each seed has a different dataset according to the rows, as in the demonstration."""
     pairs = {(row.seed, row.dataset) for row in rows if row.dataset}
     seeds, datasets = ({pair[i] for pair in pairs} for i in (0, 1))
     return len(datasets) > 1 and len(pairs) == len(seeds) == len(datasets)

@@ -1,4 +1,4 @@
-"""What a study leaves in its folder, read back for reports."""
+"""Reads a study's folder for reports."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +72,7 @@ def arm(run: reader.Run) -> str:
 
 
 def dataset(run: reader.Run) -> str | None:
-    """The dataset a run was trained on, or None where its mixture's name does not tell."""
+    """The dataset a run was trained on, or None if its mixture's name does not contain it."""
     method = _method(run)
     if method is None or run.results is None:
         return None
@@ -156,7 +156,7 @@ def short_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _kind(folder: Path) -> str:
-    """The file that tells what a folder is, or nothing."""
+    """The file that identifies a folder's kind, or None."""
     return next((n for n in _KINDS if (folder / n).is_file()), "")
 
 

@@ -1,4 +1,4 @@
-"""A study's numbers as tables and sentences, for a terminal and for the page alike."""
+"""Lays out a study's numbers as tables and sentences, for a terminal and for the page."""
 
 import dataclasses
 import statistics
@@ -145,7 +145,7 @@ def pair_table(summary: Summary) -> Table:
         lines.append((name, arm_name(row.arm), str(row.seed), *pair_fields(table)))
     heads = ("labels", "student", "seed", *PAIR_HEADS)
     return Table(
-        "Each student beside the teacher: who is right", heads, "<<>>>>>>>>>", lines, detail=True
+        "Each student against the teacher: who is right", heads, "<<>>>>>>>>>", lines, detail=True
     )
 
 
@@ -196,7 +196,7 @@ def _how_sure(summary: Summary) -> list[str]:
     design = {
         True: "all seeds answer the same test questions, and intervals cover the chance of both, "
         "seeds and questions (crossed random effects)",
-        False: "each seed has test questions of its own, and Student's t over seeds covers both",
+        False: "each seed has different test questions, and Student's t over seeds covers both",
         None: "predictions are missing, so intervals are over seeds alone and nothing is read",
     }[summary.shared]
     if seeds == [1]:

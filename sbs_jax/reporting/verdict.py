@@ -1,4 +1,4 @@
-"""The answer in sentences: does the student beat the teacher, how sure, on how little data."""
+"""Says whether the student beats the teacher, how surely, and on how little data."""
 
 from sbs_jax.reporting.rows import STEP_BY_STEP, TEACHER, arm_name, labels_name
 from sbs_jax.reporting.statistics import Difference, Summary

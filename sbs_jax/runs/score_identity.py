@@ -1,4 +1,4 @@
-"""What a score belongs to: its questions, gold labels, metric and decoding length.
+"""Fingerprints what a score belongs to: questions, gold labels, metric and decoding length.
 
 Two scores compete (best checkpoint), replace each other (results.json) or are averaged (rows of a
 study) only if their fingerprints are equal. Needs no jax, so that reports can use it.

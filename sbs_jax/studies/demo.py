@@ -1,6 +1,6 @@
 """The embedded demonstration: annotate, train, evaluate and compare, offline, on generated data.
 
-Every seed has a dataset of its own (`demo_data`): its facts, its split, its teacher's mistakes;
+Every seed has a different dataset (`datasets.demo`): facts, split, teacher's mistakes;
 the same seed fixes the weights and the order of training. The settings are those of
 ``gin/experiments/demo_finetune.gin`` and ``demo_step_by_step.gin``.
 """
@@ -68,7 +68,7 @@ class Grid:
 
 
 def run(out: str | os.PathLike[str], grid: Grid = Grid()) -> str:
-    """Does all that is not done yet in the folder `out` and writes its report.
+    """Does what is missing in the folder `out` and writes its report.
 
     Returns:
         The tables and what may be said of them, as text.

@@ -1,6 +1,6 @@
 """The least data with which an arm beats the teacher, by bisection over the fractions.
 
-Accuracy is taken to rise with the data. Every fraction that is looked at is a comparison, so each
+Accuracy is taken to rise with the data. Every fraction tried is a comparison, so each
 is read at 5% divided by the number of looks that a bisection over these fractions can take.
 """
 
@@ -57,7 +57,7 @@ class _Search:
         self._steps: list[str] = []
 
     def run(self) -> str:
-        """The sentence that tells the path and its end."""
+        """Runs the bisection; returns a sentence with its path and result."""
         fractions = sorted({run.config.data_fraction for run in self._runs})
         level = significance.LEVEL / looks(len(fractions))
         least, low, high = None, 0, len(fractions) - 1
@@ -86,7 +86,7 @@ class _Search:
         return f"{dataset}, {name}" if dataset else name
 
     def _wins(self, fraction: float, level: float) -> bool | None:
-        """Whether the arm beats the teacher at a fraction; None where that cannot be known."""
+        """Whether the arm beats the teacher at a fraction; None if unknown."""
         runs = [run for run in self._runs if run.config.data_fraction == fraction]
         if self.trained + len(runs) > self._budget:
             self._steps.append(f"{100 * fraction:.4g}% would exceed search_runs")

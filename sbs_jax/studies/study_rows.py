@@ -1,4 +1,4 @@
-"""study.jsonl: one row per run, read back and checked against what is asked for now."""
+"""Reads study.jsonl, one row per run, and checks it against the study requested now."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from sbs_jax.utils.files import write_lines
 
 
 def read(folder: Path, runs: Iterable[Run]) -> dict[Key, dict[str, Any]]:
-    """The rows by key, those of cells that are not asked for now too.
+    """The rows by key, including cells that this study does not request.
 
     Raises:
         UserError: a line is no row, or a finished run has other settings or was trained or tested
@@ -49,7 +49,7 @@ def _checked(run: Run, row: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _training_data(model_dir: Path) -> dict[str, str]:
-    """What the rows of earlier versions do not tell: the fingerprint of the training records."""
+    """The fingerprint of the training records, which rows of earlier versions lack."""
     from sbs_jax.runs import run_dir  # imports jax, which a dry run does without
 
     try:
@@ -71,7 +71,7 @@ def _key(row: Mapping[str, Any], where: str) -> Key:
 
 
 def _check_same(run: Run, where: str) -> None:
-    """Raises UserError, naming a field if run.json tells it, unless the row is of this very run.
+    """Raises UserError unless the row is of this very run; names the field that differs.
 
     Rows of earlier versions were marked by more of the settings.
     """
@@ -118,7 +118,7 @@ def failed(run: Run, reason: str) -> dict[str, Any]:
 
 
 def _place(run: Run) -> dict[str, Any]:
-    """Where in the grid a run is; axes that the grid does not have are left out."""
+    """Where in the grid a run is; without the axes that the grid lacks."""
     axes = {"size": run.size, "alpha": run.alpha, "axis_dataset": run.dataset}
     return {
         "arm": run.arm,
@@ -129,7 +129,7 @@ def _place(run: Run) -> dict[str, Any]:
 
 
 def _cpu_seconds(model_dir: Path) -> float:
-    """Of the updates alone: compilation, evaluation and checkpoints are left out."""
+    """CPU seconds of the steps alone, without compilation, evaluation and checkpoints."""
     logged = reader.read_run(model_dir).metrics
     return round(sum(line.get("cpu_seconds", 0.0) for line in logged), 2)
 

@@ -46,7 +46,7 @@ Report = tuple[ParseReport, dict[str, ReportCard]]
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How hard a server may be pressed, and what its answers may cost.
+    """Limits on the load of a server and on the cost of its answers.
 
     Attributes:
         max_tokens_total, max_cost: of all answers in the folder, those of earlier runs included.
@@ -65,7 +65,7 @@ class Job:
 
     Attributes:
         folder: holds journal and outputs.
-        inputs: split name -> function that gives its records; called anew for every pass.
+        inputs: split name -> function that gives its records; called again for every pass.
         n: samples per record.
         shard: (index, count): ask only every count-th distinct request; the journals of all
             shards, in one folder, are one.
@@ -120,7 +120,7 @@ def ask(
     prices: Prices,
     spent: tuple[int, int] = (0, 0),
 ) -> tuple[Outcome, Progress]:
-    """Asks the teacher for what is missing; `spent` are tokens of other passes, for the budget.
+    """Requests what is missing; `spent` are tokens of other passes, for the budget.
 
     Raises UserError where the folder belongs to other settings or another process, or the disk is
     full; everything answered by then is kept.
@@ -265,7 +265,7 @@ def second_pass(
 def explanations(
     again: Job, records: dict[str, list[Record]], name: str, rules: Rules
 ) -> dict[tuple[str, str], tuple[str, str]]:
-    """What a second pass explains: (split, id) -> (rationale, name of the pass)."""
+    """The rationales of second passes: (split, id) -> (rationale, name of the pass)."""
     with Journal(again.folder) as answered:
         return second.explanations(answered, again.recipe, again.n, rules, records, name)
 
@@ -282,7 +282,7 @@ def merge(
     filters: Filters,
     rationales: int = 1,
 ) -> tuple[Report, merging.Agreement]:
-    """One set of output files out of several teachers' folders.
+    """Merges several teachers' folders into one set of output files.
 
     Raises UserError for folders without answers, or FOLDER already holds one teacher's answers.
     """

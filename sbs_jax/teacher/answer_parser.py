@@ -1,4 +1,4 @@
-"""A completion -> (rationale, label), down a ladder of ever more tolerant readings.
+"""Parses a completion into (rationale, label), by a ladder of ever more tolerant readings.
 
 The rungs, each counted in the parse report:
 
@@ -187,7 +187,7 @@ def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> 
 
 
 def _takes_a_part(prompt: Prompt, label: str | None, meant: list[str]) -> bool:
-    """Whether the exact parser left out what stands beside brackets: ``(12 - 2) - 7``."""
+    """Whether the exact parser dropped what is next to brackets: ``(12 - 2) - 7``."""
     return prompt.answer == "expression" and _differ(prompt, [label or "", *(meant or [""])])
 
 

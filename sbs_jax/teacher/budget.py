@@ -1,4 +1,4 @@
-"""What the answers of a folder may cost: a call starts only where its worst case fits."""
+"""Limits the cost of a folder's answers: a call starts only if its worst case fits."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ class Budget:
         self._changed = asyncio.Condition()
 
     async def reserve(self, prompt_tokens: int, completion_tokens: int) -> bool:
-        """Whether a call may start; waits while calls in flight may leave room for it."""
+        """Reserves a call's worst case, or returns False; waits while calls in flight may make room."""
         async with self._changed:
             while not self._fits(prompt_tokens, completion_tokens):
                 if not self._in_flight:

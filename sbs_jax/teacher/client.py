@@ -1,4 +1,4 @@
-"""One call to an OpenAI-compatible server, and what its failures mean.
+"""Calls an OpenAI-compatible server and classifies its failures.
 
 The openai SDK does the HTTP: it retries 408, 409, 429, 5xx, time-outs and dropped connections
 with backoff and obeys Retry-After. Added here: quirks of servers that only resemble OpenAI's (an
@@ -170,7 +170,7 @@ class Client:
         return about and self._fields.learn(refusal.body, request)
 
     async def _alone(self, body: Mapping[str, Any]) -> Reply:
-        """One sample, after a refusal of several; remembered where that helps."""
+        """Requests one sample after a refusal of several; remembers that if it helps."""
         reply = await self._reply(body, 1)
         self._one_by_one = True
         return reply
@@ -203,7 +203,7 @@ class Client:
         return TooLong(text + _slots(refusal.body)) if kind == "too_long" else Failed(text)
 
     def _error(self, refusal: _Refusal, request: Mapping[str, Any]) -> Exception:
-        """A refusal that would meet every question ends the run, another one this call."""
+        """The exception for a refusal: Stop if every question would meet it, else Failed."""
         about = refusal.is_about_fields
         advice = self._fields.advice(refusal.body, request) if about else ""
         if not advice:

@@ -1,4 +1,4 @@
-"""How sure a model was of the label it wrote, from the probabilities of its tokens."""
+"""The probability a model gave to the label it wrote, from those of its tokens."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a person decided about a teacher's answers: accepted, edited or dropped.
+"""A person's decisions on a teacher's answers: accepted, edited or dropped.
 
 ``OUT/edits.jsonl`` holds one line per decision, the last of a record counts::
 
@@ -72,7 +72,7 @@ def _read(path: Path) -> Iterator[tuple[Edit, str]]:
 
 
 def add(folder: Path, source: Path, known: set[tuple[str, str]]) -> int:
-    """Takes the lines of `source` that OUT/edits.jsonl lacks; returns how many.
+    """Appends the lines of `source` that OUT/edits.jsonl lacks; returns their number.
 
     Raises UserError for a line that is no decision, or on a record that is not `known`.
     """

@@ -1,4 +1,4 @@
-"""Gold labels that no answer can match, found before anything is paid for.
+"""Finds gold labels that no answer can match, before any request is sent.
 
 A gold label is possible if it is one of the prompt's labels, or of its input's choices, and right
 by the dataset's metric when compared with itself. Letters in place of choices, other capitals, or

@@ -1,4 +1,4 @@
-"""Every answer a teacher gave, in append-only JSONL: cache, resume point and audit log in one.
+"""Stores every answer of a teacher in append-only JSONL: cache, resume point and audit log in one.
 
 One line per completion::
 

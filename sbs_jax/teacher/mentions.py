@@ -1,4 +1,4 @@
-"""Labels that a free text names, and whether it names them as the answer or rejects them.
+"""Finds labels in free text, and whether it states them as the answer or rejects them.
 
 A label counts as stated where its clause neither negates it, nor compares it with another, nor
 asks about it. Rather no answer than one that the text rules out.

@@ -1,4 +1,4 @@
-"""Answers of several teachers -> one answer per record: votes, and who agrees with whom.
+"""Merges answers of several teachers into one per record: votes, and agreement of teachers.
 
 Each teacher has one folder, made by `sbs annotate`. Their ``rationales.jsonl`` are merged, so the
 prompts, models and numbers of samples may differ.
@@ -55,12 +55,12 @@ def load(folders: Iterable[Path]) -> list[Teacher]:
         teachers.append(Teacher(folder.name, answers))
     names = [teacher.name for teacher in teachers]
     if len(set(names)) < len(names):
-        raise UserError(f"--merge: two folders are called alike ({', '.join(names)}); rename one")
+        raise UserError(f"--merge: two folders have the same name ({', '.join(names)}); rename one")
     return teachers
 
 
 def _reading(teacher: Teacher, split: str, record: Record) -> Reading | None:
-    """What one teacher says of a record; None where it was not asked or its answer left out."""
+    """One teacher's reading of a record; None if it was not asked or its answer was dropped."""
     row = teacher.answers.get((split, record.id))
     if row is None or row.get("label") is None:
         return None
@@ -100,7 +100,7 @@ class Agreement:
         }
 
     def __str__(self) -> str:
-        """The accuracies, then who gives the same label as whom how often, as a matrix."""
+        """The accuracies, then a matrix of how often two teachers give the same label."""
         names = list(self.cards)
         wide = max(8, *map(len, names)) + 2
         lines = [f"{name}'s accuracy".ljust(22) + str(c.overall) for name, c in self.cards.items()]
@@ -122,7 +122,7 @@ def answers(
     agreement: Agreement,
     rationales: int = 1,
 ) -> Iterator[Answer]:
-    """The teachers' vote on each record, in order; of equals the first teacher's label counts.
+    """The teachers' vote on each record, in order (ties: the first teacher's label).
 
     Counts into `agreement`.
     """

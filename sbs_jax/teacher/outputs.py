@@ -1,4 +1,4 @@
-"""The files a run leaves: records to train on, rationales by id, and what could not be read.
+"""Writes the files of a run: records to train on, rationales by id, unreadable answers.
 
 In the journal's folder:
 

@@ -1,4 +1,4 @@
-"""What was read out of the completions, and what could not be: parse_report.json."""
+"""Counts readable and unreadable completions for parse_report.json."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""LaTeX, typography and number words in a teacher's answer -> plain text that can be compared."""
+"""Turns LaTeX, typography and number words in an answer into plain text that can be compared."""
 
 import re
 
@@ -13,7 +13,7 @@ _SIGNS = {
     **{"’": "'", "，": ",", "＝": "="},
 }
 _SIGN = re.compile("|".join(map(re.escape, sorted(_SIGNS, key=len, reverse=True))))
-# What may stand between groups of three digits.
+# Separators of groups of three digits.
 _GROUP = r"(?:,|\{,\}|\\[,;:! ]|[\u00a0\u2007\u2009\u202f'’_])"
 _GROUPED = re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:{_GROUP}\d{{3}})+(?!\d)(?!{_GROUP}\d)")
 _DELIMITER = re.compile(r"\\[()\[\]]")

@@ -1,4 +1,4 @@
-"""What a prompt looks like to a teacher, before any input: sizes, balance, and parse-back."""
+"""Checks a prompt before any input: sizes, balance of labels, and whether exemplars parse back."""
 
 import collections
 

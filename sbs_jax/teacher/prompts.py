@@ -53,7 +53,7 @@ class Prompt:
         question: the question's text; ``{field}`` for each of `fields`.
         cue: the start of the answer; the prompt ends with it.
         completion: an exemplar's answer, with ``{rationale}`` and ``{answer}``.
-        given: the line that tells the answer when only an explanation is wanted (``{answer}``).
+        given: the line that gives the answer when only an explanation is wanted (``{answer}``).
         instruction: opens a zero-shot prompt, which has no exemplars.
         fields: the parts of an input, in order; several are split at `records.SEPARATOR`.
         newline: what a line break inside a field becomes.
@@ -98,7 +98,7 @@ class Prompt:
         return _fill(self.completion, {"rationale": exemplar.rationale, "answer": answer})
 
     def render(self, record: Record, mode: Mode = "few_shot", label_given: bool = False) -> str:
-        """The prompt's text for one record; with `label_given` it tells the record's gold label.
+        """The prompt's text for one record; with `label_given` it contains the record's gold label.
 
         Raises UserError (record id) where the input lacks a field or its label is not a choice.
         """
@@ -143,7 +143,7 @@ def _worked(prompt: Prompt, label_given: bool) -> tuple[str, ...]:
 
 
 def names() -> list[str]:
-    """The datasets with a prompt of their own in the package."""
+    """The datasets whose prompt is in the package."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 

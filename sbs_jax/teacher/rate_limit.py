@@ -1,4 +1,4 @@
-"""Requests and tokens per minute, held by spacing the calls out."""
+"""Limits requests and tokens per minute by spacing calls."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A journal's completions -> one answer per record."""
+"""Turns a journal's completions into one answer per record."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""A response body of any server that resembles OpenAI's -> a reply with fields of known types.
+"""Parses the response of any OpenAI-like server into a reply with fields of known types.
 
 Servers differ in every field: content as a list of parts, a finish reason that is an object, usage
 as text. This is the one place that reads a body; what cannot be read raises `Unreadable`, and what
@@ -43,7 +43,7 @@ _ANSWER_KEYS = ("answer", "label")
 
 
 class Unreadable(Exception):
-    """A body that holds no completion; the text says what it holds instead."""
+    """A body without a completion; the message says what it holds instead."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

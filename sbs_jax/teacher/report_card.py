@@ -1,4 +1,4 @@
-"""The teacher measured against gold labels: accuracy, calibration, labels."""
+"""Measures the teacher against gold labels: accuracy, calibration, labels."""
 
 import collections
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
-"""Which fields of a request a server takes, learned from its refusals.
+"""Learns from refusals which fields of a request a server takes.
 
 Models differ: some refuse ``max_tokens``, some any temperature, some a stop string or a system
-line. A refusal of this kind would meet every question alike, so it is learned once per run: where
+line. A refusal of this kind would meet every question, so it is learned once per run: where
 the field is a default the request changes and a line says so; a field that the user set stops the
 run, with the flag that sends it.
 """
@@ -89,7 +89,7 @@ class RequestFields:
         return bool(_NO_SYSTEM.search(text)) and _has_system(request.get("messages"))
 
     def refuses_structure(self, status: int, request: Mapping[str, Any]) -> bool:
-        """Whether a failure may be that of a server which knows no schemas (HTTP 500)."""
+        """Whether a failure may come from a server without support for schemas (HTTP 500)."""
         return (
             status in (500, 501)
             and self._form + 1 < len(structured.FALLBACKS)
@@ -97,7 +97,7 @@ class RequestFields:
         )
 
     def _next_form(self, body: Any, request: Mapping[str, Any]) -> bool:
-        """Goes on to the next form of a structured answer, where that is what is refused."""
+        """Switches to the next form of a structured answer if this one is refused."""
         forms = {"response_format", "guided_json"} & request.keys() - self.fixed.keys()
         text = server_errors.words(body).casefold()
         signs = ("response_format", "json_schema", "guided", "schema", "grammar", "json")

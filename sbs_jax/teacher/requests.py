@@ -90,7 +90,7 @@ class Recipe:
         return {name: value for name, value in wanted.items() if value is not None}
 
     def settings(self) -> dict[str, Any]:
-        """What decides every request; a folder of answers belongs to one such set."""
+        """The settings that decide every request; a folder of answers belongs to one such set."""
         prompt = self.prompt
         parts = ("question", "cue", "completion", "given", "instruction", "separator", "newline")
         frame = {name: getattr(prompt, name) for name in parts}

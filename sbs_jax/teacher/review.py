@@ -22,7 +22,7 @@ def write(folder: Path) -> tuple[Path, int]:
     template, script = (
         paths.asset(name).read_text(encoding="utf-8") for name in (PAGE, "paged.js")
     )
-    # "<" stands inside strings only: escaped, no answer can end the <script> element.
+    # "<" occurs inside strings only: escaped, no answer can end the <script> element.
     data = json.dumps({"name": str(folder), "rows": rows}, ensure_ascii=False)
     page = template.replace("/* script */", script)
     page = page.replace("/* data */", data.replace("<", "\\u003c"))

@@ -1,4 +1,4 @@
-"""Requests every answer that the journal lacks: many calls in flight, each kept as it arrives.
+"""Requests every answer that the journal lacks: many calls in flight, each stored on arrival.
 
 The rules of a run:
 
@@ -149,7 +149,7 @@ class Asker:
                 self._stop(f"{MOST_FAILURES} calls failed in a row, the last with: {error}")
 
     def _judge(self, request: Request, reply: Reply) -> None:
-        """Ends a run whose answers are all cut off before they begin; tells of broken bounds."""
+        """Ends a run whose answers are all cut off before they begin; reports broken bounds."""
         beyond = "" if self._told_of_bound else usage.beyond_bound(reply, request)
         if beyond:
             self._told_of_bound = True
@@ -221,7 +221,7 @@ class Asker:
 
 
 def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row]:
-    """The journal's lines for a reply; choices beyond those asked for are left out."""
+    """The journal's lines for a reply; without choices beyond those requested."""
     # The messages are rebuilt from settings.json and the input; their hash proves which they were.
     sent = request.body if reply.sent is None else reply.sent
     tokens = usage.of(reply, request)

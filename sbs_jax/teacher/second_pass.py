@@ -1,4 +1,4 @@
-"""Questions that the teacher got wrong, asked a second time in another way.
+"""Asks questions that the teacher got wrong a second time, in another way.
 
 Rejection: more samples at a higher temperature, of which the right ones are taken. Rationalisation:
 the gold label is given, and only the explanation is asked for (STaR, Zelikman et al. 2022). What
@@ -26,7 +26,7 @@ Rationales = Mapping[tuple[str, str], tuple[str, str]]
 
 
 def recipe(first: Recipe, name: str) -> Recipe:
-    """How the second pass `name` asks."""
+    """The recipe of the second pass `name`."""
     if name == RATIONALIZED:
         return dataclasses.replace(first, label_given=True)
     return dataclasses.replace(first, temperature=max(first.temperature, RETRY_TEMPERATURE))

@@ -1,4 +1,4 @@
-"""Which questions of a pool are worth a teacher's answer: two arms of one size.
+"""Selects questions of a pool for the teacher: two arms of one size.
 
 ``uncertain`` holds the questions that a student is least sure of, ``random`` as many at random.
 Public evidence for choosing by uncertainty is mixed (Lowell et al. 2019, "Practical Obstacles to
@@ -80,7 +80,7 @@ def _hash(key: Key) -> str:
 
 
 def kept(folder: Path, student: str, budget: int, make: Callable[[], Selection]) -> Selection:
-    """The folder's selection, made and written where there is none.
+    """The folder's selection; makes and writes it if the folder has none.
 
     Raises UserError where it was made with another student or budget.
     """

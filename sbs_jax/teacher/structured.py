@@ -1,4 +1,4 @@
-"""Answers as JSON that the server's decoder enforces, with the schema made from the prompt."""
+"""Requests answers as JSON that the server's decoder enforces; makes the schema from the prompt."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
-"""Tokens of a call as far as they can be known, and whether the server kept to the bound.
+"""Counts the tokens of a call, and checks that the server kept to the bound.
 
-Servers count differently: llama.cpp's tells the tokens of one choice where it gives n, others tell
-nothing. A count that is too small for the texts is completed from their length and marked as an
-estimate, so that a cost is never stated too low as if it were exact.
+Servers count differently: llama.cpp's reports the tokens of one choice of n, others report
+none. This module completes a count that is too small for the texts from their length and marks it
+as an estimate, so that no cost is too low and looks exact.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ def bound(body: Mapping[str, Any]) -> int:
 
 
 def beyond_bound(reply: Reply, request: Request) -> str:
-    """One line where a completion is longer than was asked for, "" otherwise."""
+    """One line if a completion is longer than requested, "" otherwise."""
     sent = request.body if reply.sent is None else reply.sent
     names = [name for name in _BOUNDS if isinstance(sent.get(name), int)]
     if not names:

@@ -1,4 +1,4 @@
-"""Several readings of one question -> one answer, and which answers to leave out."""
+"""Votes: several readings of one question give one answer; filters answers."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from sbs_jax.teacher.prompts import Prompt
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What the teacher says of one record, over all of its samples.
+    """The teacher's answer to one record, over all samples.
 
     Attributes:
         votes: samples that gave the label; agreement is their share of all samples.
@@ -84,7 +84,7 @@ def vote(
     confidences: Sequence[float | None] = (),
     rationales: int = 1,
 ) -> Answer:
-    """Self-consistency (Wang et al. 2022): the label most samples give, of equals the first.
+    """Self-consistency (Wang et al. 2022): the label most samples give (ties: the first).
 
     Labels are compared by the dataset's metric, so that (3 + 4) and (4 + 3) vote together. The
     rationale is the shortest among those that support the label, read on the highest rung; the

@@ -28,7 +28,7 @@ class Optimizer(t5x_optimizers.OptaxWrapper):
     def derive_logical_axes(
         self, optimizer: t5x_optimizers.Optimizer, param_logical_axes: Mapping
     ) -> t5x_optimizers.Optimizer:
-        """Shards slots of a parameter's shape like the parameter, which T5X cannot for Adafactor."""
+        """Shards slots of a parameter's shape like the parameter; T5X cannot for Adafactor."""
         slots = optax.tree.map_params(
             self.optax_optimizer,
             lambda slot, param, axes: axes if slot.shape == param.shape else None,

@@ -1,4 +1,4 @@
-"""What the train step uses on the devices that are here."""
+"""Chooses how the train step computes on the devices present."""
 
 import dataclasses
 from pathlib import Path

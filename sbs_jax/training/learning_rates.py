@@ -1,4 +1,4 @@
-"""The learning rates of a run, for people: a wrong schedule is seen before it costs a run."""
+"""Prints the learning rates of a run, to spot a wrong schedule before it costs one."""
 
 import numpy as np
 

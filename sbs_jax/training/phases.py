@@ -1,4 +1,4 @@
-"""The time of a run's start by phase, and a profile of some of its updates."""
+"""Times the phases of a run's start; profiles some of its steps."""
 
 import time
 from typing import Any
@@ -67,7 +67,7 @@ class Profiler:
             say(f"{self._folder}: profile of {self._stop - self._start} updates written")
 
     def close(self, index: int, wait_for: Any = None) -> None:
-        """Ends a profile that the run was too short for."""
+        """Ends the profile if the run was shorter."""
         if self._enabled and self._start < index < self._stop:
             self._stop = index
             self.before(index, wait_for)

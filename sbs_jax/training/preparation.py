@@ -1,4 +1,4 @@
-"""What a run reads, opened and checked before anything is written or computed."""
+"""Opens and checks what a run reads, before it writes or computes."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from sbs_jax.utils.console import say
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run consists of before its first update; `config.max_decode_length` is a number."""
+    """The parts of a run before its first step; `config.max_decode_length` is a number."""
 
     config: TrainConfig
     source: pipeline.Source

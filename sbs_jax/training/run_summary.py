@@ -1,4 +1,4 @@
-"""What a run prints about itself before its first update: parameters, batch, example, phases."""
+"""Prints a run's parameters, batch, example and phases before its first step."""
 
 import re
 import time
@@ -25,7 +25,7 @@ _LAYER = re.compile(r"layers_\d+")
 def introduce(
     run: Run, state: TrainState, jitted: Any, shapes: TrainState, first: int, phases: Phases
 ) -> Callable[[TrainState, dict], tuple]:
-    """Prints what the run is, and compiles the train step for its first batch.
+    """Prints the summary, and compiles the train step for the first batch.
 
     Args:
         shapes: of the state that the step takes; `state` may be laid out otherwise.

@@ -1,4 +1,4 @@
-"""Parameters that are bfloat16 between updates: added to in float32, rounded stochastically.
+"""Updates bfloat16 parameters in float32 and rounds them stochastically.
 
 Near 1, bfloat16 steps by 2**-8: rounded to the nearest, an update of a fine-tuning rate would be
 lost every time. Rounded up or down at random, by how near each neighbour is, it arrives in the mean
@@ -44,7 +44,7 @@ def apply_updates(
     """params + scale * updates in the parameters' dtypes; the updates are float32.
 
     Args:
-        rng: decides the rounding of bfloat16 parameters, each leaf by a stream of its own.
+        rng: decides the rounding of bfloat16 parameters, each leaf by a separate stream.
     """
     leaves, structure = jax.tree.flatten(params)
     moved = []

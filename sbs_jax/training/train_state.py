@@ -1,4 +1,4 @@
-"""The state of a run: parameters, optimizer slots and counters, and the two ways to lay it out.
+"""The state of a run: parameters, optimizer slots and counters, in two layouts.
 
 Named: one array per layer under T5X's names. Checkpoints, evaluation and exports use this layout.
 Stacked: the arrays of all layers of a stack in one, ``layers`` in place of ``layers_0``,
@@ -24,7 +24,7 @@ _STACKED = "layers"
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a checkpoint holds. The leaves are arrays, or their shapes or shardings.
+    """The content of a checkpoint; leaves are arrays, or their shapes or shardings.
 
     Attributes:
         step: updates done so far, an int32 scalar.

@@ -42,11 +42,11 @@ PER_MICROBATCH = "per_microbatch"  # the original's gradient accumulation: mean 
 FINITE_METRICS = ("loss", "grad_norm", "param_max")
 
 _BACKOFF = 0.5  # of the learning rate, at an update that is not finite
-_ROUNDING = 2**31 - 1  # the stream of random bits beside those of the micro-batches' dropout
+_ROUNDING = 2**31 - 1  # separates its stream of random bits from the micro-batches' dropout
 
 
 class Gradients(NamedTuple):
-    """What a batch asks for.
+    """The gradients and per-task sums of a batch.
 
     Attributes:
         grads: of the loss, in the structure of the parameters and the dtype the step works in;
@@ -226,8 +226,8 @@ def _guarded(
 ) -> tuple[dict, optax.OptState, Float[Array, ""]]:
     """(Parameters, slots, rate_scale): of the moved state if it is finite, else of this one.
 
-    The move is computed again after `finite` is known: held meanwhile, the new state would need
-    memory of its own next to the old one.
+    The move is computed again after `finite` is known: kept until then, the new state would need
+    memory next to the old one.
     """
     old, finite = jax.lax.optimization_barrier((state, finite))
     params, slots = move(old)

@@ -1,4 +1,4 @@
-"""Lines on stderr for the person who waits: messages, durations, progress with an ETA."""
+"""Prints to stderr: messages, durations, progress with an ETA."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""One file from the web into a local folder: progress, resume, integrity, no half file.
+"""Downloads one file into a local folder: progress, resume, integrity, complete or absent.
 
 The standard library is enough here, and leaves a pod's install without a further HTTP client: a
 GET with a Range header, a digest and a rename.
@@ -46,13 +46,13 @@ def fetch(
     Args:
         url: https, or http on this machine. It may end in its digest: ``...zip#sha256=HEX``.
         folder: made if absent; a download cut short leaves ``NAME.part`` there, from which the
-            next call goes on if the server still has the same file (its ETag tells).
+            next call resumes if the server still has the same file (same ETag).
         digest: ``sha256=HEX``, or ``blob=HEX``, the id that git gives to the file.
         attempts: how often a failing transfer is started again from where it stopped.
         pause: seconds before the second attempt; doubles every time.
 
     Raises:
-        UserError: a bad URL, the server refuses, the network fails for good, the disk is full, or
+        UserError: a bad URL, the server refuses, the network keeps failing, the disk is full, or
             the file is not the one expected (then it is deleted). The message is one line.
     """
     url, _, fragment = url.partition("#")

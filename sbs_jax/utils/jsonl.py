@@ -1,4 +1,4 @@
-"""JSONL files, one reader for all: every mistake is one line that names file and line."""
+"""Reads JSONL files; every mistake gives one line that names file and line."""
 
 import contextlib
 import gzip
@@ -125,7 +125,7 @@ def _load(text: str, where: str) -> Any:
             return json.loads(text)
         except json.JSONDecodeError:
             raise
-        except ValueError:  # Python converts no whole number of so many digits
+        except ValueError:  # Python refuses whole numbers of over 4,300 digits
             return json.loads(text, parse_int=str)
     except json.JSONDecodeError as error:
         raise _error(where, f"not valid JSON ({error.msg}); correct the line") from None

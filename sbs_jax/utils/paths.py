@@ -1,4 +1,4 @@
-"""Where packaged files, the user's data and caches are, whatever the working directory.
+"""Locates packaged files, the user's data and caches, whatever the working directory.
 
 The top-level folder ``gin/`` travels inside the wheel as ``sbs_jax/gin``; in a checkout (plain or
 installed editable) it lies next to the package.
@@ -100,7 +100,7 @@ def local(path: str | os.PathLike[str]) -> str:
 
 
 def cache_home() -> pathlib.Path:
-    """The folder for everything that can be downloaded or computed again.
+    """The folder for files that can be downloaded or computed again.
 
     The first of: `set_cache_dir`, $SBS_CACHE_DIR, $XDG_CACHE_HOME/sbs_jax, ~/.cache/sbs_jax, and,
     where neither of the last two can be written, a folder below the system's temporary one, which

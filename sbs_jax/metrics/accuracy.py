@@ -173,6 +173,6 @@ def accuracy(metric: Metric, predictions: Iterable[str], golds: Iterable[str]) -
 
 def majority_baseline(labels_train: Iterable[str], labels_test: Sequence[str]) -> Accuracy:
     """The accuracy of always predicting the most common training label (ties: first seen)."""
-    commonest = collections.Counter(labels_train).most_common(1)
-    label = commonest[0][0] if commonest else None
+    most_common = collections.Counter(labels_train).most_common(1)
+    label = most_common[0][0] if most_common else None
     return Accuracy(sum(gold == label for gold in labels_test), len(labels_test))

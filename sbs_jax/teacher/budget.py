@@ -31,7 +31,7 @@ class Budget:
         self._changed = asyncio.Condition()
 
     async def reserve(self, prompt_tokens: int, completion_tokens: int) -> bool:
-        """Reserves a call's worst case, or returns False; waits while calls in flight may make room."""
+        """Reserves a call's worst case; waits while calls in flight may make room, else is False."""
         async with self._changed:
             while not self._fits(prompt_tokens, completion_tokens):
                 if not self._in_flight:

@@ -55,7 +55,7 @@ def load(folders: Iterable[Path]) -> list[Teacher]:
         teachers.append(Teacher(folder.name, answers))
     names = [teacher.name for teacher in teachers]
     if len(set(names)) < len(names):
-        raise UserError(f"--merge: two folders have the same name ({', '.join(names)}); rename one")
+        raise UserError(f"--merge: two folders are called alike ({', '.join(names)}); rename one")
     return teachers
 
 

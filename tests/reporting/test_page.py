@@ -175,7 +175,7 @@ def check_difference(line: dict[str, str], scores: np.ndarray, own: bool) -> Non
 
 def test_pair_tables_are_those_of_the_prediction_files(made):
     folder, out, _, _ = made
-    lines = tables_of(out)["Each student beside the teacher: who is right"]
+    lines = tables_of(out)["Each student against the teacher: who is right"]
     assert len(lines) == 12
     for line in lines:
         seeds = answers_of(folder, *CELLS[line["labels"], line["student"]])
@@ -222,7 +222,7 @@ def test_the_verdict_comes_first(made):
     assert text.index("The student beats the teacher: step-by-step with 400 (100%) labels") < 200
     assert "3 seeds, n = 200" in page
     assert "Least data with which a student is shown to beat the teacher" in page
-    design = "each seed has test questions of its own" if own else "the same test questions"
+    design = "each seed has different test questions" if own else "the same test questions"
     assert design in page
 
 

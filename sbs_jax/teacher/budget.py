@@ -31,7 +31,7 @@ class Budget:
         self._changed = asyncio.Condition()
 
     async def reserve(self, prompt_tokens: int, completion_tokens: int) -> bool:
-        """Reserves a call's worst case; waits while calls in flight may make room, else is False."""
+        """Reserves a call's worst case, waiting for calls in flight; False if it cannot fit."""
         async with self._changed:
             while not self._fits(prompt_tokens, completion_tokens):
                 if not self._in_flight:

@@ -145,7 +145,7 @@ class Ours:
 
 
 class Peer:
-    """transformers in a process of its own, on the same core."""
+    """transformers in a separate process, on the same core."""
 
     def __init__(self, python: str, folder: str, file: str) -> None:
         self._process = subprocess.Popen(

@@ -114,7 +114,7 @@ def useful_flops(config: T5Config, encoder_tokens: float, decoder_tokens: float)
 
 
 class Worker:
-    """A variant in a process of its own."""
+    """A variant in a separate process."""
 
     def __init__(self, command: list[str]) -> None:
         self._started = time.monotonic()

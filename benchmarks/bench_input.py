@@ -147,7 +147,7 @@ def _made(args: argparse.Namespace):
 
 
 def _measure(variant: str) -> dict:
-    """One variant in a process of its own."""
+    """One variant in a separate process."""
     done = subprocess.run(
         [sys.executable, __file__, *sys.argv[1:], "--one", variant],
         stdout=subprocess.PIPE,

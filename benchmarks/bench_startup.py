@@ -4,9 +4,9 @@
 
 A run of two updates on the embedded dataset with a model of two layers a stack, from the command
 to results.json: variants `cold` (nothing compiled, no tokens), `warm` (again, another MODEL_DIR)
-and `warm, memory returned` (--noretain_memory), each a process of its own; the phases that the run
+and `warm, memory returned` (--noretain_memory), each a separate process; the phases that the run
 prints are in the report. `init NAME`: parameters of a T5 drawn by `models.parameters` (first call
-less second call: compilation), beside the one program of `Transformer.init`.
+less second call: compilation), next to the one program of `Transformer.init`.
 
 Prints one JSON line per variant (medians with their range) and a table.
 """
@@ -75,7 +75,7 @@ def train(folder: Path, name: str, flags: list[str]) -> dict:
 
 
 def runs() -> dict[str, dict]:
-    """A cold run and two warm ones, with a cache folder of their own."""
+    """A cold run and two warm ones, with a separate cache folder."""
     folder = Path(tempfile.mkdtemp())
     try:
         (folder / "tiny.gin").write_text(GIN)

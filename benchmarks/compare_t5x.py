@@ -45,7 +45,7 @@ _NUMBERS = ("label/loss", "rationale/loss", "loss")
 
 def _resolve(packed: bool) -> tuple[TrainConfig, dict[str, Any]]:
     """What the files mean to our engine, and T5X's train function's arguments."""
-    import t5x.train  # before gin locks a configuration: it registers functions of its own
+    import t5x.train  # before gin locks a configuration: it registers more functions
 
     exact = ["DROPOUT_RATE = 0.0", "DTYPE = 'float32'", f"PACK = {packed}"]
     bindings = ["MODEL_DIR = 'unused'", *_BINDINGS.value, *exact]
@@ -183,7 +183,7 @@ def main(argv: list[str]) -> None:
     """Compares all four kinds of batches."""
     del argv
     if importlib.util.find_spec("t5x") is None:
-        sys.exit("compare_t5x: t5x is not installed here; docs/t5x.md tells how")
+        sys.exit("compare_t5x: t5x is not installed here; docs/t5x.md says how")
     if _DATA_DIR.value:
         paths.set_data_dir(_DATA_DIR.value)
     try:

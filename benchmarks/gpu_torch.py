@@ -26,7 +26,7 @@ FIXED = VARIANT != "eager"
 torch.manual_seed(0)
 torch.set_flush_denormal(True)
 model = AutoModelForSeq2SeqLM.from_pretrained(FOLDER / "model").to(DEVICE)
-assert model.lm_head.weight is not model.shared.weight, "the head must be a parameter of its own"
+assert model.lm_head.weight is not model.shared.weight, "the head must be a separate parameter"
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
 if VARIANT == "compile":
     forward = torch.compile(model, dynamic=False)

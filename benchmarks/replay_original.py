@@ -64,7 +64,7 @@ class Case:
 
 
 def batches(case: Case, packed: bool, multiple_of: int) -> list[dict[str, np.ndarray]]:
-    """One batch a step; the rows of its micro-batches stand one group after another."""
+    """One batch a step; the rows of its micro-batches follow one group after another."""
     from sbs_jax.input_pipeline import batch_plan, packing
 
     groups = [case.examples(index) for index in range(case.microbatches())]

@@ -1,4 +1,4 @@
-"""The datasets this package knows, one module each; importing it registers them all.
+"""Registers the built-in datasets, one module each.
 
 Facts only: what a dataset is, where it comes from and how it is split. The machinery is in
 `sbs_jax.datasets` and `sbs_jax.datasets.methods`. Data are read when used, not here.

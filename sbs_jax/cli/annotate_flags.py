@@ -42,7 +42,7 @@ shared.place(
     FLAGS, "import_released", None, "The released archive: take PaLM's completions from it."
 )
 _define("string", "base_url", None, "Address of the server; default: $OPENAI_BASE_URL or OpenAI.")
-_define("string", "model", None, "Name of the model, as the server knows it.")
+_define("string", "model", None, "Model name on the server.")
 _define("enum", "api", "chat", "Which API to call.", enum_values=["chat", "completions"])
 _define("string", "api_key_env", "OPENAI_API_KEY", "Environment variable that holds the key.")
 
@@ -84,7 +84,7 @@ _define(
     "Stop before the answers in OUT, all runs together, take more tokens.",
     lower_bound=1,
 )
-_define("float", "max_cost", None, "Stop before they cost more; needs both prices.", lower_bound=0)
+_define("float", "max_cost", None, "Stop before answers cost more; needs both prices.", lower_bound=0)
 _define("string", "shard", None, "I/N: process only part I (from 0) of N; then run once without.")
 _define(
     "boolean", "batch_export", False, "Write missing requests as Batch API files; send nothing."
@@ -132,7 +132,7 @@ _define("float", "min_confidence", 0.0, "Drop answers with a less probable label
 _define("integer", "min_words", 0, "Drop shorter rationales.")
 _define("integer", "max_words", None, "Drop longer rationales.")
 _define("boolean", "drop_leaks", False, "Drop rationales that state the label as the answer.")
-_define("boolean", "drop_repeats", False, "Drop rationales given for another question already.")
+_define("boolean", "drop_repeats", False, "Drop rationales that another question already has.")
 
 _define(
     "integer",

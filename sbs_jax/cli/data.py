@@ -46,7 +46,7 @@ flags.DEFINE_enum(
     "teacher",
     "palm",
     ["palm", "gpt-neox"],
-    "Whose completions: PaLM 540B as released, or your own GPT-NeoX files in the original's form.",
+    "Source of completions: PaLM 540B as released, or your GPT-NeoX files in the original's form.",
     flag_values=FLAGS,
 )
 

@@ -24,12 +24,12 @@ _PLATFORMS = ["cpu", "cuda", "rocm", "tpu"]
 flags.DEFINE_enum(
     "to", None, ["hf", "stablehlo"], "Target format.", required=True, flag_values=FLAGS
 )
-shared.vocabulary(FLAGS, "where the run's is now, or which one it is.")
+shared.vocabulary(FLAGS, "the run's present one, if moved; or the checkpoint's.")
 shared.cache_dir(FLAGS)
 flags.DEFINE_list(
     "platforms",
     ["cpu", "cuda", "tpu"],
-    f"For stablehlo: where the programs shall run, of {', '.join(_PLATFORMS)}.",
+    f"For stablehlo: platforms of the programs, of {', '.join(_PLATFORMS)}.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list(

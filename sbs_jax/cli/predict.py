@@ -31,7 +31,7 @@ flags.DEFINE_integer(
 flags.DEFINE_boolean(
     "skip_bad_rows",
     False,
-    "Leave out rows that are not JSON or have no input, and name them.",
+    "Skip rows that are not JSON or have no input, and report them.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -57,7 +57,7 @@ flags.DEFINE_float(
     flag_values=FLAGS,
 )
 shared.path(FLAGS, "out", None, "File for --ask_teacher_below.")
-shared.vocabulary(FLAGS, "where the run's is now; default: where it was in training.")
+shared.vocabulary(FLAGS, "the run's present one, if moved; default: as in training.")
 shared.cache_dir(FLAGS)
 runtime.define(FLAGS)
 

@@ -40,7 +40,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "heartbeat_timeout",
         None,
-        "Seconds after which a process that is silent counts as dead; default 100.",
+        "Seconds after which a silent process counts as dead; default 100.",
         lower_bound=1,
         flag_values=values,
     )

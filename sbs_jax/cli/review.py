@@ -18,7 +18,7 @@ from sbs_jax.cli import flags as shared
 FLAGS = flags.FlagValues()
 ARGUMENTS = "FOLDER"
 
-shared.path(FLAGS, "edits", None, "Edits that the page saved: take them in.")
+shared.path(FLAGS, "edits", None, "Apply the edits that the page saved.")
 
 
 def main(argv: list[str]) -> None:

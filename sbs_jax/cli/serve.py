@@ -30,11 +30,11 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "capacity",
     4096,
-    "Questions that may wait; more are answered with status 503.",
+    "Maximum number of waiting questions; more get status 503.",
     lower_bound=1,
     flag_values=FLAGS,
 )
-shared.vocabulary(FLAGS, "where the run's is now; default: where it was in training.")
+shared.vocabulary(FLAGS, "the run's present one, if moved; default: as in training.")
 shared.cache_dir(FLAGS)
 runtime.define(FLAGS)
 

@@ -26,7 +26,7 @@ FLAGS = flags.FlagValues()
 ARGUMENTS = "[NAME]"
 
 shared.split(FLAGS, "train", "Split to show.")
-flags.DEFINE_integer("n", 1, "How many examples.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("n", 1, "Number of examples.", lower_bound=1, flag_values=FLAGS)
 shared.vocabulary(FLAGS, "default: the dataset's.")
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)

@@ -84,7 +84,9 @@ _define(
     "Stop before the answers in OUT, all runs together, take more tokens.",
     lower_bound=1,
 )
-_define("float", "max_cost", None, "Stop before answers cost more; needs both prices.", lower_bound=0)
+_define(
+    "float", "max_cost", None, "Stop before answers cost more; needs both prices.", lower_bound=0
+)
 _define("string", "shard", None, "I/N: process only part I (from 0) of N; then run once without.")
 _define(
     "boolean", "batch_export", False, "Write missing requests as Batch API files; send nothing."

@@ -14,8 +14,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "multiprocess_gpu",
         False,
-        "One of several processes, on any device; what the three flags below do not tell is found "
-        "on Cloud TPU, GKE, SLURM and Open MPI. A TPU slice of several machines needs no flag.",
+        "One of several processes, on any device; missing values of the three flags below are "
+        "auto-detected on Cloud TPU, GKE, SLURM and Open MPI. A TPU slice of several machines needs "
+        "no flag.",
         flag_values=values,
     )
     flags.DEFINE_string(

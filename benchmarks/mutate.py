@@ -190,7 +190,7 @@ def _run_tests(path: pathlib.Path, mutant: Mutant, tests: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", default=[], help=f"of {', '.join(TARGETS)}")
-    parser.add_argument("--sample", type=int, default=0, help="at most so many mutants of a module")
+    parser.add_argument("--sample", type=int, default=0, help="maximum mutants of a module")
     parser.add_argument("--json", help="write survivors and scores to this file")
     arguments = parser.parse_args()
     os.chdir(ROOT)

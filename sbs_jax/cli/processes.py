@@ -15,7 +15,7 @@ def define(values: flags.FlagValues) -> None:
         "multiprocess_gpu",
         False,
         "One of several processes, on any device; missing values of the three flags below are "
-        "auto-detected on Cloud TPU, GKE, SLURM and Open MPI. A TPU slice of several machines needs "
+        "auto-detected on Cloud TPU, GKE, SLURM and Open MPI. A TPU slice of several hosts needs "
         "no flag.",
         flag_values=values,
     )

@@ -47,7 +47,7 @@ class Question:
 
     @property
     def record(self) -> Record:
-        """What the student is asked about; its gold label is not looked at."""
+        """The question as a record; the student does not see its gold label."""
         rationale = self.fields.get("teacher_rationale")
         return Record(str(self.fields["id"]), self.fields["input"], "", rationale)
 

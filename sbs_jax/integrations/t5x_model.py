@@ -23,7 +23,7 @@ TASK_COUNTS = "task_counts"
 _OBJECTIVE_NEEDS = ("decoder_target_tokens", "decoder_loss_weights", TASK_IDS)
 # They change how an update is computed, not what it is; T5X's network computes it in its own way.
 _OF_OUR_MODEL = ("remat_policy", "scan_layers")
-_NO_TOKENS = 1e-9  # keeps 0 tokens from being 0 / 0 in a log; beside one token it rounds away
+_NO_TOKENS = 1e-9  # keeps 0 tokens from being 0 / 0 in a log; next to one token it rounds away
 
 
 class Student(models.EncoderDecoderModel):

@@ -21,7 +21,7 @@ _BATCH_SIZE = 64
 _EPOCHS = 20
 _LEAST_STEPS, _MOST_STEPS = 200, 10_000
 _EVALUATIONS = 10
-# Columns that are taken where no flag names one: what `sbs annotate` writes.
+# Columns used where no flag names one: what `sbs annotate` writes.
 _RATIONALE, _TEACHER_LABEL = "rationale", "llm_label"
 
 

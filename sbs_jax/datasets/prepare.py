@@ -116,7 +116,7 @@ def write(
         return done
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # All files before any is put in place: a bad line in one must not leave two sources mixed.
+        # Write all files before renaming any: a bad line in one must not mix two sources.
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as fresh:
             files = {
                 split: _write_file(Path(fresh) / f"{split}.jsonl", source(), metric)

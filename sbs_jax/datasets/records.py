@@ -14,7 +14,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
 from sbs_jax.utils.files import atomic_writer
 
-# Stands for the EOS id in an input: the released NLI inputs are premise + EOS + hypothesis.
+# The EOS id in an input: the released NLI inputs are premise + EOS + hypothesis.
 SEPARATOR = "</s>"
 
 

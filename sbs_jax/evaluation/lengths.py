@@ -79,7 +79,7 @@ def _counts(table: TokenTable) -> dict[str, int]:
 
 
 def say_truncated(counts: Truncated, config: TrainConfig) -> None:
-    """Prints a line per split and task with truncated sequences, or that there are none."""
+    """Prints a line per split and task with truncated sequences, or one that there are none."""
     lines = [
         f"{split} {task}: {_in_words(split, numbers, config)}"
         for split, tasks in counts.items()

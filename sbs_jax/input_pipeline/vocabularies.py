@@ -99,7 +99,7 @@ class SentencePieceVocabulary:
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
 
     def __init__(self, model: bytes, spec: str) -> None:
-        # Half a tenth of a second to import, and byte vocabularies need neither.
+        # Importing takes 50 ms, and byte vocabularies need neither.
         import sentencepiece
         from google.protobuf.message import DecodeError
         from sentencepiece import sentencepiece_model_pb2 as pb

@@ -113,7 +113,7 @@ def annotate(out: Path, seed: int) -> None:
         rows = list(demo.records(split, seed))
         records.write_jsonl(path, rows)
         right = Accuracy(sum(row.llm_label == row.label for row in rows), len(rows))
-        say(f"seed {seed}: {split} annotated by the embedded teacher, right in {right}")
+        say(f"seed {seed}: {split} annotated by the embedded teacher, teacher accuracy {right}")
 
 
 def data_dir(out: Path, seed: int) -> Path:

@@ -50,7 +50,7 @@ def test_the_teacher_is_read_by_the_parser(finished):
     for split in ("train", "validation", "test"):
         kept = list(records.read_jsonl(out / "data" / "demo-seed0" / f"{split}.jsonl"))
         assert kept == list(demo_data.records(split, 0))
-    assert "train annotated by the embedded teacher, right in 0.9" in told
+    assert "train annotated by the embedded teacher, teacher accuracy 0.9" in told
 
 
 def test_a_row_for_every_run(finished):

@@ -74,7 +74,7 @@ def refuse_pointer(file: Path) -> None:
         with file.open("rb") as opened:
             pointer = opened.read(len(_POINTER)) == _POINTER
     except OSError:
-        return  # whoever reads it says why it cannot be read
+        return  # its reader reports why it cannot be read
     if pointer:
         raise UserError(
             f"{file}: a pointer of Git LFS, not the file itself; run git lfs pull there, or "

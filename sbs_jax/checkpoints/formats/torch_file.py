@@ -53,7 +53,7 @@ _NUMBERS_AND_TEXTS = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
 _MOST_DIMENSIONS, _MOST_NUMBERS = 8, 2**40  # of a tensor
-# What wrong bytes end in; RuntimeError: an encrypted archive, or one nested too deeply.
+# Exceptions on damaged bytes; RuntimeError: an encrypted archive, or one nested too deeply.
 _DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError)
 
 

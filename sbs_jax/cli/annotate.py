@@ -45,10 +45,10 @@ def main(argv: list[str]) -> int | None:
     if FLAGS.import_released or FLAGS.teacher == "embedded":
         _imported(prompt, folder)
         return None
-    return _asked(prompt, folder)
+    return _annotate(prompt, folder)
 
 
-def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
+def _annotate(prompt: Any, folder: pathlib.Path) -> int | None:
     from sbs_jax.teacher import annotate, cost_estimate
 
     rules = _rules()
@@ -66,8 +66,8 @@ def _asked(prompt: Any, folder: pathlib.Path) -> int | None:
         _exported(annotate.export_batch(job))
         return None
     if FLAGS.batch_import:
-        paths_given = [pathlib.Path(path) for path in FLAGS.batch_import]
-        print(annotate.load_batch(job, paths_given))
+        result_files = [pathlib.Path(path) for path in FLAGS.batch_import]
+        print(annotate.load_batch(job, result_files))
         _report(annotate.finish(job, _filters(), rules), folder)
         _arms(chosen, job)
         return None

@@ -221,14 +221,14 @@ class _Scanner:
         self._search_paths = search_paths
         self._translate = translate
 
-    def file(self, name: str, asked_by: str, parents: tuple[str, ...]) -> None:
+    def file(self, name: str, referrer: str, parents: tuple[str, ...]) -> None:
         path = find(name, self._search_paths)
         if path is None:
             places = ["the working directory", *(shown(str(p)) for p in self._search_paths)]
             hint = nearest(name, _gin_files(self._search_paths))
-            raise UserError(f"{asked_by}: no gin file {name!r} in {', '.join(places)}{hint}")
+            raise UserError(f"{referrer}: no gin file {name!r} in {', '.join(places)}{hint}")
         if path in parents:
-            raise UserError(f"{asked_by}: {name!r} includes itself")
+            raise UserError(f"{referrer}: {name!r} includes itself")
         self.scan.files.append(path)
         lines, deferred = read(path, self._translate)
         self._text(lines, path, "", (*parents, path))

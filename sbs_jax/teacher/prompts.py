@@ -103,14 +103,14 @@ class Prompt:
         Raises UserError (record id) where the input lacks a field or its label is not a choice.
         """
         start = [self.instruction] if mode == "zero_shot" else list(_worked(self, label_given))
-        own = self._asked(record.input, record.label, label_given, f"record {record.id}")
+        own = self._block(record.input, record.label, label_given, f"record {record.id}")
         return self.separator.join([*start, own])
 
     def messages(self, text: str) -> list[dict[str, str]]:
         """The same text for a chat model: one user message under a short system line."""
         return [{"role": "system", "content": self.system}, {"role": "user", "content": text}]
 
-    def _asked(self, text: str, label: str, label_given: bool, where: str) -> str:
+    def _block(self, text: str, label: str, label_given: bool, where: str) -> str:
         """One block up to its cue."""
         lines = [_fill(self.question, self._parts(text, where))]
         if label_given:
@@ -137,7 +137,7 @@ def _worked(prompt: Prompt, label_given: bool) -> tuple[str, ...]:
     blocks = []
     for number, shown in enumerate(prompt.exemplars, start=1):
         where = f"prompt {prompt.name}: exemplar {number}"
-        block = prompt._asked(shown.input, shown.label, label_given, where)
+        block = prompt._block(shown.input, shown.label, label_given, where)
         blocks.append(f"{block} {prompt.write_completion(shown)}")
     return tuple(blocks)
 

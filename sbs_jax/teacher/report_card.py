@@ -26,7 +26,7 @@ class ReportCard:
         self.readable = _NOTHING
         self._by_agreement: dict[tuple[int, int], Accuracy] = {}
         self._by_label: dict[str, Accuracy] = {}
-        self._said: collections.Counter[str] = collections.Counter()
+        self._label_counts: collections.Counter[str] = collections.Counter()
         self._words = 0
         self._by_confidence: dict[int, tuple[Accuracy, float]] = {}
 
@@ -49,7 +49,7 @@ class ReportCard:
         for group in self._group(answer, answer.record.label):
             self._by_label[group] = self._by_label.get(group, _NOTHING) + one
         for group in self._group(answer, answer.label):
-            self._said[group] += 1
+            self._label_counts[group] += 1
 
     def _group(self, answer: Answer, label: str) -> Iterable[str]:
         """The row of the label table: the label, or the letter of the choice."""
@@ -80,8 +80,11 @@ class ReportCard:
     def labels(self) -> dict[str, dict[str, Any]]:
         """Per gold label: accuracy, and how often the teacher says it."""
         return {
-            label: {"said": self._said[label], **self._by_label.get(label, _NOTHING).to_json()}
-            for label in sorted(self._by_label.keys() | self._said.keys())
+            label: {
+                "said": self._label_counts[label],
+                **self._by_label.get(label, _NOTHING).to_json(),
+            }
+            for label in sorted(self._by_label.keys() | self._label_counts.keys())
         }
 
     def to_json(self) -> dict[str, Any]:

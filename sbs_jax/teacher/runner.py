@@ -90,7 +90,7 @@ class Asker:
         self._budget = budget
         self._outcome = Outcome()
         self._failures_in_a_row = self._ran_out_in_a_row = 0
-        self._told_of_bound = False
+        self._reported_bound = False
         self._stopping = False
 
     async def run(self, requests: Iterable[Request]) -> Outcome:
@@ -150,9 +150,9 @@ class Asker:
 
     def _judge(self, request: Request, reply: Reply) -> None:
         """Ends a run whose answers are all cut off before they begin; reports broken bounds."""
-        beyond = "" if self._told_of_bound else usage.beyond_bound(reply, request)
+        beyond = "" if self._reported_bound else usage.beyond_bound(reply, request)
         if beyond:
-            self._told_of_bound = True
+            self._reported_bound = True
             console.say(beyond)
         ran_out = all(choice.ran_out for choice in reply.choices)
         self._ran_out_in_a_row = self._ran_out_in_a_row + 1 if ran_out else 0

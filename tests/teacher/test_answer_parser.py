@@ -370,7 +370,7 @@ def test_what_is_written_in_the_form_reads_back_exactly(name, words, choice, run
 
 
 def test_deep_json_does_not_overflow():
-    assert not answer_parser.read(PROMPTS["esnli"], NLI, '{"a":' * 5000).found
+    assert not answer_parser.read(PROMPTS["esnli"], NLI, '{"a":' * 5000).has_label
 
 
 SPLITS = [("cqa", "train"), ("cqa", "test"), ("svamp", "train"), ("svamp", "test")]

@@ -69,7 +69,7 @@ torch.set_num_threads(1)
 torch.set_flush_denormal(True)
 folder, file, batch, rate = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 model = AutoModelForSeq2SeqLM.from_pretrained(folder)
-assert model.lm_head.weight is not model.shared.weight, "the head must be a parameter of its own"
+assert model.lm_head.weight is not model.shared.weight, "the head must be a separate parameter"
 optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
 data = np.load(file)
 order, parts = data["order"], {}
@@ -220,7 +220,7 @@ class Ours:
 
 
 class Peer:
-    """The PyTorch loop in a process of its own, on the same core."""
+    """The PyTorch loop in a separate process, on the same core."""
 
     def __init__(self, command: list[str], retain_memory: bool) -> None:
         # This process has put its own settings of glibc into the environment.

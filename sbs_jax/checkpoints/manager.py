@@ -103,7 +103,7 @@ class CheckpointManager:
         return max(self.steps(), default=None)
 
     def best_step(self) -> int | None:
-        """The best of `steps` by the metric, the later of equals; None if none was measured."""
+        """The best of `steps` by the metric (ties: the later one); None if none was measured."""
         return next(iter(self._retention.ranked(self.steps())), None)
 
     @property

@@ -37,7 +37,7 @@ LABEL, RATIONALE = TaskId
 
 @dataclasses.dataclass(frozen=True)
 class Prefixes:
-    """What is put before the input to tell the tasks apart.
+    """The texts put before the input to distinguish the tasks.
 
     The released code has ``predict: `` and ``explain: ``.
     """
@@ -190,7 +190,7 @@ METHODS: dict[str, Method] = {
             "label",
             "rationale",
             whole_output,
-            "gold label and teacher's rationale, two tasks told apart by prefixes (the paper)",
+            "gold label and teacher's rationale, two tasks marked by prefixes (the paper)",
         ),
         Method(
             "step_by_step_llm",
@@ -198,7 +198,7 @@ METHODS: dict[str, Method] = {
             "label",
             "rationale",
             whole_output,
-            "teacher's label and teacher's rationale, two tasks told apart by prefixes",
+            "teacher's label and teacher's rationale, two tasks marked by prefixes",
         ),
         Method(
             "single_task",

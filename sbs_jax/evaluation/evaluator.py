@@ -32,7 +32,7 @@ class Result:
         max_decode_length: maximum number of new tokens of an answer.
         truncated_answers: answers that reached it before they ended.
         metrics: values of the dataset's further metrics, by name.
-        pace: seconds per question of decoding labels in batches; None where nobody knows.
+        pace: seconds per question of decoding labels in batches; None if unknown.
     """
 
     task: str
@@ -167,7 +167,7 @@ class Evaluator:
         labels = closed_set(record.label for record in split.records)
         try:
             return ClosedSet.of(labels, self._source.vocabulary)
-        except UserError:  # a label that nobody can write: told when the run began
+        except UserError:  # a label that the vocabulary cannot write: the start reported it
             return ClosedSet.none()
 
     def _predictions(

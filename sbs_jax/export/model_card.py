@@ -272,7 +272,7 @@ def _training(student: Student) -> str:
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     command = (
-        f"The same run again, from this folder, by `{CONFIG_GIN}` beside this file:\n\n"
+        f"The same run again, from this folder, by `{CONFIG_GIN}` next to this file:\n\n"
         f"    sbs train --gin_file={CONFIG_GIN} --gin.MODEL_DIR='\"runs/again\"'"
         if student.config_gin
         else "The run left no config.gin: it was not started by `sbs train`."

@@ -75,7 +75,7 @@ def _refuse_equal_tasks(source: Source, rows: np.ndarray) -> None:
             raise UserError(
                 f"LABEL_PREFIX = {prefixes.label!r} and RATIONALE_PREFIX = {prefixes.rationale!r} "
                 f"give the same ids in VOCABULARY = {source.vocabulary.spec!r}, so the two tasks "
-                "cannot be told apart; choose prefixes that the vocabulary can write"
+                "cannot be distinguished; choose prefixes that the vocabulary can write"
             )
 
 
@@ -137,7 +137,7 @@ class _Repeats:
                     rows = sum(self.seen[later][question] for question in shared)
                     yield (
                         f"warning: {name}: {rows} of {self.seen[later].total()} {later} records "
-                        f"have the same question as a {earlier} record; their score tells "
+                        f"have the same question as a {earlier} record; their score says "
                         "little about new questions"
                     )
         test = self.seen.get(TEST, collections.Counter())

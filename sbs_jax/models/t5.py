@@ -332,7 +332,7 @@ class Transformer(nn.Module):
         caches: list[dict[str, Float[Array, "B H _ K"]]],
         encoder_mask: Bool[Array, "B L"],
     ) -> tuple[Float[Array, "B V"], list[dict[str, Float[Array, "B H _ K"]]]]:
-        """Logits of the token after `tokens`, which stand at position `index`."""
+        """Logits of the token after `tokens`, which are at position `index`."""
         x = self.token_embedder(tokens[:, None])
         x, caches = self.decoder.step(x, index, caches, encoder_mask)
         return self._logits(x)[:, 0], caches

@@ -25,7 +25,7 @@ class Run:
         arm: what is compared; `reporting.rows.ARM_NAMES` holds the usual ones.
         config: of the training; its data_fraction and random_seed say where in the grid it is.
         majority: what an untrained guesser scores on the test questions, instead of the
-            commonest training label.
+            most frequent training label.
         config_gin: gin text that gives the config again, for the run's MODEL_DIR.
         size, alpha, dataset: the places on the grid's other axes; None where there is no such axis.
         data: fingerprints of the records by split, e.g. of train and test; empty where unknown.

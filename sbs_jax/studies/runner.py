@@ -55,7 +55,7 @@ def environment(folder: Path, one_cpu_thread: bool) -> dict[str, str]:
 
 
 def run(study: Study) -> list[tuple[Run, str]]:
-    """Trains what has no row yet, adding each row as its run ends; tells how far it is.
+    """Trains what has no row yet, adding each row as its run ends; prints progress.
 
     Returns:
         The runs that failed, each with its reason.

@@ -156,7 +156,7 @@ class Workers:
             process.join(_JOIN_SECONDS)
             reason = (
                 f"its worker ended with status {process.exitcode} (killed, or out of memory?); "
-                f"{self._log(number)} tells more"
+                f"{self._log(number)} says more"
             )
             return self._start(number), Failure(reason, again=True)
 
@@ -168,7 +168,7 @@ def _work(
     environment: Mapping[str, str],
 ) -> None:
     """The life of a worker: trains the configurations it receives until the pipe is closed."""
-    os.setpgid(0, 0)  # a group of its own: Ctrl-C in the terminal is for the caller
+    os.setpgid(0, 0)  # a separate group: Ctrl-C in the terminal is for the caller
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -30,7 +30,7 @@ def test_an_example_from_raw_text_to_weights(capsys: pytest.CaptureFixture[str])
     status, out, _ = _run(capsys, "demo_step_by_step", "--n=1")
     assert status == 0
     assert out.splitlines() == [
-        "demo_step_by_step: gold label and teacher's rationale, two tasks told apart by prefixes "
+        "demo_step_by_step: gold label and teacher's rationale, two tasks marked by prefixes "
         "(the paper)",
         "train: 800 of the 800 records in the train file",
         "vocabulary demo: 205 ids",

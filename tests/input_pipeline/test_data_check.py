@@ -205,7 +205,7 @@ def test_prefixes_of_which_the_vocabulary_knows_nothing_are_refused(
     if prefixes == ("а", "б"):
         assert check(words, **settings)
     else:
-        with pytest.raises(UserError, match="cannot be told apart"):
+        with pytest.raises(UserError, match="cannot be distinguished"):
             check(words, **settings)
 
 

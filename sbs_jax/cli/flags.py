@@ -41,7 +41,7 @@ _ANYWHERE = _PathParser(paths.expand)
 
 
 def path(values: flags.FlagValues, name: str, default: str | None, text: str, **more: Any) -> None:
-    """A file or folder on this machine: a bucket's address is refused."""
+    """A file or folder on this machine; refuses a bucket's address."""
     flags.DEFINE(_LOCAL, name, default, text, flag_values=values, **more)
 
 

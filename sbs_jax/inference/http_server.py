@@ -22,7 +22,7 @@ _Input = Annotated[
 
 
 class Questions(BaseModel):
-    """What is asked."""
+    """The questions of a request."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,7 +36,7 @@ class Questions(BaseModel):
 
 
 class Answer(BaseModel):
-    """What the student says."""
+    """The student's answer to one question."""
 
     label: str
     rationale: str | None = Field(default=None, description="If it was asked for.")

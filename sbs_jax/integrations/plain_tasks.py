@@ -167,7 +167,7 @@ def _copies(name: str, sizes: Sequence[int], rates: Sequence[float]) -> list[flo
 
 
 def _times(size: int, copies: float) -> list[int]:
-    """Whole copies of every row; what is left of `copies` falls on rows drawn with a fixed seed."""
+    """Whole copies of every row, and the fractional rest on rows drawn with a fixed seed."""
     whole = math.floor(copies)
     extra = round((copies - whole) * size)
     times = np.full(size, whole)

@@ -61,7 +61,7 @@ class Run:
 
 
 def read_run(folder: Path, name: str = "") -> Run:
-    """Reads a MODEL_DIR; its name is the folder's if none is given.
+    """Reads a MODEL_DIR; without a name takes the folder's.
 
     Raises:
         UserError: file, line and field of what cannot be understood.

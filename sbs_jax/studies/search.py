@@ -19,7 +19,7 @@ _Group = tuple[str | None, str, str | None, float | None]  # dataset, arm, size,
 
 
 def looks(fractions: int) -> int:
-    """The most fractions that a bisection trains: the largest, then halves of what is left.
+    """The most fractions that a bisection trains: the largest, then halves of the rest.
 
     >>> [looks(n) for n in (1, 2, 3, 6)]
     [1, 2, 3, 4]

@@ -16,7 +16,7 @@ _SAMPLE_CHARACTERS = 500
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Completion:
-    """One line of the journal, as far as it is read."""
+    """The fields read from one line of the journal."""
 
     text: str
     finish_reason: str | None

@@ -33,7 +33,7 @@ class Run:
 
 
 def prepare(config: TrainConfig, phases: Phases) -> Run:
-    """Opens and checks everything a run reads, on all processes, before anything is written."""
+    """Opens and checks everything a run reads, on all processes, before writing."""
     phases.end("imports")
     with multihost.all_or_none("preparation"):
         source = pipeline.Source.of(config)

@@ -110,8 +110,8 @@ def _sizes(done: list) -> str:
     for prepared in done:
         sizes = prepared.split_sizes()
         counts = "/".join(str(sizes.get(split, "-")) for split in ("train", "validation", "test"))
-        share = prepared.carve_validation
-        how = f"  validation: {share:.0%} of train, seed 0" if share else ""
+        fraction = prepared.carve_validation
+        how = f"  validation: {fraction:.0%} of train, seed 0" if fraction else ""
         lines.append(f"{prepared.dataset:<8}  {counts:<21}{how}".rstrip())
     return "\n".join(lines)
 

@@ -220,8 +220,8 @@ def _parser() -> argparse.ArgumentParser:
     counts |= {"run": 0, "max_input_length": 1024, "gen_max_len": 64, "local_rank": -1}
     for name, default in (*texts.items(), *counts.items()):
         parser.add_argument(f"--{name}", type=type(default), default=default)
-    for name, share in {"subsample": 1.0, "alpha": 0.5, "lr": 5e-5}.items():
-        parser.add_argument(f"--{name}", type=float, default=share)
+    for name, default in {"subsample": 1.0, "alpha": 0.5, "lr": 5e-5}.items():
+        parser.add_argument(f"--{name}", type=float, default=default)
     for name in ("parallelize", "bf16", "no_log", "output_rationale"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser

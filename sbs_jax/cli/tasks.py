@@ -162,5 +162,5 @@ def _loss(view: "View", selection: "Selection") -> str:
 
     if len(selection.views) == 1:
         return "the mean over all target tokens of a batch (EOS counts, padding does not)"
-    share = "ALPHA" if view.task_id == LABEL else "(1 - ALPHA)"
-    return f"{share} * the mean over this task's target tokens of a batch (EOS counts)"
+    weight = "ALPHA" if view.task_id == LABEL else "(1 - ALPHA)"
+    return f"{weight} * the mean over this task's target tokens of a batch (EOS counts)"

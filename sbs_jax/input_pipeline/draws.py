@@ -39,8 +39,8 @@ def draw(
     """
     bits = _mixed(ids ^ _mixed(np.full(1, seed % 2**64, np.uint64)))
     bits = _mixed(bits ^ _mixed(epochs.astype(np.uint64)))
-    share = (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return (share * counts).astype(np.int64)
+    fraction = (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return (fraction * counts).astype(np.int64)
 
 
 def _mixed(bits: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

@@ -61,10 +61,10 @@ class DistillingStepByStep(tfds.core.GeneratorBasedBuilder):
         if not files:
             raise UserError(f"{name}: not in this archive ({', '.join(release.datasets())} are)")
         generators = {split: self._generate_examples(read) for split, read in files.items()}
-        share = RELEASED[name].carve_validation
-        if share and "train" in files:
+        fraction = RELEASED[name].carve_validation
+        if fraction and "train" in files:
             whole = list(files["train"]())
-            train, validation = train_test_rows(len(whole), share, 0)
+            train, validation = train_test_rows(len(whole), fraction, 0)
             generators["train"] = self._generate_examples(lambda: (whole[row] for row in train))
             generators["validation"] = self._generate_examples(
                 lambda: (whole[row] for row in validation)

@@ -282,8 +282,8 @@ def _t_quantile(level: float, degrees: int | float) -> float:
     return float(-_scipy()[1].stdtrit(degrees, level / 2))
 
 
-def _normal_quantile(share: float) -> float:
-    return float(_scipy()[1].ndtri(share))
+def _normal_quantile(probability: float) -> float:
+    return float(_scipy()[1].ndtri(probability))
 
 
 @functools.cache

@@ -109,13 +109,13 @@ def read(
     if strictness == "exact":
         return _exact(prompt, thoughts.split(text)[1] if _may_think(text) else text)
     block = _block(prompt, text)
-    cut = is_cut(finish_reason)
+    truncated = is_cut(finish_reason)
     if not block:
-        return _unread("cut_off" if cut else "empty")
-    reading = _sentence_reading(prompt, record, block, cut)
+        return _unread("cut_off" if truncated else "empty")
+    reading = _sentence_reading(prompt, record, block, truncated)
     if reading is not None:
         return reading
-    if cut:
+    if truncated:
         return _unread("cut_off")
     stated = labels.stated(prompt.answer, prompt.labels, record.input, block)
     if len(stated) != 1:
@@ -152,10 +152,12 @@ def _block(prompt: Prompt, text: str) -> str:
     return text.strip()
 
 
-def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> Reading | None:
+def _sentence_reading(
+    prompt: Prompt, record: Record, block: str, truncated: bool
+) -> Reading | None:
     """The reading of an answer sentence or object; None where the text has none."""
     space = (prompt.answer, prompt.labels, record.input)
-    sentences = _sentences(block, cut)
+    sentences = _sentences(block, truncated)
     if any(labels.hedges(*space, sentence.wording) for sentence in sentences):
         return _unread("several")
     meanings = [labels.meant(*space, sentence.wording) for sentence in sentences]
@@ -164,7 +166,7 @@ def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> 
         return _unread("several")
     meant = [s for s, label in zip(sentences, meanings, strict=True) if label is not None]
     outside = bool(sentences)
-    for rung, rationale, wording in _candidates(prompt, block, meant, cut):
+    for rung, rationale, wording in _candidates(prompt, block, meant, truncated):
         label = labels.meant(*space, wording)
         if rung == "exact" and sentences and _takes_a_part(prompt, label, known):
             label = None
@@ -183,7 +185,7 @@ def _sentence_reading(prompt: Prompt, record: Record, block: str, cut: bool) -> 
                 rationale = _explanation(prompt, record, rationale)
             return Reading(rationale, label, rung, two, sentence, part)
         outside = True
-    return _unread("outside") if outside and not cut else None
+    return _unread("outside") if outside and not truncated else None
 
 
 def _takes_a_part(prompt: Prompt, label: str | None, meant: list[str]) -> bool:
@@ -198,7 +200,7 @@ def _differ(prompt: Prompt, candidates: list[str]) -> bool:
     )
 
 
-def _sentences(block: str, cut: bool) -> list[_Sentence]:
+def _sentences(block: str, truncated: bool) -> list[_Sentence]:
     """The wordings with "answer is", in order; of a text that was cut off the complete ones."""
     matches = list(_starts(block))
     sentences = []
@@ -206,7 +208,7 @@ def _sentences(block: str, cut: bool) -> list[_Sentence]:
         behind = block[match.end() :]
         lines = re.match(r"\s*[^\n]*", behind)
         end = match.end() + (lines.end() if lines else 0)
-        complete = not cut or end < len(block) or _is_complete(behind)
+        complete = not truncated or end < len(block) or _is_complete(behind)
         if number + 1 < len(matches):
             end = min(end, matches[number + 1].start())
             complete = True
@@ -234,13 +236,13 @@ def _is_complete(wording: str) -> bool:
 
 
 def _candidates(
-    prompt: Prompt, block: str, sentences: list[_Sentence], cut: bool
+    prompt: Prompt, block: str, sentences: list[_Sentence], truncated: bool
 ) -> Iterator[tuple[str, str, str]]:
     """(Rung, rationale, wording of the label), the most trustworthy first."""
     structured = _first_object(block)
     if structured is not None:
         yield "json", *structured
-    ends = [sentence.end for sentence in sentences] or ([] if cut else [len(block)])
+    ends = [sentence.end for sentence in sentences] or ([] if truncated else [len(block)])
     for end in ends if structured is None else ():
         rationale, label = prompt.parse(block[:end])
         if label.strip():

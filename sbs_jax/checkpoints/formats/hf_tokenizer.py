@@ -44,7 +44,7 @@ def write(folder: Path, vocabulary: str, input_length: int | None = None) -> boo
     Raises:
         UserError: the vocabulary cannot be found or downloaded.
     """
-    cut = {} if input_length is None else {"model_max_length": input_length}
+    truncation = {} if input_length is None else {"model_max_length": input_length}
     if vocabulary == "bytes":
         added = {str(number): _added(piece) for number, piece in enumerate(_SPECIAL)}
         settings = {
@@ -52,7 +52,7 @@ def write(folder: Path, vocabulary: str, input_length: int | None = None) -> boo
             "extra_ids": _BYTE_EXTRA_IDS,
             "added_tokens_decoder": added,
             **_TOKENS,
-            **cut,
+            **truncation,
         }
         _write_json(folder / TOKENIZER_CONFIG, settings)
         return True
@@ -71,7 +71,7 @@ def write(folder: Path, vocabulary: str, input_length: int | None = None) -> boo
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         **_TOKENS,
-        **cut,
+        **truncation,
     }
     _write_json(folder / TOKENIZER_CONFIG, settings)
     return True

@@ -80,8 +80,11 @@ class View:
 
     def texts(self, record: Record, prefixes: Prefixes) -> tuple[str, str | None]:
         """(prefixed inputs, targets); None for blank targets."""
-        prefix = getattr(prefixes, self.prefix) if self.prefix else ""
-        return prefix + self.inputs(record), present(self.targets(record))
+        return self.prefix_text(prefixes) + self.inputs(record), present(self.targets(record))
+
+    def prefix_text(self, prefixes: Prefixes) -> str:
+        """What is put before the inputs; empty for nothing."""
+        return getattr(prefixes, self.prefix) if self.prefix else ""
 
 
 @dataclasses.dataclass(frozen=True)

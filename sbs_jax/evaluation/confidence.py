@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sbs_jax.errors import UserError
-from sbs_jax.evaluation.decoder import Decoder
+from sbs_jax.evaluation.decoder import Decoder, unended
 from sbs_jax.input_pipeline import batches, token_cache
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.models import label_trie
@@ -159,5 +159,4 @@ class ConfidentDecoder:
                 if closed
                 else of_open_answer(total)
             )
-        unended = np.all(ids != self._vocabulary.eos_id, axis=1)
-        return Answers(labels, fields, int(unended.sum()), pace if closed else self._decoder.pace)
+        return Answers(labels, fields, unended(ids), pace if closed else self._decoder.pace)

@@ -11,10 +11,15 @@ from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import batches
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
-from sbs_jax.models.decoding import greedy, greedy_scored, score_labels
+from sbs_jax.models.decoding import EOS_ID, greedy, greedy_scored, score_labels
 from sbs_jax.models.label_trie import LabelTrie
 
 _WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
+
+
+def unended(outputs: Int[np.ndarray, "rows length"]) -> int:
+    """How many outputs reached the maximum length before their EOS."""
+    return int(np.sum(np.all(outputs != EOS_ID, axis=1)))
 
 
 class Decoder:

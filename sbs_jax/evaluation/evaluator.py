@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import methods, registry
 from sbs_jax.datasets.records import Record
@@ -13,7 +11,7 @@ from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.evaluation.confidence import Answers, ClosedSet, ConfidentDecoder, closed_set
-from sbs_jax.evaluation.decoder import Decoder
+from sbs_jax.evaluation.decoder import Decoder, unended
 from sbs_jax.input_pipeline import label_check, pipeline
 from sbs_jax.input_pipeline.pipeline import Split
 from sbs_jax.metrics import accuracy as metrics
@@ -157,8 +155,7 @@ class Evaluator:
             ).answer(*decode_args)
         ids = self._decoder.ids(*decode_args)
         labels = [method.answer(vocabulary.decode(row.tolist())) for row in ids]
-        unended = int(np.sum(np.all(ids != vocabulary.eos_id, axis=1)))
-        return Answers(labels, [{} for _ in labels], unended, self._decoder.pace)
+        return Answers(labels, [{} for _ in labels], unended(ids), self._decoder.pace)
 
     def _choices(self, split: Split) -> ClosedSet:
         """The gold labels of a split where outputs are nothing but labels, and few."""

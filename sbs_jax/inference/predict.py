@@ -74,8 +74,8 @@ def run(
         wanted = (output_rationale, with_confidence)
         left = None if total is None else total - done_before
         done = _answer_all(predictor, chunks, answers, wanted, left)
-    if predictor.truncated:
-        say(f"{predictor.truncated} questions were longer than the run's inputs: truncated")
+    for line in predictor.remarks():
+        say(line)
     return done
 
 

@@ -1,6 +1,7 @@
 """Labels and rationales of new questions from a trained student."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -10,9 +11,9 @@ from sbs_jax.datasets.methods import View
 from sbs_jax.datasets.records import Record
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation.confidence import ClosedSet, ConfidentDecoder
-from sbs_jax.evaluation.decoder import Decoder
+from sbs_jax.evaluation.decoder import Decoder, unended
 from sbs_jax.inference.student import Asking, Student
-from sbs_jax.input_pipeline import token_cache
+from sbs_jax.input_pipeline import token_cache, unknown_ids
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
 
@@ -21,6 +22,7 @@ class Questions:
 
     Attributes:
         truncated: number of questions longer than `length` tokens.
+        unknown: number of questions that are largely unknown to the vocabulary.
     """
 
     def __init__(
@@ -29,6 +31,11 @@ class Questions:
         length = asking.input_length
         texts = [view.texts(record, asking.prefixes)[0] for record in records]
         sequences = token_cache.encode_with_eos(vocabulary, texts)
+        prefix = unknown_ids.prefix_ids(vocabulary, view.prefix_text(asking.prefixes))
+        own = [unknown_ids.without_prefix(np.array(ids), prefix) for ids in sequences]
+        self.unknown = sum(
+            unknown_ids.fraction(vocabulary, [ids]) > asking.max_unknown for ids in own
+        )
         self.truncated = sum(len(ids) > length for ids in sequences)
         self._inputs = [np.array(token_cache.truncate(ids, length), np.int32) for ids in sequences]
         self.n = len(records)
@@ -45,6 +52,41 @@ class Questions:
         return np.zeros(0, np.int32)
 
 
+@dataclasses.dataclass
+class Counts:
+    """Of the questions asked so far.
+
+    Attributes:
+        questions: all.
+        truncated: longer than the run's inputs.
+        unknown: a larger fraction of their ids is unknown than the run allowed (`max_unknown`).
+        truncated_labels, truncated_rationales: answers that reached the decoding length.
+    """
+
+    questions: int = 0
+    truncated: int = 0
+    unknown: int = 0
+    truncated_labels: int = 0
+    truncated_rationales: int = 0
+
+    def lines(self, asking: Asking) -> Iterator[str]:
+        """A line each for what is not 0."""
+        if self.truncated:
+            yield f"{self.truncated} questions were longer than the run's inputs: truncated"
+        if self.unknown:
+            yield (
+                f"warning: in {self.unknown} of {self.questions} questions more than "
+                f"{asking.max_unknown:.0%} of the ids are unknown to the student's vocabulary: it "
+                "does not read that text"
+            )
+        for name, count, length in (
+            ("labels", self.truncated_labels, asking.label_length),
+            ("rationales", self.truncated_rationales, asking.rationale_length),
+        ):
+            if count:
+                yield f"{count} of {self.questions} {name} were truncated after {length} tokens"
+
+
 class Predictor:
     """Asks a student as its run trained it: prefixes, vocabulary, lengths, method.
 
@@ -56,7 +98,7 @@ class Predictor:
 
     Attributes:
         explains: whether the student was trained to give rationales.
-        truncated: number of questions so far that were longer than the run's inputs.
+        counts: what a user should know of the questions and answers so far.
     """
 
     def __init__(
@@ -70,12 +112,16 @@ class Predictor:
         self.batch_size = batch_size or student.run.eval_batch_size
         self._decoder = Decoder(student.config, partitioner, self._vocabulary, self.batch_size)
         self.explains = self._asking.rationale_prefix is not None
-        self.truncated = 0
+        self.counts = Counts()
         method = self._asking.method
         # Where an output is more than a label, its labels are no closed set of outputs.
         closed = labels if method.answer is methods.whole_output else ()
         choices = ClosedSet.of(closed, self._vocabulary)
         self._confident = ConfidentDecoder(self._decoder, self._vocabulary, method.answer, choices)
+
+    def remarks(self) -> Iterator[str]:
+        """A line each on what the questions and answers so far lost."""
+        return self.counts.lines(self._asking)
 
     def answer(
         self, records: Sequence[Record], with_rationales: bool, confidence: bool = False
@@ -86,17 +132,21 @@ class Predictor:
         """
         asking, method = self._asking, self._asking.method
         questions = self._questions(records, method.eval_view)
-        self.truncated += questions.truncated
+        self.counts.questions += questions.n
+        self.counts.truncated += questions.truncated
+        self.counts.unknown += questions.unknown
         answers: list[dict[str, object]]
         if confidence:
             answers = self._with_confidence(questions)
         else:
-            outputs = self._decode(questions, asking.label_length)
+            outputs, unended = self._decode(questions, asking.label_length)
+            self.counts.truncated_labels += unended
             answers = [{"label": method.answer(output)} for output in outputs]
         if with_rationales:
             assert method.rationale_view is not None
             questions = self._questions(records, method.rationale_view)
-            rationales = self._decode(questions, asking.rationale_length)
+            rationales, unended = self._decode(questions, asking.rationale_length)
+            self.counts.truncated_rationales += unended
             for answer, rationale in zip(answers, rationales, strict=True):
                 answer["rationale"] = rationale
         return answers
@@ -105,6 +155,7 @@ class Predictor:
         """Labels with the probability of each."""
         rows = np.arange(questions.n)
         answers = self._confident.answer(self._params, questions, rows, self._asking.label_length)
+        self.counts.truncated_labels += answers.truncated
         return [
             {"label": label, **fields}
             for label, fields in zip(answers.labels, answers.fields, strict=True)
@@ -113,6 +164,8 @@ class Predictor:
     def _questions(self, records: Sequence[Record], view: str) -> Questions:
         return Questions(records, methods.VIEWS[view], self._asking, self._vocabulary)
 
-    def _decode(self, questions: Questions, max_decode_length: int) -> list[str]:
+    def _decode(self, questions: Questions, max_decode_length: int) -> tuple[list[str], int]:
+        """(Outputs, how many of them did not end)."""
         rows = np.arange(questions.n)
-        return self._decoder.decode(self._params, questions, rows, max_decode_length)
+        outputs = self._decoder.ids(self._params, questions, rows, max_decode_length)
+        return [self._vocabulary.decode(ids.tolist()) for ids in outputs], unended(outputs)

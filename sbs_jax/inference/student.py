@@ -34,6 +34,7 @@ class Asking:
         input_length: tokens after which a question is truncated, its EOS kept.
         label_length: maximum number of new tokens of a label.
         rationale_length: maximum number of new tokens of a rationale.
+        max_unknown: fraction of unknown ids above which a question is not understood.
     """
 
     method: Method
@@ -41,6 +42,7 @@ class Asking:
     input_length: int
     label_length: int
     rationale_length: int
+    max_unknown: float
 
     @classmethod
     def of(cls, run: TrainConfig) -> "Asking":
@@ -52,6 +54,7 @@ class Asking:
             input_length=run.task_feature_lengths["inputs"],
             label_length=run.max_decode_length or targets,
             rationale_length=targets,
+            max_unknown=run.max_unknown,
         )
 
     @property
@@ -66,8 +69,7 @@ class Asking:
         return None if view is None else self._prefix(view)
 
     def _prefix(self, view: str) -> str:
-        field = methods.VIEWS[view].prefix
-        return getattr(self.prefixes, field) if field else ""
+        return methods.VIEWS[view].prefix_text(self.prefixes)
 
     @property
     def longest(self) -> int:

@@ -6,7 +6,7 @@ a user should know is a line.
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,13 +15,12 @@ from sbs_jax.datasets import registry
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
-from sbs_jax.input_pipeline import label_check
+from sbs_jax.input_pipeline import label_check, unknown_ids
 from sbs_jax.input_pipeline.pipeline import Source
 from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.metrics import extra
 from sbs_jax.metrics.accuracy import metric_name
 
-_SAMPLE = 10_000  # rows looked at for unknown ids
 _PAIRS = 1_000  # questions whose two tasks are compared
 
 
@@ -35,12 +34,13 @@ def check(source: Source, config: TrainConfig, splits: Sequence[str] = SPLITS) -
 
     Raises:
         UserError: a split cannot be read; both tasks of a question have the same ids; more than
-            `max_unknown` of the ids of questions, labels or rationales are unknown; a gold label
-            has no text in the vocabulary; or a metric cannot score gold labels.
+            `max_unknown` of the ids of training texts, or of another split's questions, are
+            unknown; a gold label has no text in the vocabulary; or a metric cannot score gold
+            labels.
     """
     _, rows = source.selection.dataset.rows(TRAIN, config.data_fraction, config.random_seed)
     _refuse_equal_tasks(source, rows)
-    unknown = unknown_fractions(source, rows)
+    unknown = unknown_ids.fractions(source, config, splits)
     _refuse_unknown(source, unknown, config.max_unknown)
     labels, repeats = _read(source, config, splits)
     dataset = source.selection.dataset
@@ -79,35 +79,12 @@ def _refuse_equal_tasks(source: Source, rows: np.ndarray) -> None:
             )
 
 
-def unknown_fractions(source: Source, rows: np.ndarray) -> dict[str, float]:
-    """The fraction of unknown ids in questions, labels and rationales, of up to 10,000 rows.
-
-    Args:
-        source: of the tokens.
-        rows: of the training file.
-    """
-    sample = rows[:: max(1, len(rows) // _SAMPLE)].tolist()
-    tables = _training_tables(source)
-    first = next(iter(tables.values()))
-    fractions = {"questions": _unknown(source, map(first.inputs, sample))}
-    for name, table in tables.items():
-        kind = "rationales" if name == "rationale" else "labels"
-        fractions[kind] = _unknown(source, map(table.targets, sample))
-    return fractions
-
-
-def _unknown(source: Source, sequences: Iterable[np.ndarray]) -> float:
-    ids = np.concatenate([*sequences, np.zeros(0, np.int32)])
-    text = ids[ids != source.vocabulary.eos_id]
-    return float(np.mean(text == source.vocabulary.unk_id)) if len(text) else 0.0
-
-
 def _refuse_unknown(source: Source, fractions: Mapping[str, float], most: float) -> None:
     for kind, fraction in fractions.items():
         if fraction > most:
             raise UserError(
                 f"VOCABULARY = {source.vocabulary.spec!r}: {fraction:.1%} of the ids of the "
-                f"training {kind} are unknown, more than {most:.0%}; choose a vocabulary of this "
+                f"{kind} are unknown, more than {most:.0%}; choose a vocabulary of this "
                 "text, or set configs.TrainConfig.max_unknown higher"
             )
 

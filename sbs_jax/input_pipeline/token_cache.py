@@ -124,7 +124,7 @@ def prepare(
         "dataset": dataset.name,
         "file_split": file_split,
         "view": view.name,
-        "prefix": getattr(prefixes, view.prefix) if view.prefix else "",
+        "prefix": view.prefix_text(prefixes),
         "vocabulary": vocabulary.fingerprint,
         "lengths": {name: lengths[name] for name in ("inputs", "targets")},
     }

@@ -288,6 +288,33 @@ def test_flags_of_confidence_that_do_not_fit_are_refused(tmp_path, capsys, given
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "\u092f\u0939 \u0938\u091a \u0939\u0948",
+            "in 1 of 3 questions more than 10% of the ids are unknown",
+        ),
+        ("\U0001f44d", "in 1 of 3 questions more than 10% of the ids are unknown"),
+        ("is it a " * 40, "1 questions were longer than the run's inputs"),
+    ],
+)
+def test_questions_that_the_student_cannot_read_are_counted(
+    student, rows, tmp_path, capsys, text, said
+):
+    asked = [*rows[:2], {"input": text}]
+    out = tmp_path / "out.jsonl"
+    assert run(student, write(tmp_path / "in.jsonl", asked), out, "--output_rationale") == 0
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "1 of 3 rationales were truncated after 12 tokens" in printed
+
+
+def test_questions_that_it_can_read_are_not_mentioned(student, rows, tmp_path, capsys):
+    assert run(student, write(tmp_path / "in.jsonl", rows[:3]), tmp_path / "out.jsonl") == 0
+    assert "unknown" not in capsys.readouterr().err
+
+
 def test_stdin_is_answered_while_it_is_open(student, rows, tmp_path):
     """A program asks one question, waits for its answer, and asks the next."""
     arguments = ["predict", f"--model_dir={student}", "--input=-", "--batch_size=4"]

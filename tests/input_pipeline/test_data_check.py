@@ -233,7 +233,43 @@ def test_too_many_unknown_ids_are_refused_by_kind(
         rationale_prefix="no ",
         max_unknown=1.0,
     )
-    assert any(f"{kind} " in line and line.startswith("unknown ids") for line in lines)
+    assert any(f"training {kind} " in line and line.startswith("unknown ids") for line in lines)
+
+
+def _english(split: str, text: str = "is it so or not") -> list[Record]:
+    words = ["odd", "yes", "no", "not", "is", "it"]
+    return [Record(str(i), f"{text} {split} {words[i]}", "yes", "it is so") for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    "prefixes",
+    [
+        ("\u65e5\u672c ", "\u65e5 \u672c yes "),
+        ("<x> ", "<y> z "),
+        ("is ", "no "),
+        ("yes " + "\u65e5 " * 9, "no "),
+    ],
+)
+def test_unknown_ids_of_a_prefix_are_none_of_the_question(
+    check: Callable, english: vocabularies.Vocabulary, prefixes: tuple[str, str]
+) -> None:
+    settings = {"label_prefix": prefixes[0], "rationale_prefix": prefixes[1]}
+    data = {split: _english("not") for split in ("train", "validation", "test")}
+    lines = check(data, vocabulary=english.spec, **settings)
+    assert not any(line.startswith("unknown ids") for line in lines)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_questions_that_are_scored_must_be_known_too(
+    check: Callable, english: vocabularies.Vocabulary, split: str
+) -> None:
+    data = {name: _english("not") for name in ("train", "validation", "test")}
+    data[split] = _english("so", "\u65e5 \u672c \u0434\u0430")
+    settings = {"vocabulary": english.spec, "label_prefix": "is ", "rationale_prefix": "no "}
+    with pytest.raises(UserError, match=rf"of the ids of the {split} questions are unknown"):
+        check(data, **settings)
+    (line,) = [x for x in check(data, max_unknown=1.0, **settings) if x.startswith("unknown ids")]
+    assert f"{split} questions " in line and "training questions 0.00%" in line
 
 
 def test_questions_of_two_splits_are_counted(check: Callable) -> None:

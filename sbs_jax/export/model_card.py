@@ -8,6 +8,7 @@ from typing import Any
 from sbs_jax.datasets.methods import ANSWER_PHRASE
 from sbs_jax.inference.student import Asking, Student
 from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.runs import truncation
 from sbs_jax.runs.layout import CONFIG_GIN
 
 _PAPER = "[Distilling Step-by-Step](https://arxiv.org/abs/2305.02301)"
@@ -222,16 +223,26 @@ def _results(student: Student) -> str:
         lines.append(f"| {row['task']} {row['split']} | {' | '.join(cells)} |")
     dtype = student.checkpoint.config.dtype
     note = (
-        "Accuracy [95% Wilson interval] (right/n), by greedy decoding. The checkpoint was chosen "
-        "on validation, so that row flatters it; test was not looked at."
+        f"{_metric(student.results)} [95% Wilson interval] (right/n, or the mean of n scores from "
+        "0 to 1), by greedy decoding. The checkpoint was chosen on validation, so that row "
+        "flatters it; test was not looked at."
     )
     if dtype != "float32":
         note += f" Computed in {dtype}: in another arithmetic single answers may differ."
-    return "\n".join([*lines, "", note])
+    cut = [f"- {cut}" for cut in truncation.cuts(student.results)]
+    if cut:
+        cut = ["", "Longer than the run allows:", "", *cut]
+    return "\n".join([*lines, "", note, *cut])
 
 
 def _accuracy(counts: Mapping[str, Any] | None) -> str:
-    return str(Accuracy(counts["correct"], counts["n"])) if counts else "-"
+    return str(Accuracy.from_json(counts)) if counts else "-"
+
+
+def _metric(results: Mapping[str, Any]) -> str:
+    """Accuracy, and what counts as right where that is not equal text."""
+    name = results.get("metric", "text")
+    return "Accuracy" if name == "text" else f"Accuracy by metric `{name}`"
 
 
 def _how_to_ask(student: Student) -> str:

@@ -120,4 +120,4 @@ def parse_accuracy(fields: Mapping[str, Any] | None) -> Accuracy | None:
     """``{"correct", "n", ...}`` of a results file, or None."""
     if not fields:
         return None
-    return Accuracy(fields["correct"], fields["n"], fields.get("squares"))
+    return Accuracy.from_json(fields)

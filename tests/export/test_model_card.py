@@ -12,6 +12,7 @@ from sbs_jax.cli import main
 from sbs_jax.configs import TrainConfig
 from sbs_jax.export import model_card
 from sbs_jax.inference import student
+from sbs_jax.metrics.accuracy import Accuracy
 
 COUNTS = {"correct": 7, "n": 8, "accuracy": 0.875, "ci95": [0.529, 0.978]}
 
@@ -58,6 +59,30 @@ def test_the_page_says_how_the_student_is_asked(tmp_path, mixture, expected, abs
     assert [part for part in absent if part in text] == []
     assert "| x_label test | 0.8750 [" in text and "(7/8) | - | 0.8750 [" in text
     assert "The run left no config.gin" in text
+
+
+def test_a_mean_has_the_interval_of_a_mean_and_its_metric(tmp_path):
+    folder = model_dir(tmp_path / "run", mixture_or_task_name="x_finetune")
+    mean = Accuracy.of([0.33, 0.33, 0.5, 0.67])
+    row = {"task": "x_label", "split": "test", **mean.to_json(), "majority": None}
+    summary = {"mixture": "x_finetune", "metric": "share", "step": 3, "results": [row]}
+    (folder / "results.json").write_text(json.dumps(summary))
+    text = model_card.hugging_face(student.find(str(folder)), "student")
+    assert f"| x_label test | {mean} | - | - |" in text and "(mean of 4)" in text
+    assert "Accuracy by metric `share` [95% Wilson interval]" in text
+
+
+def test_what_the_run_cut_off_is_on_the_page(tmp_path):
+    folder = model_dir(tmp_path / "run", mixture_or_task_name="x_finetune")
+    summary = json.loads((folder / "results.json").read_text())
+    assert "Longer than the run allows" not in page(tmp_path / "b", mixture_or_task_name="x_pinto")
+    summary["truncated"] = {"train": {"label": {"examples": 9, "inputs": 0, "targets": 4}}}
+    summary["results"][0]["truncated_answers"] = 3
+    summary["truncated"]["test"] = {"label": {"examples": 8, "inputs": 2, "targets": 0}}
+    (folder / "results.json").write_text(json.dumps(summary))
+    text = model_card.hugging_face(student.find(str(folder)), "student")
+    assert "- train label: 4 targets truncated, of 9" in text
+    assert "- test label: 2 inputs truncated, 3 answers truncated, of 8" in text
 
 
 def test_the_prefixes_and_lengths_are_the_runs(tmp_path):

@@ -359,6 +359,21 @@ def test_a_teacher_that_only_the_users_metric_can_judge_is_not_compared(tmp_path
     assert "No verdict: the runs do not tell which test questions the teacher answered" in text
 
 
+def test_what_runs_cut_off_is_a_table(tmp_path):
+    predictions = [prediction(i, i % 2 == 0) for i in range(6)]
+    run = make_run(tmp_path / "runs" / "a", "mine_finetune", predictions)
+    make_run(tmp_path / "runs" / "b", "mine_finetune", predictions)
+    results = json.loads((run / "results.json").read_text())
+    results["results"][0]["truncated_answers"] = 5
+    results["truncated"] = {"test": {"finetune": {"examples": 6, "inputs": 1, "targets": 2}}}
+    (run / "results.json").write_text(json.dumps(results))
+    text = report.write([tmp_path / "runs"], tmp_path / "out")
+    (line,) = [line for line in text.splitlines() if line.startswith("a    test")]
+    assert line.split() == ["a", "test", "finetune", "1", "2", "5", "6"]
+    report.write([tmp_path / "runs" / "b"], tmp_path / "other")
+    assert "Truncated" not in (tmp_path / "other" / "results.md").read_text()
+
+
 def test_without_predictions_nothing_is_read(tmp_path):
     for seed in range(3):
         rows = [prediction(i, i >= 5 + seed, i < 50) for i in range(100)]

@@ -113,6 +113,7 @@ def main(argv: list[str]) -> None:
     started = time.monotonic()
     from sbs_jax.configs import gin_loader, t5x_names
     from sbs_jax.datasets import registry
+    from sbs_jax.training import learning_rates
 
     if not FLAGS.gin_file and not FLAGS.records:
         raise UserError("--gin_file is required, or --records with a table (sbs train --help)")
@@ -122,6 +123,7 @@ def main(argv: list[str]) -> None:
     files, bindings, own = _sources()
     scan = gin_loader.load(files, bindings, FLAGS.gin_search_paths)
     config = gin_loader.build("configs.TrainConfig", scan)
+    learning_rates.refuse_long_warm_up(config, scan)
     if notice := t5x_names.steps_notice(config.train_steps, config.initial_checkpoint_path):
         say(notice)
     if paths.is_remote(config.model_dir):
@@ -132,9 +134,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(scan))
-        from sbs_jax.training.learning_rates import learning_rates
-
-        say(learning_rates(config))
+        say(learning_rates.learning_rates(config))
         return None
     import gin
 

@@ -202,7 +202,7 @@ def _rename_macros(scan: Scan) -> None:
         UserError: for any other macro that a user's file or flag sets and nothing uses.
     """
     for name, macro in list(scan.macros.items()):
-        if name in scan.uses or _is_packaged(scan.in_files.get(name, set())):
+        if name in scan.uses or is_packaged(scan.in_files.get(name, set())):
             continue
         if name not in t5x_names.MACROS:
             known = scan.uses.keys() - {REQUIRED}
@@ -216,8 +216,8 @@ def _rename_macros(scan: Scan) -> None:
                 gin.parse_config(f"{ours} = {macro.value!r}")
 
 
-def _is_packaged(files: Iterable[str]) -> bool:
-    """Whether one of these files is ours; our run files set macros for other engines too."""
+def is_packaged(files: Iterable[str]) -> bool:
+    """Whether one of these files is ours: our run files set macros for other engines too."""
     folder = os.fspath(paths.gin_dir()) + os.sep
     return any(file.startswith(folder) for file in files)
 

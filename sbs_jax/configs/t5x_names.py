@@ -85,6 +85,16 @@ _SETTINGS: dict[str, dict[str, Counterpart]] = {
         "module": _only(None, advice="write `import MODULE` in the gin file"),
         "*": _only(advice=_OWN_DATA),
     },
+    "/DatasetConfig": {  # of no scope: T5X then means training and both evaluations
+        "mixture_or_task_name": _same("MIXTURE_OR_TASK_NAME"),
+        "task_feature_lengths": _same("TASK_FEATURE_LENGTHS"),
+        "batch_size": _same("BATCH_SIZE"),
+        "pack": _same("PACK"),
+        "seed": _same("RANDOM_SEED", None),
+        "use_cached": _same("USE_CACHED_TASKS"),
+        "module": _only(None, advice="write `import MODULE` in the gin file"),
+        "*": _only(advice=f"write train/ or train_eval/ before it; {_OWN_DATA}"),
+    },
     "DatasetConfig": {  # of train_eval and infer_eval
         "batch_size": _same("TrainConfig.eval_batch_size"),
         "split": _only("validation", advice=_EVALUATION),

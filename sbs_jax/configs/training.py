@@ -137,8 +137,8 @@ class PartitionerConfig:
 
 
 _LENGTHS = Rule(
-    lambda lengths: all(lengths.get(name, 0) > 1 for name in ("inputs", "targets")),
-    '{"inputs": tokens, "targets": tokens}, both above 1',
+    lambda lengths: set(lengths) == {"inputs", "targets"} and min(lengths.values()) > 1,
+    '{"inputs": tokens, "targets": tokens} alone, both above 1',
 )
 # jax folds more bits than these away when it makes a key.
 _SEED = Rule(lambda seed: 0 <= seed < 2**32, "from 0 to below 2**32")

@@ -18,6 +18,7 @@ from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import estimate, runner, search
 from sbs_jax.studies.cells import Run, cell_dir
 from sbs_jax.studies.runner import Study
+from sbs_jax.training import learning_rates
 from sbs_jax.utils import paths
 
 import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.5.0 forgets
@@ -129,6 +130,7 @@ def _cell(
                 f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
                 "leave that to the macros"
             )
+        learning_rates.refuse_long_warm_up(built, parsed)
         selection = registry.resolve(built.mixture_or_task_name)
     except UserError as error:
         raise UserError(f"arm {place.arm!r}: {error}") from None

@@ -1,9 +1,18 @@
 """Prints the learning rates of a run, to spot a wrong schedule before it costs one."""
 
+from pathlib import Path
+
 import numpy as np
 
 from sbs_jax.configs import TrainConfig
+from sbs_jax.configs.gin_loader import is_packaged
+from sbs_jax.configs.gin_scanner import Scan
+from sbs_jax.errors import UserError
+from sbs_jax.runs import layout
 from sbs_jax.training import schedules
+
+_WARMED = {"linear_warmup", "linear_decay"}
+_TRIAL = 5  # updates of a run that only tries something out
 
 
 def learning_rates(config: TrainConfig) -> str:
@@ -14,4 +23,44 @@ def learning_rates(config: TrainConfig) -> str:
     return (
         f"learning rate ({config.optimizer.factors}): {rates[0]:.3g} at update 1, highest "
         f"{rates[peak]:.3g} at update {peak + 1}, {rates[-1]:.3g} at update {len(rates)}"
+        f"{_remark(config)}"
     )
+
+
+def _remark(config: TrainConfig) -> str:
+    optimizer = config.optimizer
+    if not optimizer.warmup_steps:
+        return ""
+    warm_up = f"; warning: WARMUP_STEPS = {optimizer.warmup_steps}"
+    if set(optimizer.factor_names) == {"constant"}:
+        return f"{warm_up} has no effect without the factor linear_warmup"
+    return f"{warm_up} is longer than the run" if _never_warm(config) else ""
+
+
+def _never_warm(config: TrainConfig) -> bool:
+    optimizer = config.optimizer
+    warmed = not _WARMED.isdisjoint(optimizer.factor_names)
+    return warmed and optimizer.warmup_steps > config.train_steps
+
+
+def refuse_long_warm_up(config: TrainConfig, found: Scan) -> None:
+    """Refuses a run that ends within the warm-up that its user set.
+
+    Allowed, and told by `learning_rates`: a warm-up of a packaged gin file, of a run's own
+    config.gin, and runs of at most 5 updates, which only try something out.
+
+    Raises:
+        UserError: naming the place.
+    """
+    if not _never_warm(config) or config.train_steps <= _TRIAL:
+        return
+    setters = [found.macros.get("WARMUP_STEPS")]
+    setters += [value for name, value in found.bindings.items() if name.endswith(".warmup_steps")]
+    for setter in setters:
+        file = setter.place.file if setter else ""
+        if setter and not is_packaged([file]) and Path(file).name != layout.CONFIG_GIN:
+            raise UserError(
+                f"{setter.place}: WARMUP_STEPS = {config.optimizer.warmup_steps} is longer than "
+                f"TRAIN_STEPS = {config.train_steps}: the rate would never reach LEARNING_RATE; "
+                "set it lower (0: no warm-up), or train longer"
+            )

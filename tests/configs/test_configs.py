@@ -54,6 +54,8 @@ CONFIG = TrainConfig(
         (CONFIG, {"train_steps": -1}, "TRAIN_STEPS = -1: must be a whole number above 0"),
         (CONFIG, {"task_feature_lengths": {"inputs": 8}}, "TASK_FEATURE_LENGTHS = "),
         (CONFIG, {"task_feature_lengths": {"inputs": 8, "targets": 1}}, "both above 1"),
+        (CONFIG, {"task_feature_lengths": {"inputs": 8, "targets": 8, "x": 8}}, "alone"),
+        (CONFIG, {"task_feature_lengths": {"inputs": 8, "target": 8}}, "alone"),
         (CONFIG, {"keep_best": 0}, "keep_best = 0: must be a whole number above 0"),
         (CONFIG, {"checkpoint_period": 0}, "CHECKPOINT_PERIOD = 0: must be a whole number above 0"),
         (CONFIG, {"log_period": 0}, r"TrainConfig\.log_period = 0: must be a whole number above 0"),

@@ -1,7 +1,7 @@
 """Label (and explain) new inputs with a trained student.
 
-Reads JSONL (field input), CSV (.csv, column input) or JSONL from stdin (-), and writes JSONL in the
-order of the input: id, the row's other fields, label and, on request, rationale. Only MODEL_DIR and
+Reads JSONL (field input), another table (CSV, TSV, Parquet, a JSON array: column input) or JSONL from
+stdin (-), and writes JSONL in the order of the input: id, the row's other fields, label and, on request, rationale. Only MODEL_DIR and
 its vocabulary are needed. An interrupted command continues where it stopped:
 
   sbs predict --model_dir=runs/cqa --input=new.jsonl --output=out.jsonl
@@ -22,7 +22,7 @@ from sbs_jax.errors import UserError
 FLAGS = flags.FlagValues()
 
 shared.checkpoint(FLAGS)
-shared.path(FLAGS, "input", None, "A JSONL or CSV file, or - for stdin.", required=True)
+shared.path(FLAGS, "input", None, "A JSONL file or another table, or - for stdin.", required=True)
 shared.path(FLAGS, "output", "-", "A JSONL file, or - for stdout.")
 shared.output_rationale(FLAGS)
 flags.DEFINE_integer(

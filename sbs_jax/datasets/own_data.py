@@ -82,7 +82,7 @@ def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: st
 
     def needed(column: str) -> str:
         value = _text(where, row, column)
-        if value is None:
+        if value is None or not value.strip():
             raise UserError(f"{where}: column {column!r} is empty; every record needs it")
         return value
 
@@ -183,6 +183,7 @@ def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     named = ", ".join(f"{label!r} {count / train.total():.0%}" for label, count in most[:_SHOWN])
     more = f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else ""
     yield f"labels      {len(most)} classes in train: {named}{more}"
+    yield from _alike(label for rows in records.values() for label in (row.label for row in rows))
     for split in (VALIDATION, TEST):
         unseen = {row.label for row in records[split]} - train.keys()
         if unseen:
@@ -191,6 +192,25 @@ def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
                 f"warning: {split} has {count} records whose label is not in train, "
                 f"such as {min(unseen)!r}"
             )
+
+
+def _alike(labels: Iterable[str]) -> Iterator[str]:
+    """A warning for labels that differ by case, spaces or the form of a number alone."""
+    forms: dict[str | float, set[str]] = collections.defaultdict(set)
+    for label in labels:
+        forms[_form(label)].add(label)
+    for labels_alike in forms.values():
+        if len(labels_alike) > 1:
+            named = " and ".join(map(repr, sorted(labels_alike)[:_SHOWN]))
+            yield f"warning: labels {named} are different classes; write them alike if they are one"
+
+
+def _form(label: str) -> str | float:
+    text = " ".join(label.casefold().split())
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def fitting_length(lengths: Sequence[int], most: int) -> int:

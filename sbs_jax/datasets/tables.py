@@ -1,22 +1,20 @@
 """Rows of a table in any common format, as dicts: JSONL, JSON array, CSV, TSV, Parquet, Arrow.
 
 A file's name and its content say what it is; JSONL, JSON, CSV and TSV may be compressed with gzip.
+A column of classes of Hugging Face datasets comes as their names.
 Every mistake is one line that names the file and the row.
 """
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sbs_jax.datasets import arrow_tables, csv_tables
 from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
-
-MAX_CELL = 2**27  # characters of a CSV cell; the csv module's limit is 2**17
 
 
 def rows(path: str) -> Rows:
@@ -29,7 +27,7 @@ def rows(path: str) -> Rows:
         UserError: a file that cannot be read, or is no such table; the message names the row.
     """
     if Path(path).is_dir():
-        return _saved_dataset(Path(path))
+        return arrow_tables.saved_dataset(Path(path))
     return _READERS.get(_suffix(path), _jsonl)(path)
 
 
@@ -72,81 +70,10 @@ def _array(path: str) -> Rows:
         yield f"{path}: item {number}", value
 
 
-def _separated(delimiter: str) -> Callable[[str], Rows]:
-    def read(path: str) -> Rows:
-        csv.field_size_limit(MAX_CELL)
-        with jsonl.opened(path) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
-            try:
-                yield from _cells(path, reader)
-            except csv.Error as error:
-                raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
-            except UnicodeDecodeError:
-                line = reader.line_num + 1
-                raise UserError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
-
-    return read
-
-
-def _cells(path: str, reader: Any) -> Rows:
-    header: list[str] = next(reader, [])
-    if not header or len(set(header)) < len(header):
-        raise UserError(f"{path}:1: the header must name every column, none twice; has {header}")
-    start = reader.line_num + 1
-    for cells in reader:
-        if cells and len(cells) != len(header):
-            raise UserError(f"{path}:{start}: {len(cells)} cells under {len(header)} columns")
-        if cells:
-            yield f"{path}:{start}", dict(zip(header, cells, strict=True))
-        start = reader.line_num + 1
-
-
-def _parquet(path: str) -> Rows:
-    def batches() -> Iterator[Any]:
-        from pyarrow import parquet
-
-        with parquet.ParquetFile(path) as file:
-            yield from file.iter_batches()
-
-    return _arrow(path, batches)
-
-
-def _saved_dataset(folder: Path) -> Rows:
-    parts = sorted(folder.glob("*.arrow"))
-    if not parts:
-        raise UserError(
-            f"{folder}: holds no .arrow file; give a file, or one split of a saved dataset"
-        )
-
-    def batches() -> Iterator[Any]:
-        import pyarrow
-
-        for part in parts:
-            with pyarrow.memory_map(str(part)) as source:
-                yield from pyarrow.ipc.open_stream(source)
-
-    return _arrow(str(folder), batches)
-
-
-def _arrow(path: str, batches: Callable[[], Iterator[Any]]) -> Rows:
-    number = 0
-    try:
-        import pyarrow
-    except ModuleNotFoundError:
-        raise UserError(f"{path}: needs pyarrow; pip install pyarrow, or give JSONL") from None
-    try:
-        for batch in batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}: row {number}", row
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{path}: cannot be read ({reason})") from None
-
-
 _READERS: dict[str, Callable[[str], Rows]] = {
-    ".csv": _separated(","),
-    ".tsv": _separated("\t"),
-    ".parquet": _parquet,
+    ".csv": csv_tables.separated(None),
+    ".tsv": csv_tables.separated("\t"),
+    ".parquet": arrow_tables.parquet,
+    ".arrow": arrow_tables.arrow,
+    ".feather": arrow_tables.arrow,
 }

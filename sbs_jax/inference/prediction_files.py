@@ -5,12 +5,13 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sbs_jax.datasets import tables
+from sbs_jax.datasets import csv_tables, tables
 from sbs_jax.datasets.records import Record
 from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
@@ -53,13 +54,18 @@ class Question:
 
 
 def read(path: str) -> Iterator[Question | BadRow]:
-    """Streams the rows of a JSONL file, a CSV file (.csv, with a header), or stdin ("-").
+    """Streams the rows of stdin ("-"; JSONL) or of a table (see `tables.rows`).
 
-    Files may be compressed with gzip; a CSV file's name then ends in .csv.gz.
-
-    Blank lines are skipped. A row without id gets its line number. Raises UserError for a file
-    that cannot be read, or a CSV file without a column `input`.
+    Blank lines are skipped. A row without id gets its line number, or its number in a table without
+    lines. Raises UserError for a file that cannot be read, or a CSV file without a column `input`.
     """
+    if path != STDIN and not _is_csv(path) and not tables.is_jsonl(path):
+        for number, (where, row) in enumerate(tables.rows(path), start=1):
+            try:
+                yield _question(where, number, row)
+            except BadRow as bad:
+                yield bad
+        return
     with _open(path) as file:
         rows = _csv_rows(path, file) if _is_csv(path) else _json_rows(file)
         for number, row in rows:
@@ -105,16 +111,15 @@ def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(path: str, file: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(tables.MAX_CELL)
-    reader = csv.reader(file, strict=True)
+    reader, before = csv_tables.reader(file)
     header = next(reader, [])
     if "input" not in header or len(set(header)) < len(header):
         raise UserError(
-            f"{path}:1: the header must name a column input, and none twice; it has "
+            f"{path}:{before + 1}: the header must name a column input, and none twice; it has "
             f"{', '.join(header) or 'nothing'}"
         )
     while True:
-        number = reader.line_num + 1
+        number = reader.line_num + before + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -142,12 +147,24 @@ def _question(where: str, number: int, row: Any) -> Question:
         name = _RENAMED.get(str(field), str(field))
         if name in fields and name != "id":
             raise BadRow(f"{where}: holds field {name!r} under two names; drop one of them")
-        fields[name] = value
+        fields[name] = _finite(value)
     try:
         _line(fields).encode()
     except UnicodeEncodeError:
         raise BadRow(f"{where}: not UTF-8 text") from None
+    except TypeError as error:  # of a Parquet file
+        raise BadRow(f"{where}: a field holds what JSON cannot ({error})") from None
     return Question(where, fields)
+
+
+def _finite(value: Any) -> Any:
+    """The value, with None for numbers that are not finite: JSON has none, and pandas writes them
+    where a table has nothing."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _line(fields: dict[str, Any]) -> str:

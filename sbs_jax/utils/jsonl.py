@@ -12,6 +12,19 @@ from typing import IO, Any, cast
 from sbs_jax.errors import UserError
 
 _GZIP = b"\x1f\x8b"
+# First bytes of what people give in place of text, what it is, and what to do.
+_FOREIGN = (
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+    (b"PK\x03\x04", "an Excel workbook or a ZIP archive", "save it as CSV, or unpack it"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook", "save it as CSV"),
+    (b"BZh", "packed with bzip2", "unpack it, or pack it with gzip"),
+    (b"\xfd7zXZ", "packed with xz", "unpack it, or pack it with gzip"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd", "unpack it, or pack it with gzip"),
+    (b"PAR1", "a Parquet file", "let its name end in .parquet"),
+    (b"ARROW1", "an Arrow file", "let its name end in .arrow"),
+    (b"SQLite format 3", "an SQLite database", "save the table as CSV"),
+)
 
 
 @contextlib.contextmanager
@@ -19,11 +32,16 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Opens a file for reading bytes; a gzip file, known by its first two bytes, is unpacked.
 
     Raises:
-        UserError: the file cannot be read, or its compressed content is damaged.
+        UserError: the file cannot be read, is known to hold no text, or its compressed content is
+            damaged.
     """
     try:
         with Path(path).open("rb") as file:
-            packed = file.peek(2)[:2] == _GZIP
+            start = file.peek(16)[:16]
+            for mark, kind, advice in _FOREIGN:
+                if start.startswith(mark):
+                    raise UserError(f"{path}: is {kind}; {advice}")
+            packed = start.startswith(_GZIP)
             yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
@@ -90,16 +108,28 @@ def parse_object(text: str, where: str, fields: Collection[str] | None = None) -
         fields: those in use; text in others may hold what UTF-8 cannot. Default: all.
 
     Raises:
-        UserError: the text is not JSON, holds what UTF-8 cannot, or is not an object.
+        UserError: the text is not JSON, holds what UTF-8 cannot, is not an object, or gives a field
+            twice.
     """
     value = _load(text, where)
     if not isinstance(value, dict):
         kind = "an array" if isinstance(value, list) else f"the value {text.strip()[:40]}"
         raise UserError(f"{where}: expected a JSON object on each line, not {kind}")
+    _refuse_repeated(text, value if fields is None else fields, where)
     if _may_hold_surrogates(text):
         used = value if fields is None else [value.get(name) for name in fields]
         _check_surrogates(used, where)
     return value
+
+
+def _refuse_repeated(text: str, fields: Collection[str], where: str) -> None:
+    """JSON keeps the last of two values; which one was meant, nobody knows."""
+    if all(text.count(f'"{field}"') < 2 for field in fields):  # nearly always: no second parse
+        return
+    names = [name for name, _ in json.loads(text, object_pairs_hook=list, parse_int=str)]
+    for field in fields:
+        if names.count(field) > 1:
+            raise _error(where, f"field {field!r} is given twice; keep one")
 
 
 def parse(text: str, where: str = "") -> Any:

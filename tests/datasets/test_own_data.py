@@ -104,3 +104,30 @@ def test_the_report_shows_sizes_balance_and_unseen_labels() -> None:
 )
 def test_lengths_truncate_as_little_as_they_may(lengths: list[int], length: int) -> None:
     assert own_data.fitting_length(lengths, 256) == length
+
+
+@pytest.mark.parametrize(
+    ("labels", "alike"),
+    [
+        (["1", "1.0", "0"], "'1' and '1.0'"),
+        (["yes", "Yes", "no"], "'Yes' and 'yes'"),
+        (["yes", "yes ", "no"], "'yes' and 'yes '"),
+        (["not  odd", "not odd"], "'not  odd' and 'not odd'"),
+        (["yes", "no"], None),
+        (["1", "01a", "10"], None),
+        (["true", "1"], None),
+    ],
+)
+def test_labels_that_look_alike_are_named(labels, alike):
+    rows = [Record(str(i), f"q{i}", label) for i, label in enumerate(labels)]
+    lines = list(own_data.report({"train": rows, "validation": rows[:1], "test": rows[:1]}))
+    warned = [line for line in lines if "different classes" in line]
+    assert len(warned) == (alike is not None)
+    assert alike is None or f"labels {alike} are different classes" in warned[0]
+
+
+@pytest.mark.parametrize("cell", ["", " ", "\t"])
+def test_an_empty_cell_of_the_label_is_refused(tmp_path, cell):
+    (tmp_path / "t.csv").write_text(f'input,label\na,yes\nb,"{cell}"\n')
+    with pytest.raises(UserError, match=r"t.csv:3: column 'label' is empty"):
+        own_data.read(str(tmp_path / "t.csv"), own_data.Columns("input", "label"))

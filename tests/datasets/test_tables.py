@@ -43,6 +43,14 @@ def _parquet() -> bytes:
     return content.getvalue()
 
 
+def _arrow(writer: Callable) -> bytes:
+    content = io.BytesIO()
+    table = pyarrow.Table.from_pylist(ROWS)
+    with writer(content, table.schema) as stream:
+        stream.write_table(table)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -53,6 +61,12 @@ def _parquet() -> bytes:
         ("t.csv", _separated(",")),
         ("T.CSV", _separated(",")),
         ("t.tsv", _separated("\t")),
+        ("t.csv", _separated(";")),
+        ("t.csv", _separated("\t")),
+        ("t.csv", b"\xef\xbb\xbfsep=;\r\n" + _separated(";")[3:]),
+        ("t.csv", b'"sep=|"\n' + _separated("|")[3:]),
+        ("t.arrow", _arrow(pyarrow.ipc.new_stream)),
+        ("t.feather", _arrow(pyarrow.ipc.new_file)),
         ("t.parquet", _parquet()),
         ("t.jsonl.gz", gzip.compress(_jsonl(), mtime=0)),
         ("t.json.gz", gzip.compress(_array(), mtime=0)),
@@ -111,3 +125,65 @@ def test_what_holds_no_table_is_named(tmp_path: Path, make: Callable) -> None:
     make(path)
     with pytest.raises(UserError, match=r"there: (holds no .arrow file|cannot be read)"):
         list(tables.rows(str(path)))
+
+
+def _classes(names: object, values: list) -> pyarrow.Table:
+    """A table whose column `a` Hugging Face datasets stores as numbers of classes."""
+    features = {"q": {"dtype": "string", "_type": "Value"}, "a": {"_type": "ClassLabel"}}
+    features["a"]["names"] = names
+    note = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pyarrow.schema([("q", pyarrow.string()), ("a", pyarrow.int64())], metadata=note)
+    return pyarrow.table({"q": ["x"] * len(values), "a": values}, schema=schema)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1, 0], ["no", "yes", "no"]),
+        ([1, -1], ["yes", None]),  # a test split without labels
+        ([None, 1], [None, "yes"]),
+        ([5], [5]),
+        ([], []),
+    ],
+)
+def test_classes_come_as_their_names(tmp_path: Path, values: list, expected: list) -> None:
+    table = _classes(["no", "yes"], values)
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pyarrow.ipc.new_stream(str(tmp_path / "data-0.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    for path in (tmp_path / "t.parquet", tmp_path):
+        assert [row["a"] for _, row in tables.rows(str(path))] == expected
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"[]", b"{", b'{"info": null}', b'{"info": {"features": 3}}']
+)
+def test_a_note_of_another_library_changes_nothing(tmp_path: Path, note: bytes) -> None:
+    table = pyarrow.table({"a": [0, 1]}).replace_schema_metadata({b"huggingface": note})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert [row["a"] for _, row in tables.rows(str(tmp_path / "t.parquet"))] == [0, 1]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pyarrow.table([["x"], ["yes"], ["no"]], names=["q", "a", "a"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="column 'a' is there twice"):
+        list(tables.rows(str(tmp_path / "t.parquet")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", "q,a\nx,y\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        ("t.jsonl", '{"q": "x"}\n'.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        ("t.xlsx", b"PK\x03\x04....", "Excel workbook or a ZIP archive; save it as CSV"),
+        ("t.xls", b"\xd0\xcf\x11\xe0...", "Excel workbook; save it as CSV"),
+        ("t.jsonl.bz2", b"BZh91AY", "bzip2; unpack it"),
+        ("t.jsonl.zst", b"\x28\xb5\x2f\xfd..", "zstd; unpack it"),
+        ("t.json", b"PAR1....", "Parquet file; let its name end in .parquet"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: is .*{said}"):
+        list(tables.rows(str(tmp_path / name)))

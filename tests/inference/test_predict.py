@@ -1,6 +1,7 @@
 """New questions to a trained student: the same answers as in evaluation, in order, resumable."""
 
 import dataclasses
+import datetime
 import importlib
 import json
 import os
@@ -10,7 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from sbs_jax.cli import main
 from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
@@ -416,3 +419,56 @@ def test_a_field_under_two_names_is_a_bad_row(tmp_path):
 def test_rows_are_records_without_the_gold_label():
     question = prediction_files.Question("f:1", {"id": 7, "input": "x", "teacher_rationale": "y"})
     assert question.record == records.Record("7", "x", "", "y")
+
+
+def _parquet(path: Path, rows: list[dict]) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("t.csv", lambda p: p.write_text('id;input\r\n7;"a; b"\r\n8;c\r\n')),
+        (
+            "t.csv",
+            lambda p: p.write_text("sep=;\nid;input\n7;a; b\n".replace("a; b", '"a; b"') + "8;c\n"),
+        ),
+        ("t.tsv", lambda p: p.write_text("id\tinput\n7\ta; b\n8\tc\n")),
+        (
+            "t.json",
+            lambda p: p.write_text('[{"id": "7", "input": "a; b"}, {"id": "8", "input": "c"}]'),
+        ),
+        (
+            "t.parquet",
+            lambda p: _parquet(p, [{"id": "7", "input": "a; b"}, {"id": "8", "input": "c"}]),
+        ),
+    ],
+)
+def test_tables_of_other_formats_are_asked_too(tmp_path, name, make):
+    make(tmp_path / name)
+    rows = list(prediction_files.read(str(tmp_path / name)))
+    assert [row.fields for row in rows] == [{"id": "7", "input": "a; b"}, {"id": "8", "input": "c"}]
+
+
+def test_a_bad_row_of_a_parquet_file_is_named(tmp_path):
+    _parquet(tmp_path / "t.parquet", [{"input": "a"}, {"input": None}])
+    good, bad = prediction_files.read(str(tmp_path / "t.parquet"))
+    assert good.fields["id"] == "1"
+    assert str(bad).startswith(f"{tmp_path}/t.parquet: row 2: field 'input' is missing")
+    when = [{"input": "a", "when": datetime.date(2026, 1, 2)}]
+    _parquet(tmp_path / "t.parquet", when)
+    (bad,) = prediction_files.read(str(tmp_path / "t.parquet"))
+    assert "row 1: a field holds what JSON cannot" in str(bad)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "[NaN, 1]", '{"a": NaN}'])
+def test_numbers_that_json_has_not_are_written_as_null_and_the_file_continues(tmp_path, number):
+    (tmp_path / "in.jsonl").write_text(f'{{"input": "a", "score": {number}}}\n')
+    (question,) = prediction_files.read(str(tmp_path / "in.jsonl"))
+    out = str(tmp_path / "out.jsonl")
+    with prediction_files.Answers(out, {}) as answers:
+        answers.write([question], [{"label": "yes"}])
+    text = Path(out).read_text()
+    assert "null" in text and "NaN" not in text and "Infinity" not in text
+    with prediction_files.Answers(out, {}) as answers:
+        assert answers.pass_over(prediction_files.read(str(tmp_path / "in.jsonl"))) == 1

@@ -97,3 +97,22 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.jsonl", tmp_path):
         with pytest.raises(UserError, match=f"{path}: cannot be read"):
             list(jsonl.objects(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "fields", "field"),
+    [
+        ('{"label": "yes", "label": "no"}', None, "label"),
+        ('{"id": 1, "label": "a", "id": 2}', ("id", "label"), "id"),
+        ('{"label": null, "x": 1, "label": "no"}', ("label",), "label"),
+        ('{"x": 1, "x": 2, "label": "no"}', ("label",), None),  # a field not in use
+        ('{"label": "label", "input": "a \\"label\\" b"}', None, None),
+        ('{"label": "no", "more": {"label": 1}}', None, None),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused(line, fields, field):
+    if field is None:
+        assert jsonl.parse_object(line, "f:3", fields)["label"] in ("no", "label")
+        return
+    with pytest.raises(UserError, match=f"f:3: field '{field}' is given twice"):
+        jsonl.parse_object(line, "f:3", fields)

@@ -1,0 +1,94 @@
+"""Rows of Parquet and Arrow files, and of datasets that Hugging Face datasets saved."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sbs_jax.errors import UserError
+
+Rows = Iterator[tuple[str, dict[str, Any]]]
+
+
+def parquet(path: str) -> Rows:
+    """(Place, row) of a Parquet file."""
+
+    def batches() -> Iterator[Any]:
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches()
+
+    return _rows(path, batches)
+
+
+def arrow(path: str) -> Rows:
+    """(Place, row) of an Arrow file, of the stream format or of the file format (Feather)."""
+    return _rows(path, lambda: _batches(path))
+
+
+def saved_dataset(folder: Path) -> Rows:
+    """(Place, row) of a folder that ``Dataset.save_to_disk`` wrote."""
+    parts = sorted(folder.glob("*.arrow"))
+    if not parts:
+        raise UserError(
+            f"{folder}: holds no .arrow file; give a file, or one split of a saved dataset"
+        )
+    return _rows(str(folder), lambda: (batch for part in parts for batch in _batches(str(part))))
+
+
+def _batches(path: str) -> Iterator[Any]:
+    import pyarrow
+
+    with pyarrow.memory_map(path) as source:
+        is_file = source.read(6) == b"ARROW1"
+        source.seek(0)
+        if not is_file:
+            yield from pyarrow.ipc.open_stream(source)
+            return
+        reader = pyarrow.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+
+
+def _rows(path: str, batches: Callable[[], Iterator[Any]]) -> Rows:
+    number = 0
+    try:
+        import pyarrow
+    except ModuleNotFoundError:
+        raise UserError(f"{path}: needs pyarrow; pip install pyarrow, or give JSONL") from None
+    try:
+        for batch in batches():
+            columns = batch.schema.names
+            if repeated := {name for name in columns if columns.count(name) > 1}:
+                raise UserError(f"{path}: column {min(repeated)!r} is there twice; drop one")
+            classes = _class_names(batch.schema)
+            for row in batch.to_pylist():
+                number += 1
+                for column, names in classes.items():
+                    row[column] = _named(names, row[column])
+                yield f"{path}: row {number}", row
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Column -> names of its classes, for those that Hugging Face datasets stores as numbers."""
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = described.get("info", {}).get("features", {})
+        return {
+            column: kind["names"]
+            for column, kind in features.items()
+            if kind.get("_type") == "ClassLabel" and column in schema.names
+        }
+    except (ValueError, AttributeError, KeyError):
+        return {}  # another library's note
+
+
+def _named(names: list[str], value: Any) -> Any:
+    """The name of a class; None where there is none (-1 in a test split without labels)."""
+    if value == -1:
+        return None
+    return names[value] if isinstance(value, int) and value < len(names) else value

@@ -112,7 +112,7 @@ def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
 
 def _csv_rows(path: str, file: Iterable[str]) -> Iterator[tuple[int, Any]]:
     reader, before = csv_tables.reader(file)
-    header = next(reader, [])
+    header: list[str] = next(reader, [])
     if "input" not in header or len(set(header)) < len(header):
         raise UserError(
             f"{path}:{before + 1}: the header must name a column input, and none twice; it has "

@@ -4,7 +4,11 @@ import difflib
 import errno
 import os
 import resource
+import sys
+import traceback
 from collections.abc import Iterable
+
+_MOST_CHARACTERS = 100  # of a foreign error's own words
 
 
 class UserError(Exception):
@@ -12,6 +16,23 @@ class UserError(Exception):
 
     Commands print it as ``sbs: error: MESSAGE`` without a traceback and exit with status 2.
     """
+
+
+# What a function of the user's may raise: sys.exit() too, which would end a run without a word.
+OF_USERS_CODE = (Exception, SystemExit)
+
+
+def of_users_code(error: BaseException) -> str:
+    """What a user's function raised and where, e.g. ``KeyError ('label') at mine_tasks.py:12``."""
+    ours = (sys.prefix, sys.base_prefix, os.path.dirname(__file__))
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*ours, "<"))
+    ]
+    words = " ".join(str(error).split())[:_MOST_CHARACTERS]
+    place = f" at {os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__} ({words}){place}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

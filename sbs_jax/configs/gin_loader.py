@@ -19,7 +19,7 @@ from typing import Any
 
 from sbs_jax.configs import gin_scanner, t5x_names
 from sbs_jax.configs.gin_scanner import REQUIRED, MacroUse, Scan, shown
-from sbs_jax.errors import UserError, nearest
+from sbs_jax.errors import UserError, nearest, of_users_code
 from sbs_jax.utils import paths
 from sbs_jax.utils.console import say
 
@@ -165,9 +165,19 @@ def import_modules(modules: Iterable[str]) -> None:
     try:
         for name in modules:
             with contextlib.suppress(ModuleNotFoundError):  # gin reports it, with the line
-                importlib.import_module(name)
+                _import(name)
     finally:
         sys.path.pop()
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except SystemExit as error:  # would end the program without a word
+        raise UserError(
+            f"import {name}: the module ends the program ({of_users_code(error)}); put what only "
+            'a script does under if __name__ == "__main__"'
+        ) from None
 
 
 def import_named(modules: Iterable[str], flag: str) -> None:

@@ -85,6 +85,28 @@ def of_fields(fields: Mapping[str, Any], where: str, default_id: str) -> Record:
     )
 
 
+def check_types(record: Record, where: str) -> None:
+    """Refuses a record that a user's function made of values that are no text.
+
+    Raises:
+        UserError: a field that is not text, such as the bytes of a TFDS example, or that UTF-8
+            cannot hold.
+    """
+    for name in ("id", "input", "label", *_OPTIONAL):
+        value = getattr(record, name)
+        if not isinstance(value, str) and (value is not None or name not in _OPTIONAL):
+            advice = "decode it" if isinstance(value, bytes) else "give str(...)"
+            raise UserError(
+                f"{where}: field {name!r} is {repr(value)[:40]}, {type(value).__name__} and not "
+                f"text; {advice}"
+            )
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{where}: field {name!r} holds half of a surrogate pair") from None
+    parse_rationales(list(record.rationales), where)
+
+
 def parse_rationales(value: Any, where: str) -> tuple[str, ...]:
     """The field ``rationales``. Raises UserError for anything but a list of texts."""
     texts = [] if value is None else value

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sbs_jax.datasets import annotations as teacher_outputs
-from sbs_jax.datasets.records import Record, read_jsonl, unique
+from sbs_jax.datasets.records import Record, check_types, read_jsonl, unique
 from sbs_jax.datasets.splits import SPLITS
-from sbs_jax.errors import UserError
+from sbs_jax.errors import OF_USERS_CODE, UserError, of_users_code
 from sbs_jax.utils import jsonl
 
 Read = Callable[[str], Iterable[Record]]
@@ -130,14 +130,29 @@ class Function:
         return unique(functools.partial(self._rows, split))
 
     def _rows(self, split: str) -> Iterator[tuple[str, Record]]:
-        for number, record in enumerate(self._function(split)):
+        for number, record in enumerate(self._examples(split)):
             where = f"{self._name}/{split}: example {number}"
             if not isinstance(record, Record):
                 raise UserError(
                     f"{where} became {type(record).__name__}, not a Record; "
                     "return sbs_jax.datasets.Record(...)"
                 )
+            check_types(record, where)
             yield where, record
+
+    def _examples(self, split: str) -> Iterator[Any]:
+        """What the function gives; an error of its own is one line."""
+        number = 0
+        try:
+            for number, example in enumerate(self._function(split), start=1):  # noqa: B007
+                yield example
+        except (UserError, GeneratorExit):
+            raise
+        except OF_USERS_CODE as error:
+            raise UserError(
+                f"{self._name}/{split}: example {number}: its function raises "
+                f"{of_users_code(error)}"
+            ) from error
 
     def count(self, split: str) -> int:
         return self._scan(split)[0]

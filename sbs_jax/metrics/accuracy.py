@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
-from sbs_jax.errors import UserError
+from sbs_jax.errors import OF_USERS_CODE, UserError, of_users_code
 from sbs_jax.metrics import equations
 
 Name = Literal["text", "equation"]
@@ -147,10 +147,10 @@ def _call(metric: Callable[[str, str], Any], prediction: str, gold: str, where: 
     must = "a metric returns a bool or a number from 0 to 1"
     try:
         value = metric(prediction, gold)
-    except Exception as error:
+    except OF_USERS_CODE as error:
         raise UserError(
-            f"{place}metric {metric_name(metric)} raises {type(error).__name__} "
-            f"({' '.join(str(error).split())[:_MOST_CHARACTERS]}) {case}; {must} for every answer"
+            f"{place}metric {metric_name(metric)} raises {of_users_code(error)} {case}; {must} "
+            "for every answer"
         ) from error
     if getattr(value, "shape", None) == ():  # a number of numpy or jax
         value = value.item()

@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sbs_jax.errors import UserError
+from sbs_jax.errors import OF_USERS_CODE, UserError, of_users_code
 from sbs_jax.metrics.accuracy import metric_name
 
 # SeqIO's form: (targets, predictions) -> {name: value}.
@@ -72,9 +72,9 @@ def evaluate(
         name = metric_name(function)
         try:
             result = dict(function(targets, predictions))
-        except Exception as error:
+        except OF_USERS_CODE as error:
             raise UserError(
-                f"metric {name} raises {type(error).__name__} ({' '.join(str(error).split())}); "
+                f"metric {name} raises {of_users_code(error)}; "
                 "it must return {name: value} for any list of answers"
             ) from error
         if repeated := values.keys() & result.keys():

@@ -154,3 +154,11 @@ def test_what_a_users_module_may_use_later_is_named_and_kept(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     config_of(tmp_path, "import my_metric_module\nmy_metric_module.my_metric.tolerance = 2")
     assert "over.gin:3: my_metric_module.my_metric.tolerance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", ["0", "2", "'x'"])
+def test_a_module_that_ends_the_program_is_one_line(tmp_path, monkeypatch, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ends_at_once.py").write_text(f"import sys\nsys.exit({code})\n")
+    with pytest.raises(UserError, match=r"import ends_at_once: .* at ends_at_once.py:2\); put"):
+        config_of(tmp_path, "import ends_at_once\n")

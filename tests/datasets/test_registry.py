@@ -271,6 +271,44 @@ def test_what_is_not_a_record_is_refused(add: object) -> None:
         list(dataset.read("train"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"label": 1}, r"field 'label' is 1, int and not text; give str"),
+        ({"label": None}, r"field 'label' is None, NoneType and not text"),
+        ({"label": b"yes"}, r"field 'label' is b'yes', bytes and not text; decode it"),
+        ({"id": 7}, r"field 'id' is 7, int"),
+        (
+            {"input": np.str_("x"), "label": np.float32(1)},
+            r"field 'label' is .*float32 and not text",
+        ),
+        ({"rationale": ["a"]}, r"field 'rationale' is \['a'\], list and not text"),
+        ({"llm_label": True}, r"field 'llm_label' is True, bool"),
+        ({"rationales": ("a", 1)}, r"field 'rationales' must be a list of texts"),
+        ({"input": "x\ud83d"}, r"field 'input' holds half of a surrogate pair"),
+    ],
+)
+def test_fields_that_are_no_text_are_refused(add: Callable, fields: dict, problem: str) -> None:
+    record = Record(**{"id": "0", "input": "q", "label": "a", **fields})
+    dataset = add("typed", records=lambda split: [*_records(1, start=5), record])
+    with pytest.raises(UserError, match=f"typed/test: example 1: {problem}"):
+        dataset.count("test")
+
+
+@pytest.mark.parametrize("error", [KeyError("label"), SystemExit(0), ValueError("a\nb")])
+def test_a_function_that_fails_is_one_line(add: Callable, error: BaseException) -> None:
+    def records(split: str) -> Iterator[Record]:
+        yield from _records(2)
+        raise error
+
+    dataset = add("failing", records=records)
+    kind = type(error).__name__
+    pattern = rf"failing/train: example 2: its function raises {kind} \(.*\) at .*test_registry.py:"
+    with pytest.raises(UserError, match=pattern) as caught:
+        list(dataset.read("train"))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("ids", ["aa", "abca", "abcb"])
 def test_a_function_that_repeats_an_id_is_refused(add: Callable, ids: str) -> None:
     dataset = add("twice", records=lambda split: [Record(i, "q", "a") for i in ids])

@@ -4,6 +4,7 @@ import fractions
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -148,6 +149,23 @@ def test_a_metric_that_raises_is_one_line() -> None:
     with pytest.raises(UserError, match=r"metric number raises ValueError \(could not") as caught:
         score(number, "many\nlines", "5")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [0, 1, None, "enough"])
+def test_a_metric_that_ends_the_program_is_one_line(code: object) -> None:
+    def metric(prediction: str, gold: str) -> bool:
+        sys.exit(code)
+
+    with pytest.raises(UserError, match=r"metric metric raises SystemExit .* at .*test_acc"):
+        score(metric, "a", "b")
+
+
+def test_an_interrupt_within_a_metric_is_an_interrupt() -> None:
+    def metric(prediction: str, gold: str) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(metric, "a", "b")
 
 
 def test_a_metric_without_a_name_goes_by_its_type() -> None:

@@ -65,6 +65,10 @@ def _raises(targets: list[str], predictions: list[str]) -> dict[str, float]:
     raise ZeroDivisionError("two\nlines")
 
 
+def _ends(targets: list[str], predictions: list[str]) -> dict[str, float]:
+    raise SystemExit(3)
+
+
 def _number(targets: list[str], predictions: list[str]) -> float:
     return 0.5
 
@@ -77,6 +81,7 @@ def _named(targets: list[str], predictions: list[str]) -> dict[str, float]:
     ("functions", "problem"),
     [
         ([_raises], r"^metric _raises raises ZeroDivisionError \(two lines\)"),
+        ([_ends], r"^metric _ends raises SystemExit \(3\) at .*test_extra.py:\d+; it must"),
         ([_number], r"^metric _number raises TypeError"),
         ([_named, _named], r"^metric _named returns 'f1', as another metric does"),
     ],

@@ -1,8 +1,8 @@
 """Label (and explain) new inputs with a trained student.
 
 Reads JSONL (field input), another table (CSV, TSV, Parquet, a JSON array: column input) or JSONL
-from stdin (-), and writes JSONL in the order of the input: id, the row's other fields, label and, if
-asked for, rationale. Only MODEL_DIR and its vocabulary are needed. An interrupted command continues
+from stdin (-), and writes JSONL in the order of the input: id, the row's other fields, label and,
+if asked for, rationale. Only MODEL_DIR and its vocabulary are needed. An interrupted command continues
 where it stopped:
 
   sbs predict --model_dir=runs/cqa --input=new.jsonl --output=out.jsonl

@@ -2,8 +2,8 @@
 
 Reads JSONL (field input), another table (CSV, TSV, Parquet, a JSON array: column input) or JSONL
 from stdin (-), and writes JSONL in the order of the input: id, the row's other fields, label and,
-if asked for, rationale. Only MODEL_DIR and its vocabulary are needed. An interrupted command continues
-where it stopped:
+if asked for, rationale. Only MODEL_DIR and its vocabulary are needed. An interrupted command
+continues where it stopped:
 
   sbs predict --model_dir=runs/cqa --input=new.jsonl --output=out.jsonl
   sbs predict --model_dir=runs/cqa --input=new.csv --output=out.jsonl --output_rationale

@@ -92,6 +92,36 @@ def test_a_subfolder_that_holds_the_model_is_named(tmp_path, model, place):
     assert f"it holds {place}: give that folder" in refusal(above)
 
 
+@pytest.mark.parametrize("below", ["adapter", "default", "lora/", "checkpoint-500"])
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("beside", [True, False], ids=["below the model", "alone"])
+def test_an_adapter_in_a_folder_below_is_named(tmp_path, model, capsys, below, name, beside):
+    folder = model if beside else tmp_path / "empty"
+    (folder / below).mkdir(parents=True)
+    (folder / below / name).write_text("{}")
+    if beside and below == "checkpoint-500":  # perhaps merged into the model above it
+        initial.find(str(folder))
+        assert "checkpoint-500: an adapter, which is not read; merge" in capsys.readouterr().err
+        return
+    message = refusal(folder)
+    assert f"{below.strip('/')}/{name}: a LoRA adapter" in message
+    assert ("move the adapter's files away" in message) == beside
+
+
+def test_the_newest_adapter_of_a_trainer_is_named(tmp_path):
+    for step in (90, 1000, 500):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "adapter_config.json").write_text("{}")
+    assert "checkpoint-1000/adapter_config.json: a LoRA adapter" in refusal(tmp_path)
+
+
+def test_a_model_below_goes_before_an_adapter_below(tmp_path, model):
+    shutil.copytree(model, tmp_path / "out" / "merged")
+    (tmp_path / "out" / "adapter").mkdir()
+    (tmp_path / "out" / "adapter" / "adapter_config.json").write_text("{}")
+    assert "it holds merged: give that folder" in refusal(tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"])
 def test_an_adapter_that_cannot_be_merged_is_not_told_to_be(tmp_path, kind):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))

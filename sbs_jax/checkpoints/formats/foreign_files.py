@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sbs_jax.errors import UserError
+from sbs_jax.utils.console import say
 
 _SAVE = "then save_pretrained() writes a folder with model.safetensors"
 _ADAPTER = (
@@ -88,18 +89,36 @@ def is_tensorflow(folder: Path) -> bool:
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Raises UserError where an adapter lies in the folder, alone or next to its model."""
-    for name in _ADAPTER_FILES:
-        if (folder / name).is_file():
-            with_model = any(folder.glob("model*.safetensors")) or any(
-                folder.glob("pytorch_model*.bin")
-            )
-            also = (
-                "; to take the model without it, move the adapter's files away"
-                if with_model
-                else ""
-            )
-            raise UserError(f"{folder / name}: {_adapter(folder / name)}{also}")
+    """Raises UserError where an adapter lies in the folder or one below, alone or with its model.
+
+    Those in a Trainer's checkpoint-N below a model may be merged into it already: a line tells.
+    """
+    with_model = any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+    for file in _adapters(folder):
+        trainers = _TRAINERS.fullmatch(file.parent.name) and file.parent != folder
+        if with_model and trainers:
+            say(f"{file.parent}: an adapter, which is not read; merge it unless the model has it")
+            continue
+        if not with_model and file.parent != folder and _inside(folder):
+            continue  # another folder below is a model, and is named
+        also = "; to take the model without it, move the adapter's files away" if with_model else ""
+        raise UserError(f"{file}: {_adapter(file)}{also}")
+
+
+def _adapters(folder: Path) -> list[Path]:
+    """A file of each adapter in the folder, then in the folders below it, the newest first."""
+    below = sorted(folder.glob("*/"), key=lambda place: (-_number(place), place.name))
+    return [
+        next(file for name in _ADAPTER_FILES if (file := place / name).is_file())
+        for place in (folder, *below)
+        if any((place / name).is_file() for name in _ADAPTER_FILES)
+    ]
+
+
+def _number(place: Path) -> int:
+    """N of a Trainer's checkpoint-N; else 0."""
+    match = _TRAINERS.fullmatch(place.name)
+    return int(match[1]) if match else 0
 
 
 def _adapter(config: Path) -> str:
@@ -128,7 +147,7 @@ def _inside(folder: Path) -> str | None:
     below = [*sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]
     readable = [place for place in below if any((place / name).is_file() for name in _READABLE)]
     trainers = [place for place in readable if _TRAINERS.fullmatch(place.name)]
-    newest = max(trainers, key=lambda place: int(re.split("[-_]", place.name)[-1]), default=None)
+    newest = max(trainers, key=_number, default=None)
     chosen = newest or next(iter(readable), None)
     if chosen is None:
         return None

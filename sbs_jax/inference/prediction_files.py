@@ -158,8 +158,10 @@ def _question(where: str, number: int, row: Any) -> Question:
 
 
 def _finite(value: Any) -> Any:
-    """The value, with None for numbers that are not finite: JSON has none, and pandas writes them
-    where a table has nothing."""
+    """The value, with None for numbers that are not finite.
+
+    JSON has none, and pandas writes them where a table has nothing.
+    """
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list):

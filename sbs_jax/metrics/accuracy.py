@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from sbs_jax.errors import OF_USERS_CODE, UserError, of_users_code
@@ -49,6 +49,11 @@ class Accuracy:
         if all(value in (0, 1) for value in values):
             return cls(sum(map(int, values)), len(values))
         return cls(math.fsum(values), len(values), math.fsum(value**2 for value in values))
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Accuracy":
+        """Reads what `to_json` wrote. Raises KeyError for a missing count."""
+        return cls(fields["correct"], fields["n"], fields.get("squares"))
 
     @property
     def value(self) -> float:

@@ -179,6 +179,7 @@ def test_numbers_are_averaged() -> None:
     found = Accuracy.of([0.25, 0.5, 1.0, True])
     assert (found.value, found.n) == (0.6875, 4)
     assert str(found).startswith("0.6875 [") and str(found).endswith("(mean of 4)")
+    assert Accuracy.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert found.to_json()["squares"] == 0.0625 + 0.25 + 2
 
 
@@ -186,6 +187,7 @@ def test_numbers_are_averaged() -> None:
 def test_right_and_wrong_stay_counts(scores: list) -> None:
     assert Accuracy.of(scores) == Accuracy(2, 3)
     assert "squares" not in Accuracy.of(scores).to_json()
+    assert Accuracy.from_json(Accuracy(2, 3).to_json()) == Accuracy(2, 3)
 
 
 @given(st.lists(st.booleans(), min_size=1), st.lists(st.floats(0, 1), min_size=1))

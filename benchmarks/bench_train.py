@@ -9,6 +9,7 @@ The variants take turns on one core, so that a slow phase of the machine meets a
 
 * ``ours``: the train step of `sbs train` on batches laid out as it lays them out, packed, and glibc
   told to keep memory as `sbs train` tells it.
+* ``shared``: the same with SHARED_ENCODER, which is another model: one encoder pass per question.
 * ``unpacked``: the same with one sequence per row; ``fixed_128``: in rows of 128/128 tokens.
 * ``torch``: what users run: transformers' T5 with SDPA, each task in its own forward pass with
   dynamic padding as in the original code, loss.backward(), gradient clipping, fused AdamW, float32.
@@ -55,6 +56,7 @@ MODELS = {
 }
 KINDS: dict[str, dict] = {
     "ours": {"pack": True},
+    "shared": {"pack": True, "shared": True},
     "unpacked": {"pack": False},
     "fixed_128": {"pack": False, "row_lengths": (128, 128)},
     "bfloat16": {"pack": True, "dtype": "bfloat16"},
@@ -172,13 +174,22 @@ class Ours:
         pack: bool,
         dtype: str = "float32",
         row_lengths: tuple[int, int] | None = None,
+        shared: bool = False,
     ) -> None:
         config = T5Config(**{**vars(checkpoint.config), "dtype": dtype})
         config = devices.compute_config(config, "cpu")
         data = sequences()
         tables = [(1, Table(data["inputs"], data["label"]))]
         tables += [(2, Table(data["inputs"], data["rationale"]))]
-        spec = PlanSpec(batch, 10_000, SEED, pack, row_lengths=row_lengths, emb_dim=config.emb_dim)
+        spec = PlanSpec(
+            batch,
+            10_000,
+            SEED,
+            pack,
+            row_lengths=row_lengths,
+            shared_encoder=shared,
+            emb_dim=config.emb_dim,
+        )
         self._batches = Batches(tables, np.arange(QUESTIONS), spec)
         self._partitioner = Partitioner(devices=jax.devices()[:1])
         rate = schedules.create_learning_rate_scheduler("constant", RATE)

@@ -174,6 +174,8 @@ class TrainConfig:
         rationales: RATIONALES, of an example with several: "draw" trains on one per epoch, drawn
             from (RANDOM_SEED, epoch, id), "all" on all of them, "first" on the first.
         label_prefix, rationale_prefix: LABEL_PREFIX, RATIONALE_PREFIX.
+        shared_encoder: SHARED_ENCODER, ours and not the paper's: a question is encoded once,
+            without a prefix, and the decoder's first token names the task.
         max_unknown: maximum fraction of unknown ids in questions, labels or rationales of the
             training data.
         pack: PACK several sequences into a row; changes the speed, never the result.
@@ -213,6 +215,7 @@ class TrainConfig:
     rationales: str = setting("draw", macro="RATIONALES", rule=one_of("draw", "all", "first"))
     label_prefix: str = setting("[label] ", macro="LABEL_PREFIX")
     rationale_prefix: str = setting("[rationale] ", macro="RATIONALE_PREFIX")
+    shared_encoder: bool = setting(False, macro="SHARED_ENCODER")
     max_unknown: float = setting(0.1, rule=FRACTION)
     pack: bool = setting(True, macro="PACK")
     row_lengths: tuple[int, int] | None = setting(None, rule=_ROW_LENGTHS)
@@ -224,3 +227,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        for name in ("label_prefix", "rationale_prefix") if self.shared_encoder else ():
+            value = getattr(self, name)
+            without = "left out with SHARED_ENCODER = True, which puts no prefix before a question"
+            require(value == getattr(TrainConfig, name), name.upper(), value, without)

@@ -12,6 +12,7 @@ import dataclasses
 import enum
 from collections.abc import Callable
 
+from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets.records import Record
 
 TASK_ID_FEATURE = "targets_task"  # in SeqIO examples: the task id of every target token
@@ -33,6 +34,14 @@ class TaskId(enum.IntEnum):
 
 
 LABEL, RATIONALE = TaskId
+# With a shared encoder the decoder's first input names the task: T5's own start for a label, so
+# that labels are decoded as ever; EOS, otherwise no input of the decoder, for a rationale.
+START_IDS = {LABEL: 0, RATIONALE: 1}
+
+
+def start_id(task_id: int, shared_encoder: bool) -> int:
+    """The decoder's first input for a task."""
+    return START_IDS[task_id] if shared_encoder else START_IDS[LABEL]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +53,11 @@ class Prefixes:
 
     label: str = "[label] "
     rationale: str = "[rationale] "
+
+    @classmethod
+    def of(cls, run: TrainConfig) -> "Prefixes":
+        """Those of a run; none with a shared encoder, which must not know the task."""
+        return cls("", "") if run.shared_encoder else cls(run.label_prefix, run.rationale_prefix)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import batches
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
-from sbs_jax.models.decoding import EOS_ID, greedy, greedy_scored, score_labels
+from sbs_jax.models.decoding import EOS_ID, PAD_ID, greedy, greedy_scored, score_labels
 from sbs_jax.models.label_trie import LabelTrie
 
 _WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
@@ -45,17 +45,27 @@ class Decoder:
         self.pace: float | None = None
 
     def decode(
-        self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
+        self,
+        params: dict,
+        table: batches.Table,
+        rows: np.ndarray,
+        max_decode_length: int,
+        start_id: int = PAD_ID,
     ) -> list[str]:
         """The greedy output of every row as text, in the order of `rows`."""
         if not len(rows):
             return []
         assert self._vocabulary is not None
-        outputs = self.ids(params, table, rows, max_decode_length)
+        outputs = self.ids(params, table, rows, max_decode_length, start_id)
         return [self._vocabulary.decode(ids.tolist()) for ids in outputs]
 
     def ids(
-        self, params: dict, table: batches.Table, rows: np.ndarray, max_decode_length: int
+        self,
+        params: dict,
+        table: batches.Table,
+        rows: np.ndarray,
+        max_decode_length: int,
+        start_id: int = PAD_ID,
     ) -> Int[np.ndarray, "rows length"]:
         """The greedy output of every row, in the order of `rows`; 0 after the EOS."""
         (outputs,) = self._run(
@@ -66,6 +76,7 @@ class Decoder:
                     config=self._config,
                     partitioner=self._partitioner,
                     max_decode_length=max_decode_length,
+                    start_id=start_id,
                 ),
             ),
             table,

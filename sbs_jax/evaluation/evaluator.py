@@ -182,7 +182,8 @@ class Evaluator:
         if split.rationale_table is None:
             return [None] * len(split.rows)
         length = self._config.task_feature_lengths["targets"]
-        return self._decoder.decode(params, split.rationale_table, split.rows, length)
+        start_id = methods.start_id(methods.RATIONALE, self._config.shared_encoder)
+        return self._decoder.decode(params, split.rationale_table, split.rows, length, start_id)
 
     def _majority(self, split: Split) -> Accuracy | None:
         return pipeline.majority_baseline(self._source, self._config, split)

@@ -31,7 +31,7 @@ answers = ask(["your question"]{label_length})
 """
 
 _EXPLAIN = """\
-rationales = ask(["your question"], prefix={prefix}, max_new_tokens={length})
+rationales = ask(["your question"], prefix={prefix}, max_new_tokens={length}{start})
 """
 
 _JAX = """\
@@ -129,8 +129,11 @@ def hugging_face(student: Student, name: str) -> str:
         label_length=f", max_new_tokens={asking.label_length}" if asking else "",
     )
     if asking and asking.rationale_prefix is not None:
+        start = asking.rationale_start
         code += _EXPLAIN.format(
-            prefix=json.dumps(asking.rationale_prefix), length=asking.rationale_length
+            prefix=json.dumps(asking.rationale_prefix),
+            length=asking.rationale_length,
+            start=f", decoder_start_token_id={start}" if start else "",
         )
     use = f"```python\n{code}```\n\n{_how_to_ask(student)}"
     return f"{_yaml(student, name)}\n{_body(student, name, use)}"
@@ -251,7 +254,12 @@ def _how_to_ask(student: Student) -> str:
         return "How it was trained is not known here: put before an input what it was trained with."
     prefix = f"with the prefix `{asking.label_prefix}`" if asking.label_prefix else "without prefix"
     sentences = [f"Ask a question {prefix}"]
-    if asking.rationale_prefix is not None:
+    if asking.rationale_start:
+        sentences.append(
+            f" (the decoder gives the student's rationale where it starts with id "
+            f"{asking.rationale_start} instead of 0)"
+        )
+    elif asking.rationale_prefix is not None:
         sentences.append(f" (`{asking.rationale_prefix}` gives the student's rationale)")
     sentences.append(
         f". It is truncated after {asking.input_length} tokens; a label has at most "

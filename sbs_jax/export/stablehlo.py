@@ -29,7 +29,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.export import model_card
 from sbs_jax.inference.student import Student
 from sbs_jax.input_pipeline import vocabularies
-from sbs_jax.models.decoding import greedy
+from sbs_jax.models import decoding
 from sbs_jax.models.t5 import Transformer
 from sbs_jax.utils.files import atomic_folder
 
@@ -73,7 +73,7 @@ def write(
     with atomic_folder(destination) as partial:
         partial.mkdir(parents=True)
         programs = [
-            _export(partial, task, length, decoded, batch, student.config, platforms)
+            _export(partial, task, length, decoded, batch, student, platforms)
             for batch in (None, FIXED_BATCH)
             for task, decoded in _tasks(student).items()
             for length in lengths
@@ -104,7 +104,7 @@ def _export(
     length: int,
     decoded: int,
     batch: int | None,
-    config: T5Config,
+    student: Student,
     platforms: Sequence[str],
 ) -> dict[str, Any]:
     """Writes one program, for any number of questions or for `batch`.
@@ -115,7 +115,9 @@ def _export(
     inputs = [jax.ShapeDtypeStruct((rows, length), jnp.int32)]
     if task == "logits":
         inputs.append(jax.ShapeDtypeStruct((rows, decoded), jnp.int32))
-    program = _logits(config) if task == "logits" else _ids(config, decoded)
+    config = student.config
+    start_id = _start_ids(student).get(task, decoding.PAD_ID)
+    program = _logits(config) if task == "logits" else _ids(config, decoded, start_id)
     params = {
         name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes_of(config).items()
     }
@@ -134,22 +136,34 @@ def _export(
     }
 
 
+def _start_ids(student: Student) -> dict[str, int]:
+    """The decoder's first input by task."""
+    starts = {"label": decoding.PAD_ID}
+    asking = student.asking
+    if asking and asking.rationale_prefix is not None:
+        starts["rationale"] = asking.rationale_start
+    return starts
+
+
 def _described(array: Any) -> dict[str, Any]:
     sizes = [size if isinstance(size, int) else str(size) for size in array.shape]
     return {"shape": sizes, "dtype": np.dtype(array.dtype).name}
 
 
-def _ids(config: T5Config, length: int) -> Callable[..., jax.Array]:
+def _ids(
+    config: T5Config, length: int, start_id: int = decoding.PAD_ID
+) -> Callable[..., jax.Array]:
     """(params by name, tokens) -> the ids that `decoding.greedy` gives."""
     one_device = Partitioner(devices=jax.devices()[:1])
 
     def program(params: dict, tokens: jax.Array) -> jax.Array:
-        return greedy(
+        return decoding.greedy(
             nested(params),
             tokens,
             config=config,
             partitioner=one_device,
             max_decode_length=length,
+            start_id=start_id,
         )
 
     return program
@@ -158,7 +172,7 @@ def _ids(config: T5Config, length: int) -> Callable[..., jax.Array]:
 def _logits(config: T5Config) -> Callable[..., jax.Array]:
     """(params by name, tokens, decoder_input_tokens) -> logits of every decoder position.
 
-    The decoder's input begins with 0, the start, followed by the ids so far.
+    The decoder's input begins with the start (manifest: start_ids), followed by the ids so far.
     """
 
     def program(params: dict, tokens: jax.Array, decoder_input_tokens: jax.Array) -> jax.Array:
@@ -189,6 +203,7 @@ def _manifest(
         "mixture": run.mixture_or_task_name if run else None,
         "step": checkpoint.step,
         "prefixes": prefixes,
+        "start_ids": _start_ids(student),
         "input_lengths": list(lengths),
         "pad_id": vocabularies.PAD_ID,
         "eos_id": vocabularies.EOS_ID,

@@ -15,6 +15,7 @@ from sbs_jax.evaluation.decoder import Decoder, unended
 from sbs_jax.inference.student import Asking, Student
 from sbs_jax.input_pipeline import token_cache, unknown_ids
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.models.decoding import PAD_ID
 
 
 class Questions:
@@ -139,13 +140,15 @@ class Predictor:
         if confidence:
             answers = self._with_confidence(questions)
         else:
-            outputs, unended = self._decode(questions, asking.label_length)
+            outputs, unended = self._decode(questions, asking.label_length, PAD_ID)
             self.counts.truncated_labels += unended
             answers = [{"label": method.answer(output)} for output in outputs]
         if with_rationales:
             assert method.rationale_view is not None
             questions = self._questions(records, method.rationale_view)
-            rationales, unended = self._decode(questions, asking.rationale_length)
+            rationales, unended = self._decode(
+                questions, asking.rationale_length, asking.rationale_start
+            )
             self.counts.truncated_rationales += unended
             for answer, rationale in zip(answers, rationales, strict=True):
                 answer["rationale"] = rationale
@@ -164,8 +167,10 @@ class Predictor:
     def _questions(self, records: Sequence[Record], view: str) -> Questions:
         return Questions(records, methods.VIEWS[view], self._asking, self._vocabulary)
 
-    def _decode(self, questions: Questions, max_decode_length: int) -> tuple[list[str], int]:
+    def _decode(
+        self, questions: Questions, max_decode_length: int, start_id: int
+    ) -> tuple[list[str], int]:
         """(Outputs, how many of them did not end)."""
         rows = np.arange(questions.n)
-        outputs = self._decoder.ids(self._params, questions, rows, max_decode_length)
+        outputs = self._decoder.ids(self._params, questions, rows, max_decode_length, start_id)
         return [self._vocabulary.decode(ids.tolist()) for ids in outputs], unended(outputs)

@@ -35,6 +35,7 @@ class Asking:
         label_length: maximum number of new tokens of a label.
         rationale_length: maximum number of new tokens of a rationale.
         max_unknown: fraction of unknown ids above which a question is not understood.
+        rationale_start: the decoder's first input for a rationale; a label's is 0.
     """
 
     method: Method
@@ -43,6 +44,7 @@ class Asking:
     label_length: int
     rationale_length: int
     max_unknown: float
+    rationale_start: int = methods.START_IDS[methods.LABEL]
 
     @classmethod
     def of(cls, run: TrainConfig) -> "Asking":
@@ -50,11 +52,12 @@ class Asking:
         targets = run.task_feature_lengths["targets"]
         return cls(
             method=registry.method_of(run.mixture_or_task_name),
-            prefixes=Prefixes(run.label_prefix, run.rationale_prefix),
+            prefixes=Prefixes.of(run),
             input_length=run.task_feature_lengths["inputs"],
             label_length=run.max_decode_length or targets,
             rationale_length=targets,
             max_unknown=run.max_unknown,
+            rationale_start=methods.start_id(methods.RATIONALE, run.shared_encoder),
         )
 
     @property

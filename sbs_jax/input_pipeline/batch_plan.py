@@ -10,14 +10,14 @@ question lies, never which questions make up a step.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from sbs_jax.errors import UserError
-from sbs_jax.input_pipeline import draws, packing
+from sbs_jax.input_pipeline import packing
 from sbs_jax.input_pipeline.packing import BatchShape, Group, Lengths, RowLengths, round_up
+from sbs_jax.input_pipeline.questions import Members, TrainingQuestions
 from sbs_jax.input_pipeline.shape_ladder import CostModel, Ladder, tighten
 
 _WIDTH_MULTIPLE = 8
@@ -28,23 +28,6 @@ ATTENTION_WIDTHS = 8
 _PLAN_EPOCHS = 4096
 _HEAVY = 24  # heaviest batches that a shape must hold
 _SAMPLE_EXAMPLES = 3072  # sequences in the batches whose mean cost decides
-
-
-@runtime_checkable
-class Table(Protocol):
-    """Token ids of one view of a file's records, one row per record (`token_cache.TokenTable`).
-
-    A record without a target in this view has target length 0.
-    """
-
-    n: int
-    ids: Sequence[str]
-    input_lengths: Int[np.ndarray, " n"]
-    target_lengths: Int[np.ndarray, " n"]
-
-    def inputs(self, row: int) -> Int[np.ndarray, " length"]: ...
-
-    def targets(self, row: int) -> Int[np.ndarray, " length"]: ...
 
 
 @functools.lru_cache(maxsize=8)
@@ -65,128 +48,9 @@ def stream(n: int, seed: int, start: int, stop: int) -> Int[np.ndarray, " questi
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-class Members(NamedTuple):
-    """Questions of the stream, each with the epoch it is in."""
-
-    question: Int[np.ndarray, " questions"]
-    epoch: Int[np.ndarray, " questions"]
-
-
 def members(n: int, seed: int, start: int, stop: int) -> Members:
     """Positions [start, stop) of the stream and their epochs."""
     return Members(stream(n, seed, start, stop), np.arange(start, stop) // n)
-
-
-class Examples(NamedTuple):
-    """Sequences of a batch: the view each is of, and the number of its question."""
-
-    view: Int[np.ndarray, " examples"]
-    question: Int[np.ndarray, " examples"]
-
-
-class TrainingQuestions:
-    """The selected records that have a target in at least one view, with their token counts.
-
-    Several tables of one task are alternatives, as several rationales of a question are.
-
-    Attributes:
-        indices: their records in the tables, in file or selection order.
-        input_lengths, target_lengths: int32 [views, questions]; 0 where a view has no target.
-        most_brought: the most sequences that a question brings.
-    """
-
-    def __init__(
-        self,
-        tables: Sequence[tuple[int, Table]],
-        indices: Int[np.ndarray, " records"],
-        draw_seed: int | None = None,
-    ) -> None:
-        """Args: draw_seed: of alternatives one is drawn per epoch; None: a question brings all."""
-        self.tables = tuple(tables)
-        indices = np.asarray(indices, np.int64)
-        targets = np.stack([np.asarray(t.target_lengths, np.int32)[indices] for _, t in tables])
-        inputs = np.stack([np.asarray(t.input_lengths, np.int32)[indices] for _, t in tables])
-        useful = np.any(targets > 0, axis=0)
-        if not useful.any():
-            raise UserError(
-                f"training data: none of the {len(indices)} selected examples has a target; check "
-                "the split, the data fraction and that the file has labels and rationales"
-            )
-        self.indices = indices[useful]
-        self.target_lengths = targets[:, useful]
-        self.input_lengths = np.where(self.target_lengths > 0, inputs[:, useful], 0)
-        tasks = np.array([task for task, _ in tables])
-        groups = [np.flatnonzero(tasks == task) for task in dict.fromkeys(tasks.tolist())]
-        self.most_brought = len(tables) if draw_seed is None else len(groups)
-        self._seed = draw_seed
-        self._alternatives = [] if draw_seed is None else [g for g in groups if len(g) > 1]
-
-    @functools.cached_property
-    def _all_tokens(self) -> np.ndarray:
-        return np.stack([self.input_lengths.sum(axis=0), self.target_lengths.sum(axis=0)])
-
-    @functools.cached_property
-    def _keys(self) -> np.ndarray:
-        ids = self.tables[0][1].ids
-        return draws.keys(ids[i] for i in self.indices.tolist())
-
-    def brought(self, members: Members) -> Bool[np.ndarray, "views questions"]:
-        """The sequences that each of these questions brings in its epoch."""
-        question, epoch = members
-        present = self.target_lengths[:, question] > 0
-        for group in self._alternatives:
-            there = present[group]
-            number = draws.draw(self._keys[question], self._seed or 0, epoch, there.sum(axis=0))
-            present[group] = there & (np.cumsum(there, axis=0) - 1 == number)
-        return present
-
-    def tokens(self, members: Members) -> Int[np.ndarray, "2 questions"]:
-        """Input and target tokens that each of these questions brings."""
-        question, sides = members.question, (self.input_lengths, self.target_lengths)
-        if not self._alternatives:
-            return self._all_tokens[:, question]
-        brought = self.brought(members)
-        return np.stack([np.where(brought, side[:, question], 0).sum(axis=0) for side in sides])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def longest(self) -> RowLengths:
-        """The longest input and the longest target of any sequence."""
-        return RowLengths(int(self.input_lengths.max()), int(self.target_lengths.max()))
-
-    def most_in(self, row_lengths: RowLengths) -> int:
-        """How many of the shortest sequences would fit one row."""
-        present = self.target_lengths > 0
-        by_input = row_lengths.inputs // int(self.input_lengths[present].min())
-        by_target = row_lengths.targets // int(self.target_lengths[present].min())
-        return max(1, min(by_input, by_target))
-
-    def examples(self, members: Members) -> Examples:
-        """Every sequence of these questions, the views of one question side by side."""
-        place, view = np.nonzero(self.brought(members).T)
-        return Examples(view, members.question[place])
-
-    def lengths(self, examples: Examples) -> Lengths:
-        view, question = examples
-        return Lengths(
-            self.input_lengths[view, question].astype(np.int64),
-            self.target_lengths[view, question].astype(np.int64),
-        )
-
-    def check_fit(self, row_lengths: RowLengths) -> None:
-        """Raises UserError naming the first record that does not fit a row."""
-        for name, lengths, room in (
-            ("input", self.input_lengths, row_lengths.inputs),
-            ("target", self.target_lengths, row_lengths.targets),
-        ):
-            view, question = np.unravel_index(int(np.argmax(lengths > room)), lengths.shape)
-            if lengths[view, question] > room:
-                record = self.tables[view][1].ids[int(self.indices[question])]
-                raise UserError(
-                    f"row lengths: the {name} of record {record!r} has {lengths[view, question]} "
-                    f"tokens, a row holds {room}; use longer rows or a smaller TASK_FEATURE_LENGTHS"
-                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +67,8 @@ class PlanSpec:
         row_lengths: encoder and decoder positions of every row; None chooses them.
         draw: of several sequences of one task a question brings one, drawn from (seed, epoch,
             id); else all.
+        shared_encoder: the sequences of a question share one encoder input and are placed together;
+            without `pack` a row holds one question.
         emb_dim: width of the model. The narrower, the more attention costs compared with the matrix
             products, and the shorter the rows.
         compile_updates: updates that cost as much as compiling the train step for one more shape.
@@ -215,6 +81,7 @@ class PlanSpec:
     multiple_of: int = 1
     row_lengths: tuple[int, int] | None = None
     draw: bool = True
+    shared_encoder: bool = False
     emb_dim: int = 512
     compile_updates: int = 50
 
@@ -272,13 +139,15 @@ def make_plan(questions: TrainingQuestions, spec: PlanSpec) -> Plan:
         row_lengths = fixed or RowLengths(
             *(round_up(length, _WIDTH_MULTIPLE) for length in questions.longest())
         )
-        rows = round_up(spec.batch_size * questions.most_brought, spec.multiple_of)
+        rows = round_up(spec.batch_size * questions.most_placed, spec.multiple_of)
         shapes = (BatchShape(rows, *row_lengths),)
         per_row = spec.batch_size / len(questions) / rows
         tokens = questions.tokens(members(len(questions), spec.seed, 0, len(questions)))
         inputs, targets = tokens.sum(axis=1).tolist()
         fills = (inputs * per_row / row_lengths.inputs, targets * per_row / row_lengths.targets)
-    segments = max(questions.most_in(s.row_lengths) for s in shapes) if spec.pack else 1
+    segments = questions.most_brought // questions.most_placed
+    if spec.pack:
+        segments = max(questions.most_in(shape.row_lengths) for shape in shapes)
     return Plan(spec, shapes, segments, *fills)
 
 
@@ -342,7 +211,7 @@ def _group(questions: TrainingQuestions, spec: PlanSpec, steps: Int[np.ndarray, 
 
 def _sample(questions: TrainingQuestions, spec: PlanSpec) -> Group:
     """Batches of steps evenly spread over the run's first epochs."""
-    per_step = spec.batch_size * questions.most_brought
+    per_step = spec.batch_size * questions.most_placed
     count = min(spec.steps, max(16, _SAMPLE_EXAMPLES // per_step))
     last = min(spec.steps, -(-8 * len(questions) // spec.batch_size) + count)
     return _group(questions, spec, np.unique(np.linspace(0, last - 1, count).astype(np.int64)))

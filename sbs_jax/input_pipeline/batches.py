@@ -15,16 +15,9 @@ from jaxtyping import Int, Shaped
 
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing
-from sbs_jax.input_pipeline.batch_plan import (
-    Examples,
-    Members,
-    PlanSpec,
-    Table,
-    TrainingQuestions,
-    make_plan,
-    members,
-)
+from sbs_jax.input_pipeline.batch_plan import PlanSpec, make_plan, members
 from sbs_jax.input_pipeline.packing import Batch, BatchShape, Group, Placement, round_up
+from sbs_jax.input_pipeline.questions import Examples, Members, Table, TrainingQuestions
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +48,8 @@ class Batches:
         indices: Int[np.ndarray, " records"],
         spec: PlanSpec,
     ) -> None:
-        self._questions = TrainingQuestions(tables, indices, spec.seed if spec.draw else None)
+        draw_seed = spec.seed if spec.draw else None
+        self._questions = TrainingQuestions(tables, indices, draw_seed, spec.shared_encoder)
         self._task_ids = np.array([task_id for task_id, _ in tables])
         self._host = (0, 1)
         self._block = functools.lru_cache(maxsize=4)(self._place_block)
@@ -86,16 +80,20 @@ class Batches:
         index, count = self._host
         first, last = shape.rows * index // count, shape.rows * (index + 1) // count
         here = (placement.row >= first) & (placement.row < last)
-        view, question = examples.view[here], examples.question[here]
+        mine = here[examples.source]
+        view, question, source = (each[mine] for each in examples)
         record = self._questions.indices[question].tolist()
         tables = [self._questions.tables[v][1] for v in view.tolist()]
+        sequences = list(zip(tables, record, strict=True))
+        placed, read_by, source = np.unique(source, return_index=True, return_inverse=True)
         return packing.fill(
-            [table.inputs(r) for table, r in zip(tables, record, strict=True)],
-            [table.targets(r) for table, r in zip(tables, record, strict=True)],
+            [table.inputs(r) for table, r in map(sequences.__getitem__, read_by.tolist())],
+            [table.targets(r) for table, r in sequences],
             self._task_ids[view],
-            Placement(placement.row[here] - first, placement.segment[here], last - first),
+            Placement(placement.row[placed] - first, placement.segment[placed], last - first),
             shape.row_lengths,
             last - first,
+            source if self._questions.shared_encoder else None,
         )
 
     def shape(self, step: int) -> BatchShape:
@@ -117,7 +115,8 @@ class Batches:
         """A batch's examples, where they lie, on all hosts together, and its shape."""
         if not self.plan.spec.pack:
             examples = self._questions.examples(self._members(step))
-            return examples, packing.one_per_row(len(examples.view)), self.plan.largest
+            count = len(self._questions.lengths(examples).inputs)
+            return examples, packing.one_per_row(count), self.plan.largest
         return self._block(step // _BLOCK)[step % _BLOCK]
 
     def _place_block(self, block: int) -> list[tuple[Examples, Placement, BatchShape]]:
@@ -134,7 +133,7 @@ class Batches:
             placements = packing.place_all(group.take(left), shape)
             for line in np.flatnonzero(placements.fits).tolist():
                 at = int(left[line])
-                size = len(examples[at].view)
+                size = len(lengths[at].inputs)
                 row, segment = (a[line, :size] for a in (placements.row, placements.segment))
                 placed[at] = Placement(row, segment, shape.rows), shape
         return [

@@ -62,10 +62,16 @@ class Source:
                 f"model has vocab_size = {config.model.vocab_size}; set VOCAB_SIZE to at least "
                 f"{vocabulary.size}"
             )
+        selection = registry.resolve(config.mixture_or_task_name)
+        if config.shared_encoder and len(selection.views) == 1:
+            raise UserError(
+                f"SHARED_ENCODER = True: {selection.name} is one task, so that nothing is shared; "
+                "leave it out, or train on a mixture of labels and rationales (step_by_step)"
+            )
         return cls(
-            selection=registry.resolve(config.mixture_or_task_name),
+            selection=selection,
             vocabulary=vocabulary,
-            prefixes=methods.Prefixes(config.label_prefix, config.rationale_prefix),
+            prefixes=methods.Prefixes.of(config),
             lengths=config.task_feature_lengths,
         )
 
@@ -151,6 +157,7 @@ def training_batches(
         multiple_of=rows_multiple,
         row_lengths=config.row_lengths,
         draw=config.rationales == "draw",
+        shared_encoder=config.shared_encoder,
         emb_dim=config.model.emb_dim,
         compile_updates=_COMPILE_UPDATES[accelerator],
     )

@@ -13,6 +13,7 @@ from absl import flags
 from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets import registry
 from sbs_jax.datasets.methods import TASK_ID_FEATURE
+from sbs_jax.errors import UserError
 from sbs_jax.integrations import seqio_cache, seqio_tasks
 
 TASK_IDS = "decoder_task_ids"
@@ -56,8 +57,14 @@ def mixture(config: TrainConfig, use_cached: bool = False) -> str:
         use_cached: USE_CACHED_TASKS: the training data come from a SeqIO cache, which is checked.
 
     Raises:
-        UserError: for a name that is no task or mixture of ours, or a cache of other settings.
+        UserError: for a name that is no task or mixture of ours, a cache of other settings, or a
+            setting that T5X's network cannot have.
     """
+    if config.shared_encoder:
+        raise UserError(
+            "SHARED_ENCODER = True: T5X's network starts every decoder alike and pairs each target "
+            "with an encoding of its own; leave it out, or train with sbs train"
+        )
     seqio_tasks.configure(
         vocabulary=config.vocabulary,
         label_prefix=config.label_prefix,

@@ -13,7 +13,7 @@ from sbs_jax.models.label_trie import LabelTrie
 from sbs_jax.models.t5 import Transformer
 
 EOS_ID = 1
-PAD_ID = 0  # also the decoder's start token, as in T5
+PAD_ID = 0  # also the decoder's start token, as in T5 (but see `methods.START_IDS`)
 
 # Logits of this many nodes of a trie are in memory at a time: [rows, nodes, V] in float32.
 _NODES_AT_ONCE = 16
@@ -26,6 +26,7 @@ def greedy(
     config: T5Config,
     partitioner: Partitioner,
     max_decode_length: int,
+    start_id: int = PAD_ID,
 ) -> Int[Array, "B T"]:
     """The most likely next token, again and again, until every row has ended.
 
@@ -34,6 +35,7 @@ def greedy(
         encoder_input_tokens: int32, one question a row, padded with 0; any width.
         max_decode_length: T, the most new tokens of a row. The original's generation_max_length
             counts its start token, so its 64 is 63 here.
+        start_id: the decoder's first input.
 
     Returns:
         int32 token ids without the start token; 0 after a row's EOS. A row's result does not
@@ -45,6 +47,7 @@ def greedy(
         config=config,
         partitioner=partitioner,
         max_decode_length=max_decode_length,
+        start_id=start_id,
         scored=False,
     )[0]
 
@@ -64,12 +67,13 @@ def greedy_scored(
         config=config,
         partitioner=partitioner,
         max_decode_length=max_decode_length,
+        start_id=PAD_ID,
         scored=True,
     )
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "partitioner", "max_decode_length", "scored")
+    jax.jit, static_argnames=("config", "partitioner", "max_decode_length", "start_id", "scored")
 )
 def _greedy(
     params: dict,
@@ -78,6 +82,7 @@ def _greedy(
     config: T5Config,
     partitioner: Partitioner,
     max_decode_length: int,
+    start_id: int,
     scored: bool,
 ) -> tuple[Int[Array, "B T"], Float[Array, " B"]]:
     model = Transformer(config)
@@ -105,7 +110,7 @@ def _greedy(
         caches = _caches(model, variables, encoder_input_tokens, max_decode_length)
         start = (
             jnp.zeros((), jnp.int32),
-            jnp.full((rows,), PAD_ID, jnp.int32),
+            jnp.full((rows,), start_id, jnp.int32),
             caches,
             # A row of padding (the last batch's filling) has nothing to say.
             ~jnp.any(mask, axis=1),

@@ -192,6 +192,7 @@ class Decoder(nn.Module):
         x: Float[Array, "B Q D"],
         encoded: Float[Array, "B L D"],
         segment_ids: Int[Array, "B Q"],
+        source_ids: Int[Array, "B Q"],
         encoder_segment_ids: Int[Array, "B L"],
         deterministic: bool,
     ) -> Float[Array, "B Q D"]:
@@ -199,7 +200,7 @@ class Decoder(nn.Module):
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
         self_mask = _same_segment(segment_ids, segment_ids) & causal
         self_bias = _bias_for(self, self.relpos_bias(length, length), self_mask)
-        cross_mask = _same_segment(segment_ids, encoder_segment_ids)
+        cross_mask = _same_segment(source_ids, encoder_segment_ids)
         cross_bias = _bias_for(self, jnp.zeros((1, 1, 1, 1)), cross_mask)
         bits, around = draw_bits(
             self, deterministic, len(self.layers), x.shape[0], 3, length, encoded.shape[1]
@@ -306,7 +307,10 @@ class Transformer(nn.Module):
     def __call__(
         self, batch: dict[str, Int[Array, "B _"]], deterministic: bool = True
     ) -> Float[Array, "B Q V"]:
-        """Logits of every target position of a batch of model features (see `batches`)."""
+        """Logits of every target position of a batch of model features (see `packing.fill`).
+
+        A decoder segment reads the encoder segment of its number, or of decoder_source_ids.
+        """
         encoder_segments = batch["encoder_segment_ids"]
         decoder_segments = batch["decoder_segment_ids"]
         encoded = self.encode(batch["encoder_input_tokens"], encoder_segments, deterministic)
@@ -314,6 +318,7 @@ class Transformer(nn.Module):
             self.token_embedder(batch["decoder_input_tokens"]),
             encoded,
             decoder_segments,
+            batch.get("decoder_source_ids", decoder_segments),
             encoder_segments,
             deterministic,
         )

@@ -232,7 +232,8 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
     )
     state = step.abstract_state(config.model, optimizer, partitioner)
     jitted: Any = train_step.func
-    compiled = jitted.lower(*train_step.args, state, _abstract_batch(shape, partitioner)).compile()
+    batch = _abstract_batch(shape, partitioner, config.shared_encoder)
+    compiled = jitted.lower(*train_step.args, state, batch).compile()
     memory = compiled.memory_analysis()
     return Measured(
         memory.argument_size_in_bytes,
@@ -241,8 +242,11 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
     )
 
 
-def _abstract_batch(shape: Shape, partitioner: Partitioner) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(
+    shape: Shape, partitioner: Partitioner, shared_encoder: bool
+) -> dict[str, jax.ShapeDtypeStruct]:
     widths = dict.fromkeys(_ENCODER, shape.inputs) | dict.fromkeys(_DECODER, shape.targets)
+    widths |= {"decoder_source_ids": shape.targets} if shared_encoder else {}
     return {
         name: jax.ShapeDtypeStruct(
             (shape.rows, width), jnp.int32, sharding=partitioner.batch_sharding

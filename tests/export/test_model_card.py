@@ -85,6 +85,13 @@ def test_what_the_run_cut_off_is_on_the_page(tmp_path):
     assert "- test label: 2 inputs truncated, 3 answers truncated, of 8" in text
 
 
+def test_a_shared_encoder_is_asked_for_a_rationale_by_the_decoders_start(tmp_path):
+    text = page(tmp_path, mixture_or_task_name="x_step_by_step", shared_encoder=True)
+    assert 'rationales = ask(["your question"], prefix="", max_new_tokens=256, ' in text
+    assert "decoder_start_token_id=1)" in text and "[rationale]" not in text
+    assert "without prefix (the decoder gives the student's rationale where it starts with" in text
+
+
 def test_the_prefixes_and_lengths_are_the_runs(tmp_path):
     text = page(
         tmp_path,

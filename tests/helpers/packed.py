@@ -20,3 +20,21 @@ def read_back(batch: packing.Batch) -> collections.Counter:
                 tasks.pop(),
             ] += 1
     return found
+
+
+def read_shared(batch: packing.Batch) -> collections.Counter:
+    """As `read_back`, where several targets share an input: found by row and source id."""
+    found = collections.Counter()
+    for row in range(len(batch["decoder_segment_ids"])):
+        for segment in set(batch["decoder_segment_ids"][row].tolist()) - {0}:
+            target = batch["decoder_segment_ids"][row] == segment
+            (source,) = set(batch["decoder_source_ids"][row][target].tolist())
+            (task,) = set(batch["decoder_task_ids"][row][target].tolist())
+            inputs = batch["encoder_segment_ids"][row] == source
+            found[
+                tuple(batch["encoder_input_tokens"][row][inputs].tolist()),
+                tuple(batch["decoder_target_tokens"][row][target].tolist()),
+                task,
+            ] += 1
+            assert batch["decoder_input_tokens"][row][target][0] == task - 1
+    return found

@@ -14,11 +14,13 @@ import seqio
 import tensorflow as tf
 
 import sbs_jax.tasks  # noqa: F401
+from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.datasets import registry, release
 from sbs_jax.datasets.methods import METHODS, TASK_ID_FEATURE, VIEWS, Prefixes
 from sbs_jax.datasets.records import Record, write_jsonl
+from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import token_cache, vocabularies
-from sbs_jax.integrations import seqio_tasks
+from sbs_jax.integrations import seqio_tasks, t5x_data
 from sbs_jax.utils import paths
 
 SPIECE = str(pathlib.Path(seqio.__file__).parent / "test_data/sentencepiece/sentencepiece.model")
@@ -421,3 +423,19 @@ def test_gold_is_what_the_vocabulary_can_write(data_dir: pathlib.Path, settings:
         for example in task.source.get_dataset("test", shuffle=False).as_numpy_iterator()
     ]
     assert golds == ["not odd", "even"]
+
+
+def test_t5x_is_refused_a_shared_encoder() -> None:
+    config = TrainConfig(
+        model_dir="unused",
+        mixture_or_task_name="demo_step_by_step",
+        task_feature_lengths=LENGTHS,
+        train_steps=1,
+        model=T5Config(256, 16, 2, 1, 1, 8, 32),
+        vocabulary="demo",
+        shared_encoder=True,
+    )
+    with pytest.raises(
+        UserError, match="SHARED_ENCODER = True: T5X's network starts every decoder"
+    ):
+        t5x_data.mixture(config)

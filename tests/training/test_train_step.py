@@ -1,6 +1,8 @@
 """The train step means the same on any mesh, in any layout, in any number of micro-batches."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -20,6 +22,15 @@ DEEP = dataclasses.replace(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
 ROWS = packing.RowLengths(24, 16)
 
 
+def batch_with(seed: int, packed: bool) -> packing.Batch:
+    found = examples(seed)
+    if packed:
+        return packing.pack(found, ROWS, 16)
+    inputs, targets, tasks = zip(*found, strict=True)
+    place = packing.one_per_row(len(found))
+    return packing.fill(inputs, targets, np.array(tasks), place, ROWS, 24)
+
+
 def run(
     partitioner: Partitioner,
     *,
@@ -30,6 +41,7 @@ def run(
     normalization: str = step.GLOBAL,
     stacked: bool = False,
     preset: str = "adamw",
+    batch_of: Callable[[int, bool], packing.Batch] = batch_with,
 ) -> tuple[list[dict], dict]:
     """Metrics of each step and the final parameters of a short run."""
     rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
@@ -48,13 +60,7 @@ def run(
     state = stacked_state(state) if stacked else state
     history = []
     for index in range(steps):
-        found = examples(index)
-        if packed:
-            batch = packing.pack(found, ROWS, 16)
-        else:
-            inputs, targets, tasks = zip(*found, strict=True)
-            place = packing.one_per_row(len(found))
-            batch = packing.fill(inputs, targets, np.array(tasks), place, ROWS, 24)
+        batch = batch_of(index, packed)
         state, metrics = train_step(state, partitioner.put_batch(batch))
         history.append(jax.device_get(metrics))
     assert train_step.func._cache_size() == 1, "one shape, one compilation"
@@ -147,6 +153,53 @@ def test_stacking_and_back_gives_the_same_state_and_deletes_the_other():
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), wanted)
     sharding = step.abstract_state(DEEP, optimizer, partitioner)
     assert jax.tree.map(lambda a: a.sharding, again) == jax.tree.map(lambda a: a.sharding, sharding)
+
+
+@pytest.mark.parametrize(
+    ("settings", "packed", "microbatches"),
+    [({}, True, 1), ({"devices": jax.devices()[:1]}, False, 2)],
+    ids=["packed-data8", "unpacked-one"],
+)
+def test_a_shared_encoder_gives_the_run_of_two_passes(shared_twice, settings, packed, microbatches):
+    found = run(
+        Partitioner(**settings), packed=packed, microbatches=microbatches, batch_of=shared_batch
+    )
+    assert_same(found, shared_twice)
+
+
+@pytest.fixture(scope="module")
+def shared_twice() -> tuple[list[dict], dict]:
+    """Every target with an encoder pass of its own, but the start of a shared encoder."""
+    return run(Partitioner(devices=jax.devices()[:1]), batch_of=two_passes)
+
+
+def questions(seed: int) -> list[list[packing.Example]]:
+    """Examples of one question side by side: the same inputs, both tasks."""
+    found = examples(seed)
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [[first, (first[0], *second[1:])] for first, second in pairs]
+
+
+def two_passes(seed: int, packed: bool) -> packing.Batch:
+    inputs, targets, tasks = zip(*itertools.chain(*questions(seed)), strict=True)
+    place = packing.one_per_row(len(inputs))
+    batch = packing.fill(inputs, targets, np.array(tasks), place, ROWS, 24)
+    batch["decoder_input_tokens"][:, 0] = np.array(tasks) - 1
+    return batch
+
+
+def shared_batch(seed: int, packed: bool) -> packing.Batch:
+    found = questions(seed)
+    inputs = [pair[0][0] for pair in found]
+    _, targets, tasks = zip(*itertools.chain(*found), strict=True)
+    rows = packing.RowLengths(24, 24)
+    sizes = [sum(len(target) for _, target, _ in pair) for pair in found]
+    lengths = packing.Lengths(np.array([*map(len, inputs)]), np.array(sizes))
+    place = packing.place(lengths, rows, 8) if packed else packing.one_per_row(12)
+    count = max(8, place.rows) if packed else 12
+    return packing.fill(
+        inputs, targets, np.array(tasks), place, rows, count, np.repeat(np.arange(12), 2)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How a verb that computes uses the machine: its compile cache, and memory on a CPU."""
+"""How a verb that computes uses the machine: its compile cache, memory on a CPU, XLA on a GPU."""
 
 import ctypes
 import importlib.util
@@ -21,8 +21,12 @@ _RETAIN = {
     "MALLOC_MMAP_MAX_": (-4, 0, "0"),
     "MALLOC_TRIM_THRESHOLD_": (-1, -1, str(2**62)),  # never
 }
+# What NVIDIA's own images of jax set: collectives run beside computation. One GPU has none.
+_XLA_FLAGS = "XLA_FLAGS"
+_GPU_FLAGS = "--xla_gpu_enable_latency_hiding_scheduler=true"
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
 _MIN_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+_GPU_FILES = ("/dev/nvidia0", "/dev/kfd")
 _MAX_BYTES = "JAX_COMPILATION_CACHE_MAX_SIZE"
 
 
@@ -45,12 +49,14 @@ def define(values: flags.FlagValues) -> None:
 
 
 def start(values: flags.FlagValues) -> None:
-    """Sets up the compile cache and memory of this process and its children, before jax starts.
+    """Sets up this process and its children, before jax starts; `$XLA_FLAGS` is left as it is.
 
     Raises UserError for a cache folder that cannot be written.
     """
     if values.retain_memory and on_cpu(os.environ):
         retain_memory()
+    if on_gpu(os.environ):
+        os.environ.setdefault(_XLA_FLAGS, _GPU_FLAGS)
     use_compilation_cache(values.compilation_cache_dir)
 
 
@@ -59,10 +65,20 @@ def on_cpu(environment: Mapping[str, str]) -> bool:
 
     JAX_PLATFORMS decides; else an installed plugin or a device file of a GPU or TPU.
     """
-    chosen = environment.get("JAX_PLATFORMS", "").split(",")[0].strip()
-    if chosen:
+    if chosen := _chosen_platform(environment):
         return chosen == "cpu"
-    return not any(map(os.path.exists, ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")))
+    return not any(map(os.path.exists, (*_GPU_FILES, "/dev/accel0", "/dev/vfio/0")))
+
+
+def on_gpu(environment: Mapping[str, str]) -> bool:
+    """As `on_cpu`, for a GPU."""
+    if chosen := _chosen_platform(environment):
+        return chosen in ("cuda", "gpu", "rocm")
+    return any(map(os.path.exists, _GPU_FILES))
+
+
+def _chosen_platform(environment: Mapping[str, str]) -> str:
+    return environment.get("JAX_PLATFORMS", "").split(",")[0].strip()
 
 
 def retain_memory() -> bool:

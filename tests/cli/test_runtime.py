@@ -29,14 +29,15 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     bytearray(2**26)
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-mine = {k: v for k, v in os.environ.items() if k.startswith(("MALLOC", "JAX_COMP"))}
+mine = {k: v for k, v in os.environ.items() if k.startswith(("MALLOC", "JAX_COMP", "XLA"))}
 print(json.dumps({"faults": faults, "environment": mine, "jax": "jax" in sys.modules}))
 """
 
 
 def started(*flags, **environment):
     """What `runtime.start` does to a fresh process under these flags and variables."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC", "GLIBC", "JAX"))}
+    chosen = ("MALLOC", "GLIBC", "JAX", "XLA")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(chosen)}
     done = subprocess.run(
         [sys.executable, "-c", _FAULTS, *flags],
         env=clean | environment,
@@ -110,6 +111,22 @@ def test_a_device_file_means_an_accelerator(device, monkeypatch):
     assert not runtime.on_cpu({})
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     assert runtime.on_cpu({"JAX_PLATFORMS": ""})
+
+
+def test_a_gpu_gets_xlas_flags_unless_the_user_has_chosen_some(cache, monkeypatch):
+    def found(**environment: str) -> str | None:
+        return started(cache, **environment)["environment"].get("XLA_FLAGS")
+
+    flags = found(JAX_PLATFORMS="cuda,cpu")
+    assert flags == runtime._GPU_FLAGS
+    assert found(JAX_PLATFORMS="cuda", XLA_FLAGS="") == ""
+    assert found(JAX_PLATFORMS="cpu") is None
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidia0")
+    assert runtime.on_gpu({}) and not runtime.on_gpu({"JAX_PLATFORMS": "tpu"})
+    # XLA ends a process whose flags it does not know.
+    code = "import jax; print(jax.devices())"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_the_cache_of_compiled_programs_is_where_it_is_asked_for(tmp_path):

@@ -39,7 +39,7 @@ LABEL, RATIONALE = TaskId
 START_IDS = {LABEL: 0, RATIONALE: 1}
 
 
-def start_id(task_id: int, shared_encoder: bool) -> int:
+def start_id(task_id: TaskId, shared_encoder: bool) -> int:
     """The decoder's first input for a task."""
     return START_IDS[task_id] if shared_encoder else START_IDS[LABEL]
 

@@ -11,6 +11,7 @@ The variants take turns on one core, so that a slow phase of the machine meets a
   told to keep memory as `sbs train` tells it.
 * ``shared``: the same with SHARED_ENCODER, which is another model: one encoder pass per question.
 * ``unpacked``: the same with one sequence per row; ``fixed_128``: in rows of 128/128 tokens.
+* ``scan``, ``scan_minimal``, ``scan_full``: SCAN_LAYERS with REMAT_POLICY none, minimal, full.
 * ``torch``: what users run: transformers' T5 with SDPA, each task in its own forward pass with
   dynamic padding as in the original code, loss.backward(), gradient clipping, fused AdamW, float32.
 * ``torch_malloc``: the same with ours' settings of glibc.
@@ -60,6 +61,9 @@ KINDS: dict[str, dict] = {
     "unpacked": {"pack": False},
     "fixed_128": {"pack": False, "row_lengths": (128, 128)},
     "bfloat16": {"pack": True, "dtype": "bfloat16"},
+    "scan": {"pack": True, "scan_layers": True},
+    "scan_minimal": {"pack": True, "scan_layers": True, "remat_policy": "minimal"},
+    "scan_full": {"pack": True, "scan_layers": True, "remat_policy": "full"},
 }
 
 WORKER = """
@@ -172,11 +176,12 @@ class Ours:
         checkpoint: Checkpoint,
         batch: int,
         pack: bool,
-        dtype: str = "float32",
         row_lengths: tuple[int, int] | None = None,
         shared: bool = False,
+        **changes: object,
     ) -> None:
-        config = T5Config(**{**vars(checkpoint.config), "dtype": dtype})
+        """Args: changes: of the model's configuration."""
+        config = T5Config(**{**vars(checkpoint.config), **changes})
         config = devices.compute_config(config, "cpu")
         data = sequences()
         tables = [(1, Table(data["inputs"], data["label"]))]
@@ -220,6 +225,15 @@ class Ours:
         gradients = step.make_gradients(self._quiet, weights, segments=self._batches.plan.segments)
         only_loss = jax.jit(lambda params: gradients(params, batch, jax.random.key(0)).loss)
         return float(only_loss(self._state.params))
+
+    def compiled(self) -> dict[str, float]:
+        """CPU seconds to trace and compile the step for one shape, and its temporaries."""
+        batch = self._partitioner.put_batch(self._batches[0])
+        start = time.process_time()
+        program = self._step.func.lower(*self._step.args, self._state, batch).compile()
+        seconds = time.process_time() - start
+        megabytes = program.memory_analysis().temp_size_in_bytes // 2**20
+        return {"compile_cpu_s": round(seconds, 1), "temporaries_mb": megabytes}
 
     def __call__(self, first: int, last: int) -> float:
         start = time.process_time()
@@ -267,8 +281,10 @@ def peer_command(python: str, checkpoint: Checkpoint, batch: int, folder: str) -
     return [python, "-c", WORKER, *data]
 
 
-def report(times: dict[str, list[float]], questions: int, facts: dict) -> None:
-    """One JSON line per variant."""
+def report(
+    times: dict[str, list[float]], questions: int, facts: dict, own: dict[str, dict]
+) -> None:
+    """One JSON line per variant, with the facts of all and its own."""
     for name, seconds in times.items():
         speeds = [questions / s for s in seconds]
         ratios = {
@@ -283,6 +299,7 @@ def report(times: dict[str, list[float]], questions: int, facts: dict) -> None:
             "questions_per_cpu_second": round(statistics.median(speeds), 2),
             "range": [round(min(speeds), 2), round(max(speeds), 2)],
             **ratios,
+            **own.get(name, {}),
             **facts,
         }
         print(json.dumps(line), flush=True)
@@ -297,6 +314,7 @@ def main() -> None:
     parser.add_argument("--variants", default="ours,unpacked", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=4, help="updates of a variant per round")
+    parser.add_argument("--compile", action="store_true", help="also time one compilation each")
     flags = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     retained = runtime.retain_memory()
@@ -305,6 +323,7 @@ def main() -> None:
         name: Ours(checkpoint, flags.batch, **KINDS[name]) for name in flags.variants.split(",")
     }
     first = {name: variant.loss() for name, variant in ours.items()}
+    programs = {name: v.compiled() for name, v in ours.items()} if flags.compile else {}
     runs: dict[str, Callable[[int, int], float]] = dict(ours)
     peers: dict[str, Peer] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -335,7 +354,7 @@ def main() -> None:
     for name, variant in ours.items():
         print(f"{name}: {variant}")
     print(json.dumps({"loss_before_the_first_update": first}))
-    report(times, flags.batch * flags.updates, facts)
+    report(times, flags.batch * flags.updates, facts, programs)
 
 
 if __name__ == "__main__":

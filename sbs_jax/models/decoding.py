@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
@@ -159,23 +159,22 @@ def score_labels(
 
         def of_nodes(inputs: tuple) -> tuple:
             some, edges = inputs  # [n, B, D], [n, C]
-            rows: Any = model.apply(
+            logits: Any = model.apply(
                 variables, some.transpose(1, 0, 2), method=Transformer.logits_of
             )
-            logits = rows.transpose(1, 0, 2)
-            taken = jnp.take_along_axis(logits, jnp.maximum(edges, 0)[:, None], axis=2)
-            total = jax.nn.logsumexp(logits, axis=-1)
-            best = first_argmax(logits.reshape(-1, logits.shape[-1])).reshape(total.shape)
-            return taken - total[..., None], best
+            taken = jnp.take_along_axis(logits, jnp.maximum(edges, 0)[None], axis=2)
+            largest = jnp.max(logits, axis=2, keepdims=True)
+            total = largest + jnp.log(jnp.sum(jnp.exp(logits - largest), axis=2, keepdims=True))
+            return taken - total, (taken >= largest) & (edges >= 0)[None]
 
         size = min(count, _NODES_AT_ONCE)
-        states, edges = (
-            _in_groups(x, size) for x in (states.transpose(1, 0, 2), jnp.asarray(trie.edges))
-        )
-        edge_scores, best = jax.lax.map(of_nodes, (states, edges))
-    edge_scores, best = (x.reshape(-1, *x.shape[2:])[:count] for x in (edge_scores, best))
-    on_paths = edge_scores.transpose(1, 0, 2)[:, trie.path_nodes, trie.path_edges]
-    return jnp.sum(jnp.where(trie.path_mask, on_paths, 0.0), axis=-1), _walk(trie, best.T)
+        groups = (_in_groups(x, size) for x in (states.transpose(1, 0, 2), jnp.asarray(trie.edges)))
+        found = jax.lax.map(of_nodes, tuple(groups))
+    edge_scores, likeliest = (
+        jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, x.shape[3])[:, :count] for x in found
+    )
+    on_paths = edge_scores[:, trie.path_nodes, trie.path_edges]
+    return jnp.sum(jnp.where(trie.path_mask, on_paths, 0.0), axis=-1), _walk(trie, likeliest)
 
 
 def _caches(model: Transformer, variables: dict, tokens: Int[Array, "B L"], length: int) -> list:
@@ -192,13 +191,13 @@ def _in_groups(x: Array, size: int) -> Array:
     return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
 
 
-def _walk(trie: LabelTrie, best: Int[Array, "B N"]) -> Int[Array, " B"]:
-    """The label reached by taking the best token at every node, or -1 where it is no edge."""
-    node = jnp.zeros(best.shape[0], jnp.int32)
+def _walk(trie: LabelTrie, likeliest: Bool[Array, "B N C"]) -> Int[Array, " B"]:
+    """The label reached along the likeliest edges, or -1 where a likelier token is none."""
+    node = jnp.zeros(likeliest.shape[0], jnp.int32)
     for _ in range(trie.path_nodes.shape[1]):
-        token = jnp.take_along_axis(best, jnp.maximum(node, 0)[:, None], axis=1)
-        hits = trie.edges[jnp.maximum(node, 0)] == token
-        target = jnp.max(jnp.where(hits, trie.targets[jnp.maximum(node, 0)], _NOWHERE), axis=1)
+        here = jnp.maximum(node, 0)
+        hits = jnp.take_along_axis(likeliest, here[:, None, None], axis=1)[:, 0]
+        target = jnp.max(jnp.where(hits, trie.targets[here], _NOWHERE), axis=1)
         node = jnp.where(node >= 0, target, node)
     return jnp.where((node < 0) & (node > _NOWHERE), -1 - node, -1)
 

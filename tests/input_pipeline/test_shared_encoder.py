@@ -11,6 +11,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline.batch_plan import PlanSpec
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.input_pipeline.packing import Placement, RowLengths, fill
+from sbs_jax.input_pipeline.questions import Members, TrainingQuestions
 
 LABEL, RATIONALE = 1, 2
 
@@ -118,3 +119,13 @@ def test_half_of_the_encoder_tokens_are_left():
     positions = [plan.largest.rows * plan.largest.inputs for plan in (own, shared)]
     assert positions[1] < 0.56 * positions[0]
     assert shared.input_fill > 0.85 and shared.target_fill > 0.8
+
+
+def test_every_target_of_a_row_has_its_own_dropout_masks_and_inputs_count_once():
+    sides = np.full((2, 30), 20), np.stack([np.full(30, 2), np.full(30, 6)])
+    members = Members(np.arange(30), np.zeros(30, np.int64))
+    questions = TrainingQuestions(tables_of(*sides), np.arange(30), 0, shared_encoder=True)
+    assert questions.tokens(members).tolist() == [[20] * 30, [8] * 30]
+    made = Batches(tables_of(*sides), np.arange(30), PlanSpec(8, 20, 0, shared_encoder=True))
+    most = max(int(made[step]["decoder_segment_ids"].max()) for step in range(20))
+    assert most == made.plan.segments > 2

@@ -41,6 +41,7 @@ _VERBS = {
     "train": "stage 2: train a student from a gin file",
     "evaluate": "score a checkpoint against gold labels and the teacher",
     "predict": "label (and explain) new inputs",
+    "cascade": "student, then teacher: accuracy and cost by the student's confidence",
     "serve": "answer questions over HTTP with a trained student",
     "convert": "checkpoints between Hugging Face, T5X and our format",
     "export": "a deployable student with its tokenizer",

@@ -5,13 +5,18 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from sbs_jax.datasets.annotations import Outputs
 from sbs_jax.errors import UserError
+from sbs_jax.metrics.accuracy import Metric
+from sbs_jax.runs import reader
 from sbs_jax.runs.reader import Run
+from sbs_jax.utils import jsonl
 
 _Question = tuple[str, str, str]  # id, input, gold
 
@@ -46,11 +51,42 @@ class Answers:
 def read(run: Run) -> Answers | None:
     """The test answers of a run; None where it has no predictions file."""
     rows = run.test_predictions()
+    return _sorted(rows, _teacher(run, rows)) if rows else None
+
+
+def read_file(path: Path, split: str, metric: Metric, teacher: Outputs) -> Answers:
+    """The answers of any predictions file, or of an output of `sbs predict` that has gold labels.
+
+    Args:
+        path: of the file.
+        split: that the questions are of, where `teacher` distinguishes splits.
+        metric: that judges the labels where the file does not.
+        teacher: its labels, for rows that have none.
+
+    Raises:
+        UserError: file, line and field of what is missing or cannot be understood.
+    """
+    rows = []
+    for where, row in jsonl.objects(path):
+        if missing := [name for name in ("id", "input", "gold", "label") if name not in row]:
+            raise UserError(
+                f"{where}: field {missing[0]!r} is missing; give the predictions file of a run, or "
+                "what sbs predict made of questions with their gold label (field label)"
+            )
+        of_id = str(row["id"])
+        output = teacher.get((split, of_id)) or teacher.get((None, of_id))
+        if row.get("teacher_label") is None and output is not None:
+            row |= {"teacher_label": output.label, "teacher_correct": None}
+        rows.append(row)
     if not rows:
-        return None
+        raise UserError(f"{path}: holds no answers")
+    reader.judge(rows, metric)
+    return _sorted(rows, _scores_of_teacher(rows))
+
+
+def _sorted(rows: Sequence[dict[str, Any]], teacher: Sequence[float]) -> Answers:
     questions = [(str(row["id"]), row["input"], row["gold"]) for row in rows]
     order = sorted(range(len(rows)), key=questions.__getitem__)
-    teacher = _teacher(run, rows)
     return Answers(
         rows=rows,
         questions=tuple(questions[i] for i in order),
@@ -59,16 +95,21 @@ def read(run: Run) -> Answers | None:
     )
 
 
+def _scores_of_teacher(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """nan where it has no label."""
+    return [
+        math.nan if row.get("teacher_label") is None else float(row["teacher_correct"])
+        for row in rows
+    ]
+
+
 def _teacher(run: Run, rows: Sequence[dict[str, Any]]) -> list[float]:
     """The teacher's scores, nan where it has no label.
 
     All are nan if their sum is not what results.json has: the run's metric is then a function of
     the user's, which is not at hand here.
     """
-    scores = [
-        math.nan if row.get("teacher_label") is None else float(row["teacher_correct"])
-        for row in rows
-    ]
+    scores = _scores_of_teacher(rows)
     results = (run.results or {}).get("results", ())
     known = next((r["teacher"] for r in results if r["split"] == "test" and r["teacher"]), None)
     total = sum(score for score in scores if not math.isnan(score))

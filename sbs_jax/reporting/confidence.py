@@ -1,23 +1,23 @@
-"""How well a student knows what it knows: calibration, and a cascade to the teacher.
+"""How well a student knows what it knows: calibration; and what `cascade` makes of it.
 
 Predictions files have these numbers where the student's confidence was asked for. Nothing here is
 shown for runs without them.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from sbs_jax.reporting import cascade
 from sbs_jax.reporting.answers import Answers
+from sbs_jax.reporting.cascade import Scores
 from sbs_jax.reporting.tables import Table
 
 FIELD, PROBABILITIES = "confidence", "label_probabilities"
 _BINS = 10
-_THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _TEMPERATURES = np.geomspace(0.1, 10, 401)  # steps of 1.2%
 
 
@@ -50,18 +50,28 @@ def fit_temperature(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
     None where the rows have no probabilities of all labels.
     """
-    probabilities = [row.get(PROBABILITIES) for row in rows]
-    if not rows or not all(probabilities):
+    if not rows or not all(row.get(PROBABILITIES) for row in rows):
         return None
     losses = np.zeros(len(_TEMPERATURES))
-    for row, of_labels in zip(rows, probabilities, strict=True):
-        assert of_labels is not None, "checked above"
-        if row["gold"] not in of_labels:
-            continue
-        gold = list(of_labels).index(row["gold"])
-        scaled = _scaled(list(of_labels.values()), _TEMPERATURES)
-        losses -= np.log(np.maximum(scaled[:, gold], 1e-12))
+    for row in rows:
+        if row["gold"] in row[PROBABILITIES]:
+            scaled = _scaled(_shares(row), _TEMPERATURES)
+            losses -= np.log(np.maximum(scaled[:, _place(row, row["gold"])], 1e-12))
     return float(_TEMPERATURES[int(losses.argmin())])
+
+
+def _shares(row: Mapping[str, Any]) -> list[float]:
+    """The probabilities of all labels, and of the answer where it is none of them."""
+    shares = list(row[PROBABILITIES].values())
+    if row.get("label", row["gold"]) not in row[PROBABILITIES]:
+        shares.append(max(0.0, 1.0 - sum(shares)))
+    return shares
+
+
+def _place(row: Mapping[str, Any], label: str) -> int:
+    """Of a label, or of an answer that is none of them, in `_shares`."""
+    labels = list(row[PROBABILITIES])
+    return labels.index(label) if label in labels else len(labels)
 
 
 def _scaled(probabilities: Sequence[float], temperatures: np.ndarray) -> np.ndarray:
@@ -74,42 +84,14 @@ def _scaled(probabilities: Sequence[float], temperatures: np.ndarray) -> np.ndar
 def with_temperature(
     rows: Sequence[Mapping[str, Any]], temperature: float
 ) -> Float[np.ndarray, " rows"]:
-    """The confidences of the answers after scaling: the largest share among the labels."""
+    """The confidences of the answers after scaling."""
+    places = (_place(row, row["label"]) for row in rows)
     return np.array(
-        [_scaled(list(row[PROBABILITIES].values()), np.array(temperature)).max() for row in rows]
+        [
+            _scaled(_shares(row), np.array(temperature))[0, place]
+            for row, place in zip(rows, places, strict=True)
+        ]
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """The student answers what it is confident of, the teacher the rest.
-
-    Attributes:
-        threshold: lowest confidence of an answer that the student keeps.
-        kept: share of the questions that it keeps: the share of the teacher's cost that is saved.
-        student: its accuracy on those; nan of none.
-        both: accuracy of the two together on all questions.
-    """
-
-    threshold: float
-    kept: float
-    student: float
-    both: float
-
-
-def cascade(
-    confidence: Float[np.ndarray, " rows"],
-    student: Float[np.ndarray, " rows"],
-    teacher: Float[np.ndarray, " rows"],
-) -> list[Step]:
-    """Student-then-teacher at several thresholds; the scores are of the same questions."""
-    steps = []
-    for threshold in _THRESHOLDS:
-        keeps = confidence >= threshold
-        of_kept = float(student[keeps].mean()) if keeps.any() else math.nan
-        both = float(np.where(keeps, student, teacher).mean())
-        steps.append(Step(threshold, float(keeps.mean()), of_kept, both))
-    return steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,26 +128,46 @@ def curve(arm: str, name: str, answers: Answers) -> Curve | None:
     return Curve(arm, name, bins, coverage)
 
 
+def cascade_scores(rows: Sequence[Mapping[str, Any]]) -> Scores | None:
+    """Of the questions that the teacher answered; None without confidences or without any such."""
+    answered = [row for row in rows if row.get("teacher_label") is not None]
+    confidence = confidences(rows)
+    if confidence is None or not answered:
+        return None
+    kept = [row.get("teacher_label") is not None for row in rows]
+    student, teacher = (
+        np.array([float(row[name]) for row in answered]) for name in ("correct", "teacher_correct")
+    )
+    return Scores(confidence[kept], student, teacher)
+
+
 def confidence_tables(
-    name: str, answers: Answers, validation: Sequence[Mapping[str, Any]]
+    name: str,
+    answers: Answers,
+    validation: Sequence[Mapping[str, Any]],
+    thresholds: Sequence[float] = cascade.THRESHOLDS,
+    price: float | None = None,
 ) -> list[Table]:
     """Calibration and cascade of one run; none without confidences.
 
     Args:
         name: of the run, for the captions.
         answers: to the test questions.
-        validation: predictions that the temperature is fitted on.
+        validation: predictions that the temperature and the threshold are chosen on.
+        thresholds: of the cascade.
+        price: of one question to the teacher.
     """
     confidence = confidences(answers.rows)
     if confidence is None:
         return []
     right = np.array([float(row["correct"]) for row in answers.rows])
     tables = [_calibration(name, answers.rows, confidence, right, validation)]
-    labelled = [row.get("teacher_label") is not None for row in answers.rows]
-    if any(labelled) and answers.with_teacher.any():
-        teacher = np.array([float(row["teacher_correct"]) for row in answers.rows])
-        steps = cascade(confidence[labelled], right[labelled], teacher[labelled])
-        tables.append(_cascade(name, steps, sum(labelled)))
+    scores = cascade_scores(answers.rows)
+    if scores is None or not answers.with_teacher.any():
+        return tables
+    tables.append(cascade.step_table(name, scores, thresholds, price))
+    if on_validation := cascade_scores(validation):
+        tables.append(cascade.chosen_table(name, scores, on_validation, thresholds))
     return tables
 
 
@@ -189,21 +191,3 @@ def _calibration(
         error += f", {after:.3f} at the temperature {temperature:.2f} fitted on validation"
     caption = f"Calibration: {name}; {error}"
     return Table(caption, ("confidence", "n", "mean", "accuracy"), "<>>>", lines, detail=True)
-
-
-def _cascade(name: str, steps: Sequence[Step], n: int) -> Table:
-    lines = [
-        (
-            f"{step.threshold:.2f}",
-            f"{step.kept:.3f}",
-            "-" if math.isnan(step.student) else f"{step.student:.3f}",
-            f"{step.both:.3f}",
-        )
-        for step in steps
-    ]
-    heads = ("confidence from", "kept by the student", "its accuracy", "student, then teacher")
-    caption = (
-        f"Cascade: {name}; the teacher answers what is not kept (n = {n}): the share kept is the "
-        "share of the teacher's cost that is saved"
-    )
-    return Table(caption, heads, ">>>>", lines, detail=True)

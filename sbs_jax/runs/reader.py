@@ -34,30 +34,31 @@ class Run:
         return {name: points for name, points in curves.items() if points}
 
     def predictions(self, split: str) -> list[dict[str, Any]]:
-        """The rows of a split's predictions file of the step in results.json; none without it."""
-        if not self.results:
-            return []
-        files = layout.find_predictions(self.folder, split, self.results["step"])
-        return [row for _, row in jsonl.objects(files[0])] if files else []
-
-    def test_predictions(self) -> list[dict[str, Any]]:
-        """The rows of the predictions file that results.json speaks of; none without it.
+        """The rows of a split's predictions file of the step in results.json; none without it.
 
         Rows of earlier versions get ``teacher_correct``: by the run's metric, or as equal text if
         that is the user's own function.
         """
         if not self.results:
             return []
-        rows = self.predictions("test")
-        named = self.results.get("metric")
-        metric: accuracy.Metric = "equation" if named == "equation" else "text"
-        for row in rows:
-            label = row.get("teacher_label")
-            if row.get("teacher_correct") is None:
-                row["teacher_correct"] = label is not None and accuracy.is_correct(
-                    metric, label, row["gold"]
-                )
-        return rows
+        files = layout.find_predictions(self.folder, split, self.results["step"])
+        rows = [row for _, row in jsonl.objects(files[0])] if files else []
+        return judge(rows, "equation" if self.results.get("metric") == "equation" else "text")
+
+    def test_predictions(self) -> list[dict[str, Any]]:
+        """The rows of the predictions file that results.json speaks of; none without it."""
+        return self.predictions("test")
+
+
+def judge(rows: list[dict[str, Any]], metric: accuracy.Metric) -> list[dict[str, Any]]:
+    """The rows, given ``correct`` and ``teacher_correct`` where they lack them."""
+    for row in rows:
+        for label, judged in (("label", "correct"), ("teacher_label", "teacher_correct")):
+            if row.get(judged) is None:
+                answer = row.get(label)
+                right = answer is not None and accuracy.is_correct(metric, answer, row["gold"])
+                row[judged] = right
+    return rows
 
 
 def read_run(folder: Path, name: str = "") -> Run:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+from helpers import annotate_cli
+from helpers.stub_server import StubServer, serving
 from pyarrow import parquet
 
 from sbs_jax.cli import main
@@ -316,6 +318,32 @@ def test_questions_that_the_student_cannot_read_are_counted(
 def test_questions_that_it_can_read_are_not_mentioned(student, rows, tmp_path, capsys):
     assert run(student, write(tmp_path / "in.jsonl", rows[:3]), tmp_path / "out.jsonl") == 0
     assert "unknown" not in capsys.readouterr().err
+
+
+def test_unsure_questions_go_to_the_teacher_and_both_are_a_cascade(student, rows, tmp_path, capsys):
+    """predict, annotate, cascade: each reads what the one before it wrote."""
+    pytest.importorskip("openai")
+    asked = [{name: row[name] for name in ("id", "input", "label")} for row in rows]
+    source, out = write(tmp_path / "in.jsonl", asked), tmp_path / "out.jsonl"
+    assert run(student, source, out, "--confidence") == 0
+    below = sorted(row["confidence"] for row in lines(out))[N // 2]
+    flags = [f"--ask_teacher_below={below}", f"--out={tmp_path / 'unsure.jsonl'}"]
+    assert run(student, source, out, *flags) == 0
+    answers = lines(out)
+    unsure = [row["id"] for row in answers if row["confidence"] < below]
+    assert f"{len(unsure)} questions with a confidence below" in capsys.readouterr().out
+    assert [row["id"] for row in lines(tmp_path / "unsure.jsonl")] == unsure
+    assert 0 < len(unsure) < N, "one of the two would do all the work"
+    with serving(StubServer(annotate_cli.oracle)) as stub:
+        assert annotate_cli.run(stub, tmp_path, input=tmp_path / "unsure.jsonl") == 0
+    labels = tmp_path / "out" / "rationales.jsonl"
+    capsys.readouterr()
+    given = [f"--predictions={out}", f"--teacher={labels}"]
+    assert main(["cascade", *given, f"--thresholds={below}"]) == 0
+    answered = {line["id"]: line["label"] for line in lines(labels)}
+    right = [answered[row["id"]] == row["gold"] for row in answers if row["id"] in answered]
+    (line,) = [t for t in capsys.readouterr().out.splitlines() if "teacher alone" in t]
+    assert f"{sum(right) / len(right):.3f}" in line
 
 
 def test_stdin_is_answered_while_it_is_open(student, rows, tmp_path):

@@ -24,7 +24,9 @@ def test_the_temperature_that_made_the_labels_is_found(true):
         drawn = rng.choice(3, p=np.exp(logits / true) / np.exp(logits / true).sum())
         shares = np.exp(logits) / np.exp(logits).sum()
         named = dict(zip("abc", shares.tolist(), strict=True))
-        rows.append({"gold": "abc"[drawn], "label_probabilities": named})
+        rows.append(
+            {"gold": "abc"[drawn], "label": max(named, key=named.get), "label_probabilities": named}
+        )
     assert confidence.fit_temperature(rows) == pytest.approx(true, rel=0.1)
     right = np.array([r["gold"] == max(r["label_probabilities"], key=r["label_probabilities"].get)
                       for r in rows], float)  # fmt: skip
@@ -34,13 +36,12 @@ def test_the_temperature_that_made_the_labels_is_found(true):
     assert errors[1] <= errors[0] + 0.01 and errors[1] < 0.04
 
 
-def test_a_cascade_worked_by_hand():
-    sure = np.array([0.99, 0.85, 0.6, 0.3])
-    student, teacher = np.array([1.0, 1, 0, 0]), np.array([0.0, 1, 1, 0])
-    steps = {step.threshold: step for step in confidence.cascade(sure, student, teacher)}
-    assert (steps[0.0].kept, steps[0.0].both) == (1, 0.5)
-    assert (steps[0.8].kept, steps[0.8].student, steps[0.8].both) == (0.5, 1, 0.75)
-    assert (steps[0.95].kept, steps[0.95].both) == (0.25, 0.75)
+def test_an_answer_outside_the_set_keeps_its_own_share():
+    """Labels .3 and .2, so the answer has .5: at the temperature 2 sqrt(.5) of the sum of roots."""
+    row = {"label": "x", "gold": "a", "label_probabilities": {"a": 0.3, "b": 0.2}}
+    (sure,) = confidence.with_temperature([row], 2.0)
+    assert sure == pytest.approx(0.5**0.5 / (0.3**0.5 + 0.2**0.5 + 0.5**0.5))
+    assert confidence.with_temperature([row | {"label": "b"}], 1.0)[0] == pytest.approx(0.2 / 0.5)
 
 
 @pytest.mark.parametrize("rows", [[], [{}], [{"confidence": None}], [{"confidence": 1}, {}]])
@@ -55,7 +56,4 @@ def test_the_report_shows_both_where_predictions_have_them(tmp_path):
     text_of = report.write([make_run(tmp_path / "run", "mine_finetune", rows)], tmp_path / "out")
     markdown = (tmp_path / "out" / "results.md").read_text()
     assert "Calibration: run; ECE 0.175" in markdown  # .75 * |.9 - 1| + .25 * |.4 - 0|
-    # From .5 upwards: the student's 60 right answers, and the teacher on every fourth question.
-    both = sum(1 if i % 4 else i % 3 > 0 for i in range(80)) / 80
-    assert f"| 0.50 | 0.750 | 1.000 | {both:.3f} |" in markdown
     assert "Cascade" not in text_of, "details are for the page and the files"

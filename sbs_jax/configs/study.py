@@ -5,7 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sbs_jax.configs.validation import COUNT, Rule, check, described, require, setting
+from sbs_jax.configs.validation import (
+    ABOVE_0,
+    COUNT,
+    Rule,
+    check,
+    described,
+    one_of,
+    require,
+    setting,
+)
 from sbs_jax.utils.paths import local
 
 # The macros in which the runs of a study differ.
@@ -32,11 +41,19 @@ class StudyConfig:
         seeds: RANDOM_SEED of the runs; an interval over seeds needs two or more.
         bindings: gin bindings of all runs, e.g. ``TRAIN_STEPS = 300``.
         arm_bindings: further bindings, by arm.
+        choices: macros and the values to choose from on validation, for every arm, size, alpha and
+            dataset: all combinations are trained with the most data and the first seed.
+        equal: what the arms have in common: ``updates`` (unless an arm sets its own), or
+            ``compute``: TRAIN_STEPS of the cheaper arms rise until they cost what the costliest
+            does, by the lengths of its questions and targets.
         search: train only what is needed to find the least data with which each arm beats the
             teacher: bisection over the fractions, with all seeds at each.
         search_runs: at most this many runs are trained by a search.
+        teacher_parameters: of the teacher, e.g. 540e9: for the report's pictures and sizes.
         workers: runs trained side by side. With more than one, each gets one CPU thread and no
             accelerator; a single run uses every device.
+        shared: the same command runs on several machines with the same STUDY_DIR; each trains what
+            no other has claimed, waits for the rest and writes the report.
     """
 
     study_dir: str = setting(macro="STUDY_DIR", path=local)
@@ -59,9 +76,15 @@ class StudyConfig:
         default_factory=dict,
         metadata={"rule": described("{ARM: a list of strings, 'NAME = VALUE'}")},
     )
+    choices: Mapping[str, Sequence[int | float | str]] = dataclasses.field(
+        default_factory=dict, metadata={"rule": described('{"LEARNING_RATE": (1e-4, 3e-4), ...}')}
+    )
+    equal: str = setting("updates", rule=one_of("updates", "compute"))
     search: bool = False
     search_runs: int = setting(1000, rule=COUNT)
+    teacher_parameters: float | None = setting(None, rule=ABOVE_0)
     workers: int = setting(1, rule=COUNT)
+    shared: bool = False
 
     def __post_init__(self) -> None:
         check(self)
@@ -71,6 +94,11 @@ class StudyConfig:
                 rule = "named with letters, digits, _ and -"
                 require(bool(good), f"StudyConfig.{field}", name, rule)
         self._check_bindings("StudyConfig.bindings", self.bindings)
+        self._check_bindings("StudyConfig.choices", list(self.choices))
+        for macro, values in self.choices.items():
+            require(
+                _each_once(values), f"StudyConfig.choices[{macro!r}]", values, "values, each once"
+            )
         for arm, bindings in self.arm_bindings.items():
             known = f"about one of the arms, {', '.join(self.arms)}"
             require(arm in self.arms, "StudyConfig.arm_bindings", arm, known)

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ _COLOURS = dict(
     )
 )
 _MARKERS = dict(zip(ARM_NAMES, "sD^oPvX", strict=True))
-_DASHES = ("-", "--", ":", "-.")
+_DASHES, _FILLS = ("-", "--", ":", "-."), ("full", "none", "left", "right")
 _OTHER = ("#444444", "#888888", "#5D3A9B", "#A6761D")
 # Shares of the distance between two fractions: between neighbouring arms, and from an arm's mean to
 # its seeds, which would vanish behind the interval's bar.
@@ -142,6 +143,7 @@ def _draw_arm(
         marker=marker,
         markersize=7,
         capsize=3,
+        **_variant(arm, summary.arms),
         linewidth=1.6,
         elinewidth=1.2,
         label=f"{arm_name(arm)} ({' or '.join(map(str, seeds))} seeds)",
@@ -163,6 +165,8 @@ def _floor(summary: Summary) -> float:
 def learning_curves(runs: Sequence[Curves], title: str) -> Picture:
     """Losses per task and validation accuracy against the step: a column per metric.
 
+    Runs of one arm, label and row are seeds: their mean is drawn, in a band.
+
     Raises:
         UserError: matplotlib is missing.
     """
@@ -182,11 +186,9 @@ def learning_curves(runs: Sequence[Curves], title: str) -> Picture:
     for row, panels in zip(rows, grid, strict=True):
         for metric, axes in zip(metrics, panels, strict=True):
             drawn = [run for run in runs if run.row == row and metric in run.points]
-            for run in drawn:
-                steps, values = zip(*run.points[metric], strict=True)
-                # A few evaluations are points on a line; one alone would be no line at all.
-                few = {"markersize": 4 if len(steps) < 20 else 0}
-                axes.plot(steps, values, alpha=0.8, **styles[run.arm, run.label] | few)
+            for key, style in styles.items():
+                of_key = [run.points[metric] for run in drawn if (run.arm, run.label) == key]
+                _draw_seeds(axes, [dict(points) for points in of_key], style)
             axes.grid(color="#DDDDDD", linewidth=0.7)
             if metric.endswith("loss"):
                 axes.set_yscale("log")
@@ -200,27 +202,50 @@ def learning_curves(runs: Sequence[Curves], title: str) -> Picture:
     return _picture(figure)
 
 
+def _draw_seeds(axes: Any, seeds: Sequence[dict[int, float]], style: dict[str, Any]) -> None:
+    """The mean of the seeds at each step that all have, in a band from the lowest to the highest.
+
+    Args:
+        seeds: step -> value, of each.
+    """
+    steps = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    if not steps:
+        return
+    values = [[seed[step] for seed in seeds] for step in steps]
+    if len(seeds) > 1:
+        lows, highs = ([end(of_step) for of_step in values] for end in (min, max))
+        axes.fill_between(steps, lows, highs, color=style["color"], alpha=0.18, linewidth=0)
+    # A few evaluations are points on a line; one alone would be no line at all.
+    few = {"markersize": 4 if len(steps) < 20 else 0}
+    axes.plot(steps, [statistics.fmean(of_step) for of_step in values], **style | few)
+
+
 def _curve_styles(runs: Sequence[Curves]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(arm, label) -> how its lines look: the arm's colour, another dash for each label."""
+    """(arm, label) -> how its lines look: the method's colour, another dash for each."""
     arms = list(dict.fromkeys(run.arm for run in runs))
-    labels: dict[str, list[str]] = {}
+    of_method: dict[str, int] = {}
     styles = {}
     for arm, label in dict.fromkeys((run.arm, run.label) for run in runs):
-        of_arm = labels.setdefault(arm, [])
-        of_arm.append(label)
+        method = arm.split("@")[0]
+        of_method[method] = of_method.get(method, -1) + 1
         colour, marker = _style(arm, arms)
         styles[arm, label] = {
             "color": colour,
             "marker": marker,
             "markersize": 4,
             "linewidth": 1.2,
-            "linestyle": _DASHES[(len(of_arm) - 1) % len(_DASHES)],
+            "linestyle": _DASHES[of_method[method] % len(_DASHES)],
         }
     return styles
 
 
 def accuracy_along(
-    summary: Summary, places: dict[str, float], axis: str, logarithmic: bool, title: str
+    summary: Summary,
+    places: dict[str, float],
+    axis: str,
+    logarithmic: bool,
+    title: str,
+    teacher_at: float | None = None,
 ) -> Picture:
     """Accuracy with the largest fraction of the labels along another axis of the grid.
 
@@ -228,6 +253,7 @@ def accuracy_along(
         places: of the arms that are drawn, on this axis; one line per method.
         axis: its name.
         title: of the picture.
+        teacher_at: where the teacher is on the axis, besides its line.
     """
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -243,6 +269,9 @@ def accuracy_along(
         axes.errorbar(xs, means, yerr=errors, **look)
     if teacher := summary.teacher:
         label = f"teacher {teacher.value:.3f} (n = {teacher.n})"
+        if teacher_at is not None:
+            label = f"teacher, {size_name(teacher_at)} parameters: {teacher.value:.3f}"
+            axes.plot([teacher_at], [teacher.value], color="black", marker="*", markersize=12)
         axes.axhline(teacher.value, color="black", linestyle="--", linewidth=1.2, label=label)
     if logarithmic:
         axes.set_xscale("log")
@@ -250,6 +279,55 @@ def accuracy_along(
     axes.set_ylabel("test accuracy")
     axes.set_title(title, loc="left", fontsize=11, wrap=True)
     axes.grid(color="#DDDDDD", linewidth=0.7)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _picture(figure)
+
+
+def size_name(parameters: float) -> str:
+    """As papers write it: 12.3k, 220M, 540B."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g}{name}"
+    return f"{parameters:g}"
+
+
+def smallest_winners(
+    summary: Summary, sizes: dict[str, float], teacher_at: float | None, title: str
+) -> Picture:
+    """The least data with which each arm beats the teacher, against the student's parameters.
+
+    Args:
+        sizes: parameters of the arms that are drawn.
+        teacher_at: parameters of the teacher, a vertical line.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    heights = {fraction: float(i) for i, fraction in enumerate(summary.labels)}
+    none = float(len(heights))
+    methods: dict[str, list[tuple[float, float]]] = {}
+    for arm, least in summary.least_data().items():
+        if arm in sizes:
+            height = none if least is None else heights[least]
+            methods.setdefault(arm.split("@")[0], []).append((sizes[arm], height))
+    for number, (method, points) in enumerate(methods.items()):
+        colour, marker = _style(method, list(methods))
+        shift = (number - (len(methods) - 1) / 2) * _DODGE  # equal results stay apart
+        for x, y in points:
+            filled = {"facecolor": colour if y < none else "none", "edgecolor": colour}
+            axes.scatter([x], [y + shift], marker=marker, s=80, **filled)
+        axes.scatter([], [], marker=marker, s=80, color=colour, label=arm_name(method))
+    if teacher_at is not None:
+        label = f"teacher, {size_name(teacher_at)} parameters"
+        axes.axvline(teacher_at, color="black", linestyle="--", linewidth=1.2, label=label)
+    ticks = [labels_name(f, n) for f, n in summary.labels.items()]
+    axes.set_yticks([*heights.values(), none], [*ticks, "none of these"])
+    axes.set_ylim(-0.5, none + 0.5)
+    axes.set_xscale("log")
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("least training questions")
+    axes.set_title(title, loc="left", fontsize=11, wrap=True)
+    axes.grid(color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return _picture(figure)
 
@@ -263,6 +341,7 @@ def confidence(curves: Sequence[Curve], title: str) -> Picture:
     for curve in curves:
         colour, marker = _style(curve.arm, arms)
         look = {"color": colour, "markersize": 5, "linewidth": 1.4}
+        look |= _variant(curve.arm, arms)
         left.plot(*zip(*curve.bins, strict=True), marker=marker, label=curve.name, **look)
         right.plot(*zip(*curve.coverage, strict=True), **look)
     left.set(xlabel="mean confidence of a bin", ylabel="accuracy", title="calibration")
@@ -288,6 +367,13 @@ def _style(arm: str, arms: Sequence[str]) -> tuple[str, str]:
         return _COLOURS[method], _MARKERS[method]
     others = [other for other in arms if other.split("@")[0] not in _COLOURS]
     return _OTHER[others.index(arm) % len(_OTHER)], "."
+
+
+def _variant(arm: str, arms: Sequence[str]) -> dict[str, Any]:
+    """Dashes and filling, others for each size and alpha of a method, which share its colour."""
+    alike = sorted({other for other in arms if other.split("@")[0] == arm.split("@")[0]})
+    place = alike.index(arm) % len(_DASHES)
+    return {"linestyle": _DASHES[place], "fillstyle": _FILLS[place]}
 
 
 def _pyplot() -> Any:

@@ -70,6 +70,12 @@ def labels_name(fraction: float, labels: int) -> str:
     return f"{labels} ({100 * fraction:.4g}%)"
 
 
+def row_name(row: Row) -> str:
+    """How a run is called."""
+    labels = labels_name(row.fraction, row.train_examples)
+    return f"{arm_name(row.arm)}, {labels} labels, seed {row.seed}"
+
+
 def parse_failure(fields: Mapping[str, Any]) -> Failure | None:
     """The failed run that an object of study.jsonl describes; None for a finished one."""
     if not fields.get("error"):
@@ -77,6 +83,17 @@ def parse_failure(fields: Mapping[str, Any]) -> Failure | None:
     arm = "@".join([str(fields.get("arm")), *_variant(fields)])
     fraction, seed = float(fields.get("fraction", 1.0)), int(fields.get("seed", 0))
     return Failure(arm, fraction, seed, str(fields["error"]))
+
+
+def place(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where in the grid a run is."""
+    axes = ("arm", "size", "alpha", "axis_dataset", "fraction", "seed")
+    return tuple(fields.get(axis) for axis in axes)
+
+
+def full_arm(fields: Mapping[str, Any]) -> str:
+    """The arm with its size and alpha: ``step_by_step@large``. Raises KeyError without an arm."""
+    return "@".join([str(fields["arm"]), *_variant(fields)])
 
 
 def _variant(fields: Mapping[str, Any]) -> Iterator[str]:
@@ -97,7 +114,7 @@ def parse_row(fields: Any, where: str) -> Row:
         raise UserError(f"{where}: expected a JSON object, one per run of the study")
     try:
         return Row(
-            arm="@".join([str(fields["arm"]), *_variant(fields)]),
+            arm=full_arm(fields),
             fraction=float(fields["fraction"]),
             seed=int(fields["seed"]),
             accuracy=Accuracy(fields["correct"], fields["n"], fields.get("squares")),

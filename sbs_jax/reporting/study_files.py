@@ -31,6 +31,9 @@ class StudyTexts:
         baseline: what the untrained guesser of the rows' ``majority`` does.
         caveats: what the study does not show, a sentence each.
         command: that ran it.
+        teacher_parameters: of the teacher; None where that is unknown.
+        search: the path of a search for the least data, a sentence per arm.
+        planned: place in the grid and model_dir of every run that the study is to hold.
     """
 
     title: str = "A study"
@@ -38,6 +41,9 @@ class StudyTexts:
     baseline: str = "majority label"
     caveats: Sequence[str] = ()
     command: str = ""
+    teacher_parameters: float | None = None
+    search: Sequence[str] = ()
+    planned: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +176,10 @@ def read_study(folder: Path) -> Study:
     kept: list[Row] = []
     runs: dict[Row, reader.Run] = {}
     by_row: dict[Row, Answers] = {}
+    texts = _texts(folder / STUDY_TEXTS)
+    missing = {rows.place(planned): planned for planned in texts.planned}
     for where, fields in jsonl.objects(folder / STUDY_ROWS):
+        missing.pop(rows.place(fields), None)
         if failure := rows.parse_failure(fields):
             failures.append(failure)
             continue
@@ -182,7 +191,16 @@ def read_study(folder: Path) -> Study:
         runs |= {row: run} if run else {}
         by_row |= {row: read} if read else {}
         failures += [Failure(row.arm, row.fraction, row.seed, problem)] if problem else []
-    return Study(kept, failures, _texts(folder / STUDY_TEXTS), runs, by_row)
+    failures += [_unfinished(folder, planned) for planned in missing.values()]
+    return Study(kept, failures, texts, runs, by_row)
+
+
+def _unfinished(folder: Path, planned: Mapping[str, Any]) -> Failure:
+    """A run that has no row: nobody has begun it, or it was stopped."""
+    begun = (folder / planned["model_dir"]).is_dir()
+    reason = "begun and not finished" if begun else "not begun"
+    arm = rows.full_arm(planned)
+    return Failure(arm, planned["fraction"], planned["seed"], f"{reason}; sbs study continues")
 
 
 def _files(folder: Path, row: Row) -> tuple[reader.Run | None, Answers | None, str]:

@@ -156,7 +156,8 @@ def failure_table(failures: Sequence[Failure]) -> Table:
         for failure in failures
     ]
     heads = ("arm", "labels", "seed", "reason")
-    return Table("Runs that failed, or whose files are missing or damaged", heads, "<>><", lines)
+    caption = "Runs that failed or are not finished, or whose files are missing or damaged"
+    return Table(caption, heads, "<>><", lines)
 
 
 def p_value(p: float | None) -> str:

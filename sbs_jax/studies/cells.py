@@ -15,6 +15,8 @@ _OF_THE_SCORE = ("eval_num_examples", "max_decode_length")
 
 # (arm, size, alpha, dataset, fraction, seed); size, alpha and dataset are None unless they vary.
 Key = tuple[str, str | None, float | None, str | None, float, int]
+# (arm, size, alpha, dataset): the runs of a line in a picture, all with the same settings.
+Group = tuple[str, str | None, float | None, str | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,12 @@ class Run:
     def key(self) -> Key:
         """The place in the grid."""
         place = self.config.data_fraction, self.config.random_seed
-        return self.arm, self.size, self.alpha, self.dataset, *place
+        return *self.group, *place
+
+    @property
+    def group(self) -> Group:
+        """The runs that differ from it in data fraction and seed alone."""
+        return self.arm, self.size, self.alpha, self.dataset
 
     @property
     def settings(self) -> str:

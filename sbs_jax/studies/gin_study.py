@@ -2,30 +2,23 @@
 
 import dataclasses
 import functools
-import itertools
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sbs_jax.configs import StudyConfig, TrainConfig, gin_loader
-from sbs_jax.configs.study import CELL_MACROS
 from sbs_jax.datasets import registry
-from sbs_jax.errors import UserError
 from sbs_jax.reporting import page, rows
 from sbs_jax.reporting.study_files import StudyTexts
-from sbs_jax.studies import estimate, runner, search
-from sbs_jax.studies.cells import Run, cell_dir
+from sbs_jax.studies import choices, controls, estimate, gin_cells, runner, search
+from sbs_jax.studies.cells import Run
+from sbs_jax.studies.gin_cells import More
 from sbs_jax.studies.runner import Study
-from sbs_jax.training import learning_rates
 from sbs_jax.utils import paths
 
-import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.5.0 forgets
-
 _CAVEATS = (
-    "The comparison is at equal updates unless an arm sets TRAIN_STEPS; the CPU-seconds beside it "
-    "are those of the updates alone.",
     "Checkpoints were chosen on validation; the test questions were scored once, at the end.",
 )
 
@@ -35,159 +28,89 @@ _RANDOM_WEIGHTS = (
 )
 
 
-def load(
-    files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | Path]
-) -> tuple[StudyConfig, list[Run], list[str]]:
-    """Reads a study's gin files, and those of every run.
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A study as its files describe it.
 
-    Returns:
-        The study, its runs, and the modules that register their datasets.
+    Attributes:
+        runs: of the report; with the first of all values where a choice is still open.
+        tries: runs that hyper-parameters are chosen by; none where nothing is to be chosen.
+        modules: that register the datasets.
+        more: bindings that a control gives the arms.
+    """
+
+    config: StudyConfig
+    runs: Sequence[Run]
+    tries: Sequence[choices.Try]
+    modules: Sequence[str]
+    search_paths: Sequence[str | Path]
+    more: More
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.study_dir).absolute()
+
+
+def load(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | Path]) -> Grid:
+    """Reads a study's gin files, and those of every run.
 
     Raises:
         UserError: for any mistake in any of the files, before anything is trained.
     """
     parsed = gin_loader.load(files, bindings, search_paths)
     config = gin_loader.build("configs.StudyConfig", parsed)
-    runs, modules = [], list(parsed.imports)
-    for place in _places(config):
-        run, imports = _cell(config, place, search_paths)
-        if run is not None:
-            runs.append(run)
-        modules += [name for name in imports if name not in modules]
-    _check_apart(runs)
-    fingerprints: dict[str, dict[str, str]] = {}
-    return config, [_with_data(run, fingerprints) for run in runs], modules
+    imports = list(parsed.imports)
+    at = list(gin_cells.places(config))
+    more: More = {}
+    if config.equal == "compute":
+        first = [place for place in at if (place.fraction, place.seed) == _first(config)]
+        more = controls.equal_compute(gin_cells.build(config, first, search_paths, {})[0])
+    tries = choices.tries(config, search_paths, more)
+    chosen = choices.chosen(tries) or choices.first(tries)
+    runs, modules = gin_cells.build(config, at, search_paths, gin_cells.merged(more, chosen))
+    return Grid(config, runs, tries, list(dict.fromkeys([*imports, *modules])), search_paths, more)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """A cell of the grid; None where the grid has no such axis."""
-
-    arm: str
-    fraction: float
-    seed: int
-    size: str | None
-    alpha: float | None
-    dataset: str | None
-
-    def cell_dir(self, study_dir: str) -> str:
-        return cell_dir(Path(study_dir).absolute(), **vars(self))
+def _first(config: StudyConfig) -> tuple[float, int]:
+    return config.fractions[0], config.seeds[0]
 
 
-def _places(config: StudyConfig) -> Iterator[_Place]:
-    """Seed after seed, so that an interrupted study has whole ones."""
-    for seed, dataset, fraction, size, alpha, arm in itertools.product(
-        config.seeds,
-        config.datasets or (None,),
-        config.fractions,
-        config.sizes or (None,),
-        config.alphas or (None,),
-        config.arms,
-    ):
-        yield _Place(arm, fraction, seed, size, alpha, dataset)
-
-
-def _with_data(run: Run, known: dict[str, dict[str, str]]) -> Run:
-    """The run with the fingerprints of its records, if they are there already."""
-    dataset = registry.resolve(run.config.mixture_or_task_name).dataset
-    if dataset.name not in known:
-        try:
-            splits = (registry.TRAIN, registry.TEST)
-            known[dataset.name] = {split: dataset.fingerprint(split) for split in splits}
-        except UserError:  # told by the run itself, with what to do
-            known[dataset.name] = {}
-    return dataclasses.replace(run, data=known[dataset.name])
-
-
-def _check_apart(runs: Sequence[Run]) -> None:
-    seen: dict[str, Run] = {}
-    for run in runs:
-        folder = run.config.model_dir
-        if folder in seen:
-            one, other = seen[folder].config.data_fraction, run.config.data_fraction
-            raise UserError(
-                f"StudyConfig.fractions: {one!r} and {other!r} would both be in {folder}; "
-                "choose fractions that differ more"
-            )
-        seen[folder] = run
-
-
-def _cell(
-    config: StudyConfig, place: _Place, search_paths: Sequence[str | Path]
-) -> tuple[Run | None, list[str]]:
-    """The run at a place; None for a further alpha of an arm that trains a single task."""
-    model_dir = place.cell_dir(config.study_dir)
-    cell = dict(zip(CELL_MACROS, (model_dir, place.fraction, place.seed), strict=True))
-    own = [f"{name} = {value!r}" for name, value in cell.items()]
-    if place.alpha is not None:
-        own.append(f"ALPHA = {place.alpha!r}")
-    bindings = [*config.bindings, *config.arm_bindings.get(place.arm, ()), *own]
-    try:
-        parsed = gin_loader.load(_files(config, place), bindings, search_paths)
-        built = gin_loader.build("configs.TrainConfig", parsed)
-        if (built.model_dir, built.data_fraction, built.random_seed) != tuple(cell.values()):
-            raise UserError(
-                f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
-                "leave that to the macros"
-            )
-        learning_rates.refuse_long_warm_up(built, parsed)
-        selection = registry.resolve(built.mixture_or_task_name)
-    except UserError as error:
-        raise UserError(f"arm {place.arm!r}: {error}") from None
-    if place.alpha is not None and len(selection.views) == 1:  # alpha has no effect on it
-        if place.alpha != config.alphas[0]:
-            return None, parsed.imports
-        place = dataclasses.replace(place, alpha=None)
-        built = dataclasses.replace(built, model_dir=place.cell_dir(config.study_dir))
-        parsed = gin_loader.load(
-            _files(config, place),
-            [*bindings[:-1], f"{CELL_MACROS[0]} = {built.model_dir!r}"],
-            search_paths,
-        )
-        built = gin_loader.build("configs.TrainConfig", parsed)
-    run = Run(
-        place.arm,
-        built,
-        config_gin=gin.operative_config_str(),
-        size=place.size,
-        alpha=place.alpha,
-        dataset=place.dataset,
-    )
-    return run, parsed.imports
-
-
-def _files(config: StudyConfig, place: _Place) -> list[str]:
-    """The gin files of a run: those of its arm, then that of its size."""
-    of_arm = config.arms[place.arm]
-    of_size = config.sizes[place.size] if place.size is not None else ()
-    names = [
-        *([of_arm] if isinstance(of_arm, str) else of_arm),
-        *([of_size] if isinstance(of_size, str) else of_size),
-    ]
-    return [name.replace("{dataset}", place.dataset or "{dataset}") for name in names]
-
-
-def run(config: StudyConfig, runs: Sequence[Run], modules: Sequence[str]) -> str:
+def run(grid: Grid) -> str:
     """Trains what is missing, then writes the report. Returns its tables as text."""
-    folder = Path(config.study_dir).absolute()
-    several = config.workers > 1
-    study = Study(
-        folder=folder,
-        runs=runs,
-        texts=_texts(config, runs),
-        prepare=functools.partial(prepare, os.fspath(paths.data_dir()), tuple(modules)),
-        workers=config.workers,
-        environment=runner.environment(folder, one_cpu_thread=several),
-    )
+    config, folder = grid.config, grid.folder
+    if grid.tries:
+        runner.refuse(runner.run(_study(grid, choices.folder(folder), [t.run for t in grid.tries])))
+        chosen = choices.chosen(grid.tries)
+        at = list(gin_cells.places(config))
+        runs, _ = gin_cells.build(
+            config, at, grid.search_paths, gin_cells.merged(grid.more, chosen)
+        )
+        grid = dataclasses.replace(grid, runs=runs)
+    study = _study(grid, folder, grid.runs)
     if config.search:
         failures, path = search.least_data(study, config.search_runs)
+        texts = dataclasses.replace(study.texts, search=path)
+        runner.tell(dataclasses.replace(study, texts=texts), ())
     else:
-        failures, path = runner.run(study), []
-    text = "\n\n".join([page.write([folder], folder), *path])
+        failures = runner.run(study)
+    text = page.write([folder], folder)
     if failures:
         print(text)
     runner.refuse(failures)
     return text
+
+
+def _study(grid: Grid, folder: Path, runs: Sequence[Run]) -> Study:
+    several = grid.config.workers > 1
+    return Study(
+        folder=folder,
+        runs=runs,
+        texts=_texts(grid, runs),
+        prepare=functools.partial(prepare, os.fspath(paths.data_dir()), tuple(grid.modules)),
+        workers=grid.config.workers,
+        environment=runner.environment(grid.folder, one_cpu_thread=several),
+        shared=grid.config.shared,
+    )
 
 
 def prepare(data_dir: str, modules: Sequence[str]) -> None:
@@ -196,12 +119,16 @@ def prepare(data_dir: str, modules: Sequence[str]) -> None:
     gin_loader.import_modules(modules)
 
 
-def describe(config: StudyConfig, runs: Sequence[Run]) -> str:
+def describe(grid: Grid, device: estimate.Device) -> str:
     """The runs as lines for people, and what all of them together need."""
+    config = grid.config
     kind = ", at most: a search trains what it needs" if config.search else ""
-    lines = [f"{len(runs)} runs in {config.study_dir}, {config.workers} at a time{kind}"]
-    lines += [f"  {run.config.model_dir}  {_settings(run.config)}" for run in runs]
-    return "\n".join([*lines, *estimate.lines(config, runs)])
+    lines = [f"{len(grid.runs)} runs in {config.study_dir}, {config.workers} at a time{kind}"]
+    lines += [f"  {run.config.model_dir}  {_settings(run.config)}" for run in grid.runs]
+    if tries := [each.run for each in grid.tries]:
+        lines.append(f"{len(tries)} runs before these, to choose on validation")
+        lines += [f"  {run.config.model_dir}  {_settings(run.config)}" for run in tries]
+    return "\n".join([*lines, *estimate.lines(grid.folder, [*tries, *grid.runs], device)])
 
 
 def _settings(config: TrainConfig) -> str:
@@ -212,7 +139,8 @@ def _settings(config: TrainConfig) -> str:
     )
 
 
-def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
+def _texts(grid: Grid, runs: Sequence[Run]) -> StudyTexts:
+    config = grid.config
     first = {_arm(run): run.config for run in reversed(runs)}
     selections = (registry.resolve(run.config.mixture_or_task_name) for run in runs)
     names = sorted({selection.dataset.name for selection in selections})
@@ -223,14 +151,16 @@ def _texts(config: StudyConfig, runs: Sequence[Run]) -> StudyTexts:
             f"{len(runs)} runs: data fractions {', '.join(f'{f:g}' for f in config.fractions)}, "
             f"seeds {', '.join(map(str, config.seeds))}. Settings, {arms}."
         ),
-        caveats=_caveats(runs),
+        caveats=_caveats(grid, runs),
+        teacher_parameters=config.teacher_parameters,
         command=shlex.join(["sbs", *sys.argv[1:]]) if sys.argv[1:2] == ["study"] else "",
     )
 
 
-def _caveats(runs: Sequence[Run]) -> tuple[str, ...]:
+def _caveats(grid: Grid, runs: Sequence[Run]) -> tuple[str, ...]:
     pretrained = any(run.config.initial_checkpoint_path for run in runs)
-    return _CAVEATS if pretrained else (_RANDOM_WEIGHTS, *_CAVEATS)
+    said = (controls.SENTENCES[grid.config.equal], choices.sentence(grid.config, grid.tries))
+    return (*(() if pretrained else (_RANDOM_WEIGHTS,)), *said, *_CAVEATS)
 
 
 def _arm(run: Run) -> str:

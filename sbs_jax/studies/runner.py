@@ -20,10 +20,13 @@ from sbs_jax.reporting.rows import arm_name, labels_name
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import study_rows
 from sbs_jax.studies.cells import Key, Run
+from sbs_jax.studies.ledger import Ledger
 from sbs_jax.studies.workers import ONE_CPU_THREAD, Failure, Outcome, Workers
-from sbs_jax.utils.console import duration, say
-from sbs_jax.utils.files import locked, write_lines
+from sbs_jax.utils.console import Progress, duration, say
+from sbs_jax.utils.files import write_lines
 
+_POLL_SECONDS = 5.0  # between two looks at what other machines have finished
+_WAITING_SECONDS = 60.0
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -37,6 +40,7 @@ class Study:
         prepare: called once in every worker, e.g. to register datasets; can be pickled.
         workers: processes that train side by side.
         environment: variables set before a worker imports jax.
+        shared: several machines have the folder, and each trains what no other has claimed.
     """
 
     folder: Path
@@ -45,6 +49,7 @@ class Study:
     prepare: Callable[[], object]
     workers: int
     environment: Mapping[str, str]
+    shared: bool = False
 
 
 def environment(folder: Path, one_cpu_thread: bool) -> dict[str, str]:
@@ -65,48 +70,44 @@ def run(study: Study) -> list[tuple[Run, str]]:
             another process's at the moment.
         KeyboardInterrupt: what is finished is kept, and the same call continues.
     """
-    rows = study_rows.read(study.folder, study.runs)
-    todo = [run for run in study.runs if "error" in rows.get(run.key, {"error": "not begun"})]
-    _begin(study)
-    done, total = len(study.runs) - len(todo), len(study.runs)
-    if done:
-        say(f"{study.folder}: {done} of {total} runs are finished already")
+    ledger = Ledger(study.folder, study.runs)
+    todo = ledger.left()
+    tell(study, study.runs)
+    total = len(study.runs)
+    if ledger.finished:
+        say(f"{study.folder}: {ledger.finished} of {total} runs are finished already")
     if not todo:
         return []
     count = min(study.workers, len(todo))
-    logs = study.folder / "logs"
-    say(f"{len(todo)} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
-    say("The first takes longest: frameworks are loaded and programs compiled.")
     try:
-        with (
-            locked(study.folder, "STUDY_DIR"),
-            Workers(count, study.prepare, study.environment, logs) as workers,
-        ):
-            return _train(study, todo, rows, workers)
+        with ledger.reserved(study.shared) as name:
+            logs = study.folder / "logs" / name
+            say(f"{len(todo)} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
+            say("The first takes longest: frameworks are loaded and programs compiled.")
+            with Workers(count, study.prepare, study.environment, logs) as workers:
+                _train(study, ledger, workers)
     except KeyboardInterrupt:
-        done = sum("error" not in rows.get(run.key, {"error": ""}) for run in study.runs)
-        say(f"{done} of {total} runs are finished; the same command continues")
+        say(f"{ledger.finished} of {total} runs are finished; the same command continues")
         raise
+    return ledger.failures()
 
 
-def _train(
-    study: Study, todo: Sequence[Run], rows: dict[Key, dict[str, Any]], workers: Workers
-) -> list[tuple[Run, str]]:
-    """Adds a row to `rows`, and to the file, for every run as it ends."""
-    progress = _Progress(todo, len(study.runs), workers.count)
-    failures = []
-    pairs = [(run.config, run.config_gin) for run in todo]
-    for index, outcome in workers.train(pairs, progress.started):
-        run = todo[index]
-        if isinstance(outcome, Failure):
-            rows[run.key] = study_rows.failed(run, outcome.reason)
-            failures.append((run, outcome.reason))
-            progress.failed(index, outcome.reason)
-        else:
-            rows[run.key] = study_rows.finished(study.folder, run, outcome)
-            progress.finished(index, outcome, rows[run.key])
-        study_rows.write(study.folder, rows.values())
-    return failures
+def _train(study: Study, ledger: Ledger, workers: Workers) -> None:
+    """Ends when no run is left, here or on another machine."""
+    progress = _Progress(ledger, len(study.runs), workers.count)
+    while todo := ledger.left():
+        pairs = [(run.config, run.config_gin) for run in todo]
+        for index, outcome in workers.train(pairs, lambda index: progress.begin(todo[index])):
+            run = todo[index]
+            if isinstance(outcome, Failure):
+                ledger.end(run, study_rows.failed(run, outcome.reason))
+                progress.failed(run, outcome.reason)
+            else:
+                row = ledger.end(run, study_rows.finished(study.folder, run, outcome))
+                progress.finished(run, outcome, row)
+        ledger.refresh()
+        if ledger.left():
+            progress.wait()
 
 
 def refuse(failures: Sequence[tuple[Run, str]]) -> None:
@@ -117,8 +118,17 @@ def refuse(failures: Sequence[tuple[Run, str]]) -> None:
         raise UserError(f"{count} failed, the same command tries again: {named}")
 
 
-def _begin(study: Study) -> None:
-    texts = json.dumps(dataclasses.asdict(study.texts), indent=2)
+def tell(study: Study, planned: Sequence[Run]) -> None:
+    """Writes what the study says of itself, and which runs it is to hold.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    places = [
+        study_rows.place(run) | {"model_dir": study_rows.model_dir(study.folder, run)}
+        for run in planned
+    ]
+    texts = json.dumps(dataclasses.asdict(study.texts) | {"planned": places}, indent=2)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         write_lines(study.folder / study_files.STUDY_TEXTS, [texts + "\n"])
@@ -131,25 +141,36 @@ def _begin(study: Study) -> None:
 class _Progress:
     """A line for every finished run, with the time that the rest will take."""
 
-    def __init__(self, todo: Sequence[Run], total: int, workers: int) -> None:
-        self._todo, self._total, self._workers = todo, total, workers
-        self._began: dict[int, float] = {}
-        self._seconds: dict[int, float] = {}
+    def __init__(self, ledger: Ledger, total: int, workers: int) -> None:
+        self._ledger, self._total, self._workers = ledger, total, workers
+        self._began: dict[Key, float] = {}
+        self._seconds: dict[Key, float] = {}
+        self._runs: dict[Key, Run] = {}
+        self._waiting = Progress("waiting", period=_WAITING_SECONDS)
 
-    def started(self, index: int) -> None:
-        self._began[index] = time.monotonic()
+    def begin(self, run: Run) -> bool:
+        """Whether this process may train it; its time runs from now."""
+        if not self._ledger.begin(run):
+            return False
+        self._began[run.key], self._runs[run.key] = time.monotonic(), run
+        return True
 
-    def failed(self, index: int, reason: str) -> None:
-        self._seconds[index] = time.monotonic() - self._began[index]
-        say(f"{self._count()} failed: {self._todo[index].name}: {reason}")
+    def failed(self, run: Run, reason: str) -> None:
+        self._seconds[run.key] = time.monotonic() - self._began[run.key]
+        say(f"{self._count()} failed: {run.name}: {reason}")
+
+    def wait(self) -> None:
+        """A while, for runs that other machines have."""
+        if self._waiting.due():
+            say(f"waiting for {self._ledger.elsewhere()}")
+        time.sleep(_POLL_SECONDS)
 
     def _count(self) -> str:
-        done = self._total - len(self._todo) + len(self._seconds)
+        done = self._total - len(self._ledger.left())
         return f"[{done:>{len(str(self._total))}}/{self._total}]"
 
-    def finished(self, index: int, outcome: Outcome, row: Mapping[str, Any]) -> None:
-        self._seconds[index] = time.monotonic() - self._began[index]
-        run = self._todo[index]
+    def finished(self, run: Run, outcome: Outcome, row: Mapping[str, Any]) -> None:
+        self._seconds[run.key] = time.monotonic() - self._began[run.key]
         labels = labels_name(run.config.data_fraction, outcome.train_examples)
         say(
             f"{self._count()} {arm_name(run.arm)}, {labels} labels, seed {run.config.random_seed}: "
@@ -158,19 +179,17 @@ class _Progress:
         )
 
     def _left(self) -> float:
-        """Seconds until all is done, by the mean of finished runs of the same arm."""
+        """Seconds until all is done here, by the mean of finished runs of the same arm."""
         now = time.monotonic()
         left = 0.0
-        for index in range(len(self._todo)):
-            if index not in self._seconds:
-                passed = now - self._began.get(index, now)
-                left += max(self._expected(index) - passed, 0.0)
+        for run in self._ledger.left():
+            passed = now - self._began.get(run.key, now)
+            left += max(self._expected(run) - passed, 0.0)
         return left / self._workers
 
-    def _expected(self, index: int) -> float:
-        run = self._todo[index]
-        alike = [s for i, s in self._seconds.items() if self._todo[i].arm == run.arm]
+    def _expected(self, run: Run) -> float:
+        alike = [s for key, s in self._seconds.items() if self._runs[key].arm == run.arm]
         if alike:
             return statistics.fmean(alike)
-        steps = sum(self._todo[i].config.train_steps for i in self._seconds)
+        steps = sum(self._runs[key].config.train_steps for key in self._seconds)
         return sum(self._seconds.values()) * run.config.train_steps / steps

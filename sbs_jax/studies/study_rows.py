@@ -97,7 +97,7 @@ def finished(folder: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
     counts = {name: scored[name] for name in ("correct", "n", "squares") if name in scored}
     identity = {name: scored[name] for name in ("fingerprint", "questions") if name in scored}
     return {
-        **_place(run),
+        **place(run),
         **counts,
         "steps": run.config.train_steps,
         "train_examples": outcome.train_examples,
@@ -107,18 +107,23 @@ def finished(folder: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
         "dataset": outcome.dataset,
         **identity,
         "data": dict(run.data),
-        "model_dir": str(Path(run.config.model_dir).relative_to(folder)),
+        "model_dir": model_dir(folder, run),
         "settings": run.settings,
     }
 
 
 def failed(run: Run, reason: str) -> dict[str, Any]:
     """The row of a run that did not finish; the next start tries it again."""
-    return {**_place(run), "error": reason, "settings": run.settings}
+    return {**place(run), "error": reason, "settings": run.settings}
 
 
-def _place(run: Run) -> dict[str, Any]:
-    """Where in the grid a run is; without the axes that the grid lacks."""
+def model_dir(folder: Path, run: Run) -> str:
+    """Relative to the study's folder."""
+    return str(Path(run.config.model_dir).relative_to(folder))
+
+
+def place(run: Run) -> dict[str, Any]:
+    """Where in the grid a run is; axes that the grid does not have are left out."""
     axes = {"size": run.size, "alpha": run.alpha, "axis_dataset": run.dataset}
     return {
         "arm": run.arm,

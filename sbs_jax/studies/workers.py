@@ -117,7 +117,7 @@ class Workers:
         return self._logs / f"worker-{number}.log"
 
     def train(
-        self, runs: Sequence[tuple[TrainConfig, str]], started: Callable[[int], object]
+        self, runs: Sequence[tuple[TrainConfig, str]], begin: Callable[[int], bool]
     ) -> Iterator[tuple[int, Outcome | Failure]]:
         """Yields (index of the run, outcome) in the order in which the runs end.
 
@@ -125,7 +125,7 @@ class Workers:
 
         Args:
             runs: what to train, and the gin text that goes into its MODEL_DIR.
-            started: called with the index of every run that begins.
+            begin: called with the index of a run that is next; False leaves it out.
         """
         waiting = collections.deque(range(len(runs)))
         tried: set[int] = set()
@@ -133,10 +133,13 @@ class Workers:
         running: dict[Any, int] = {}
         while waiting or running:
             while idle and waiting:
-                pipe, index = idle.pop(), waiting.popleft()
-                pipe.send(runs[index])
-                running[pipe] = index
-                started(index)
+                index = waiting.popleft()
+                if begin(index):
+                    pipe = idle.pop()
+                    pipe.send(runs[index])
+                    running[pipe] = index
+            if not running:  # all that was left has been left out
+                return
             for ready in connection.wait(list(running)):
                 index = running.pop(ready)
                 pipe, outcome = self._receive(ready)

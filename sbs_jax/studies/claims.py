@@ -1,0 +1,110 @@
+"""Which of the machines that share a STUDY_DIR does what: claim files with expiry.
+
+A claim on NAME is the file claims/NAME.0, which holds its owner's name; of several processes that
+make it at the same time one succeeds. Every owner touches claims/OWNER.alive again and again. When
+that file is gone, or untouched for as long as a claim lasts, another process may make
+claims/NAME.1, and so on: the highest number holds. Ages are differences of two times of the file
+system, so the machines' clocks may differ.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from sbs_jax.utils.files import atomic_writer
+
+FOLDER = "claims"
+EXPIRY = 300.0  # seconds; a file system may show a time that is a minute old
+_BEATS = 10  # of a claim's life
+_ALIVE = "alive"
+
+
+class Claims:
+    """A context in which this process can claim names; leaving it gives all of them up.
+
+    Args:
+        study_dir: shared by all machines.
+        expiry: seconds after which a silent owner has lost its claims.
+    """
+
+    def __init__(self, study_dir: Path, expiry: float = EXPIRY) -> None:
+        self._folder, self._expiry = study_dir / FOLDER, expiry
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Claims":
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._sign(self.owner).touch()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._sign(self.owner).unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._expiry / _BEATS):
+            with contextlib.suppress(OSError):  # a share that hangs for a while; then the next beat
+                self._sign(self.owner).touch()
+
+    def _sign(self, owner: str) -> Path:
+        return self._folder / f"{owner}.{_ALIVE}"
+
+    def take(self, name: str) -> bool:
+        """Whether this process has the claim now."""
+        number, owner = self._latest(name)
+        if owner and self._lives(owner):
+            return owner == self.owner
+        try:
+            with atomic_writer(self._folder / f"{name}.{number + 1}", overwrite=False) as file:
+                file.write(self.owner)
+        except FileExistsError:
+            return False
+        return True
+
+    def holder(self, name: str) -> str | None:
+        """The process that has the claim; None for no living one."""
+        _, owner = self._latest(name)
+        return owner if owner and self._lives(owner) else None
+
+    def release(self, name: str) -> None:
+        """Gives up a claim of this process, if nobody has taken it over."""
+        number, owner = self._latest(name)
+        if owner == self.owner:
+            for each in range(number, -1, -1):
+                (self._folder / f"{name}.{each}").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def held(self, name: str, poll: float = 0.1) -> Iterator[None]:
+        """Waits for a claim that is never held for long, and has it within the block."""
+        while not self.take(name):
+            time.sleep(poll)
+        try:
+            yield
+        finally:
+            self.release(name)
+
+    def _latest(self, name: str) -> tuple[int, str | None]:
+        """(Highest number, its owner); (-1, None) where nobody has claimed the name."""
+        parts = (path.name.rpartition(".") for path in self._folder.iterdir())
+        number = max(
+            (int(end) for of, _, end in parts if of == name and end.isdecimal()), default=-1
+        )
+        try:
+            return number, (self._folder / f"{name}.{number}").read_text(encoding="utf-8")
+        except FileNotFoundError:  # none, or given up since
+            return number, None
+
+    def _lives(self, owner: str) -> bool:
+        try:
+            now, last = (self._sign(of).stat().st_mtime for of in (self.owner, owner))
+        except FileNotFoundError:
+            return owner == self.owner
+        return now - last < self._expiry

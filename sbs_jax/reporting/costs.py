@@ -3,11 +3,12 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from sbs_jax.reporting.rows import Row, arm_name, labels_name
+from sbs_jax.reporting.rows import TEACHER, Row, arm_name, labels_name
 from sbs_jax.reporting.tables import Table
 from sbs_jax.runs.reader import Run
 
 _BYTES = 4  # of a float32 parameter
+_PACE = "test/seconds_per_question"
 
 
 def cost_table(rows: Sequence[Row], runs: Mapping[Row, Run]) -> Table:
@@ -32,6 +33,36 @@ def cost_table(rows: Sequence[Row], runs: Mapping[Row, Run]) -> Table:
     return Table(
         "Cost of a run: mean over seeds, the updates alone", heads, "<<>>>>>", lines, detail=True
     )
+
+
+def size_table(
+    rows: Sequence[Row], runs: Mapping[Row, Run], teacher_parameters: float | None
+) -> Table:
+    """Bytes and time per answer of every size of student, and the teacher's bytes where known.
+
+    Time is that of decoding labels in batches on the machine of the run, of the last evaluation.
+    """
+    arms: dict[str, list[Run]] = {}
+    for row in rows:
+        if row in runs and parameters(runs[row]):
+            arms.setdefault(row.arm, []).append(runs[row])
+    lines = []
+    for arm, of_arm in arms.items():
+        count = parameters(of_arm[0]) or 0
+        times = "-" if teacher_parameters is None else f"{teacher_parameters / count:,.0f}"
+        seconds = [_seconds_per_question(run) for run in of_arm]
+        latency = _mean([None if s is None else 1000 * s for s in seconds], ".3g")
+        lines.append((arm_name(arm), f"{count:,}", f"{count * _BYTES / 1e6:,.1f}", latency, times))
+    if lines and teacher_parameters is not None:
+        size = f"{teacher_parameters * _BYTES / 1e6:,.1f}"
+        lines.append((TEACHER, f"{teacher_parameters:,.0f}", size, "-", "1"))
+    heads = ("answers", "parameters", "float32 MB", "ms per answer", "teacher is x times larger")
+    return Table("Size and time of an answer", heads, "<>>>>", lines, detail=True)
+
+
+def _seconds_per_question(run: Run) -> float | None:
+    points = run.curves([_PACE]).get(_PACE)
+    return points[-1][1] if points else None
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:

@@ -1,8 +1,6 @@
 """The parts of a report: one per dataset of a study, and one for all single runs."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from sbs_jax.reporting import (
     figures,
     labels,
     paper,
+    pictures,
     rationales,
     rows,
     single_runs,
@@ -26,36 +25,13 @@ from sbs_jax.reporting import (
 )
 from sbs_jax.reporting.answers import Answers
 from sbs_jax.reporting.browser import Browser
-from sbs_jax.reporting.figures import Curves, Picture
-from sbs_jax.reporting.rows import Row
+from sbs_jax.reporting.figures import Curves
+from sbs_jax.reporting.pictures import Figure
+from sbs_jax.reporting.rows import Row, row_name
 from sbs_jax.reporting.statistics import Summary
 from sbs_jax.reporting.study_files import Found, Study
 from sbs_jax.reporting.tables import Table
 from sbs_jax.runs.reader import Run
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A picture, what it shows in words, and the numbers drawn in it.
-
-    Attributes:
-        data: for the JSON file.
-        points: the same as rows of a CSV file, with equal keys.
-    """
-
-    name: str
-    picture: Picture
-    caption: str
-    data: Any
-    points: Sequence[dict[str, Any]]
-
-    def csv(self) -> str:
-        """The points as CSV with a header."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.points[0]) if self.points else [])
-        writer.writeheader()
-        writer.writerows(self.points)
-        return text.getvalue()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,19 +123,23 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         tables.failure_table(study.failures),
         tables.pair_table(summary),
         *_label_tables(summary, by_row),
-        *(t for row in shown for t in _confidence(runs[row], _name(row), by_row[row])),
-        rationales.rationale_table([(_name(row), by_row[row]) for row in by_row]),
-        cut_off.table([(_name(row), runs[row]) for row in runs]),
+        *(t for row in shown for t in _confidence(runs[row], row_name(row), by_row[row])),
+        rationales.rationale_table([(row_name(row), by_row[row]) for row in by_row]),
+        cut_off.table([(row_name(row), runs[row]) for row in runs]),
         costs.cost_table(of_dataset, runs),
+        costs.size_table(of_dataset, runs, texts.teacher_parameters),
     ]
     beside_paper = paper.paper_table(summary, runs)
-    embedded = browser.build([(_name(row), by_row[row]) for row in by_row])
+    embedded = browser.build([(row_name(row), by_row[row]) for row in by_row])
     return Section(
         title=title,
         intro=texts.intro,
-        verdict=verdict.sentences(summary) if summary.cells else ["No run has finished."],
+        verdict=[
+            *(verdict.sentences(summary) if summary.cells else ["No run has finished."]),
+            *texts.search,
+        ],
         tables=[*in_order, *([beside_paper] if beside_paper else [])],
-        figures=_figures(summary, runs, texts, index, {row: by_row[row] for row in shown})
+        figures=pictures.of_study(summary, runs, texts, index, {row: by_row[row] for row in shown})
         if summary.cells
         else [],
         remarks=[
@@ -180,14 +160,6 @@ def _one_of_each_arm(by_row: Mapping[Row, Answers]) -> list[Row]:
     for row in sorted(by_row, key=lambda row: (-row.fraction, row.seed)):
         chosen.setdefault(row.arm, row)
     return list(chosen.values())
-
-
-def _name(row: Row) -> str:
-    return f"{rows.arm_name(row.arm)}, {_labels(row)} labels, seed {row.seed}"
-
-
-def _labels(row: Row) -> str:
-    return rows.labels_name(row.fraction, row.train_examples)
 
 
 def _confidence(run: Run, name: str, of_run: Answers) -> list[Table]:
@@ -217,91 +189,6 @@ def _label_tables(summary: Summary, by_row: dict[Row, Answers]) -> list[Table]:
     return parts
 
 
-def _figures(
-    summary: Summary,
-    runs: dict[Row, Run],
-    texts: study_files.StudyTexts,
-    index: int,
-    shown: Mapping[Row, Answers],
-) -> list[Figure]:
-    if not figures.available():
-        return []
-    suffix = f"-{index + 1}" if index else ""
-    along = "Large marks: means over seeds with their 95% intervals"
-    drawn = [
-        Figure(
-            f"accuracy{suffix}",
-            figures.accuracy(summary, texts.title, texts.baseline),
-            f"Test accuracy against the number of labels. {along}; small dots: the seeds. "
-            "The teacher's line has a separate 95% interval.",
-            summary.to_json(),
-            _points(summary),
-        )
-    ]
-    for name, axis, logarithmic, places in _other_axes(runs):
-        title = f"{texts.title}: accuracy against {axis}"
-        picture = figures.accuracy_along(summary, places, axis, logarithmic, title)
-        caption = f"Test accuracy with the most labels against {axis}. {along}."
-        points = [{axis: places[p["arm"]], **p} for p in _points(summary) if p["arm"] in places]
-        drawn.append(Figure(f"{name}{suffix}", picture, caption, points, points))
-    curves = [
-        Curves(
-            row.arm, rows.arm_name(row.arm), _labels(row) + " labels", run.curves(figures.CURVES)
-        )
-        for row, run in runs.items()
-    ]
-    drawn += curve_figures(curves, f"curves{suffix}", "a line per seed")
-    sure = [confidence.curve(row.arm, _name(row), answers) for row, answers in shown.items()]
-    return drawn + _confidence_figure([curve for curve in sure if curve], f"confidence{suffix}")
-
-
-def _confidence_figure(curves: Sequence[confidence.Curve], name: str) -> list[Figure]:
-    """None without confidences."""
-    if not curves:
-        return []
-    caption = (
-        "Left: accuracy against confidence, in ten bins; on the dotted line a student is as often "
-        "right as it says. Right: accuracy on the share of the questions it is surest of."
-    )
-    points = [
-        {"run": curve.name, "panel": panel, "x": x, "accuracy": y}
-        for curve in curves
-        for panel, pairs in (("calibration", curve.bins), ("coverage", curve.coverage))
-        for x, y in pairs
-    ]
-    return [Figure(name, figures.confidence(curves, "Confidence"), caption, points, points)]
-
-
-def _other_axes(runs: dict[Row, Run]) -> list[tuple[str, str, bool, dict[str, float]]]:
-    """(name, axis, logarithmic, arm -> place) of model size and alpha, where they vary."""
-    sizes: dict[str, float] = {}
-    alphas: dict[str, float] = {}
-    for row, run in runs.items():
-        if size := costs.parameters(run):
-            sizes[row.arm] = float(size)
-        for part in row.arm.split("@")[1:]:
-            if part.startswith("alpha "):
-                alphas[row.arm] = float(part.removeprefix("alpha "))
-    axes = [("size", "parameters of the student", True, sizes), ("alpha", "alpha", False, alphas)]
-    return [axis for axis in axes if len(set(axis[3].values())) > 1]
-
-
-def _points(summary: Summary) -> list[dict[str, Any]]:
-    return [
-        {
-            "arm": cell.arm,
-            "fraction": cell.fraction,
-            "train_examples": cell.train_examples,
-            "seeds": cell.accuracy.seeds,
-            "test_questions": cell.test_questions,
-            "accuracy": cell.accuracy.mean,
-            "low": cell.accuracy.low,
-            "high": cell.accuracy.high,
-        }
-        for cell in summary.cells
-    ]
-
-
 def _single(sources: Found) -> Section:
     runs = sources.runs
     by_run = [(run, answer) for run in runs if (answer := answers.read(run))]
@@ -323,30 +210,13 @@ def _single(sources: Found) -> Section:
             *(t for run, answer in by_run for t in _confidence(run, run.name, answer)),
             rationales.rationale_table([(run.name, answer) for run, answer in by_run]),
         ],
-        figures=curve_figures(curves, "curves", "a line per run") if figures.available() else [],
+        figures=pictures.learning_curves(curves, "curves") if figures.available() else [],
         remarks=[*single_runs.REMARKS, *_left_out(embedded)],
         caveats=(),
         numbers=single_runs.numbers(pairs),
         browser=embedded,
         versions=versions(runs),
     )
-
-
-def curve_figures(curves: Sequence[Curves], name: str, manner: str) -> list[Figure]:
-    """The learning curves; none where nothing was logged."""
-    curves = [curve for curve in curves if curve.points]
-    if not curves:
-        return []
-    caption = f"Training losses per task and accuracy on validation against the update, {manner}."
-    data = [dataclasses.asdict(curve) for curve in curves]
-    points = [
-        {"arm": c.arm, "label": c.label, "row": c.row, "metric": m, "step": step, "value": value}
-        for c in curves
-        for m, of_metric in c.points.items()
-        for step, value in of_metric
-    ]
-    picture = figures.learning_curves(curves, "Learning curves")
-    return [Figure(name, picture, caption, data, points)]
 
 
 def versions(runs: Sequence[Run]) -> dict[str, str]:

@@ -107,6 +107,19 @@ class Summary:
         """The differences to the teacher, or those between arms."""
         return [d for d in self.differences if (d.base == TEACHER) == teacher]
 
+    def least_data(self) -> dict[str, float | None]:
+        """Arm -> the smallest fraction with which it is shown to beat the teacher, None for none.
+
+        Every comparison made is corrected for. Empty where no difference can be read.
+        """
+        against = self.against(teacher=True)
+        if not any(d.accuracy.readable for d in against):
+            return {}
+        return {
+            arm: min((d.fraction for d in against if d.arm == arm and d.wins), default=None)
+            for arm in dict.fromkeys(d.arm for d in against)
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Everything the figure and the tables show."""
         return {

@@ -15,7 +15,7 @@ def sentences(summary: Summary) -> list[str]:
         ]
     main = _main_arm(summary)
     largest = max((d for d in against if d.arm == main), key=lambda d: d.fraction)
-    return [_headline(largest, summary), *_least_data(against, summary)]
+    return [_headline(largest, summary), *_least_data(summary)]
 
 
 def _main_arm(summary: Summary) -> str:
@@ -46,21 +46,19 @@ def _headline(difference: Difference, summary: Summary) -> str:
     )
 
 
-def _least_data(against: list[Difference], summary: Summary) -> list[str]:
-    """Which data each arm needs; every comparison made is corrected for."""
-    if not any(d.accuracy.readable for d in against):
+def _least_data(summary: Summary) -> list[str]:
+    """Which data each arm needs."""
+    least = summary.least_data()
+    if not least:
         return []
-    parts = []
-    for arm in dict.fromkeys(d.arm for d in against):
-        wins = [d for d in against if d.arm == arm and d.wins]
-        if wins:
-            least = min(wins, key=lambda d: d.fraction)
-            parts.append(f"{arm_name(arm)} {_labels(least.fraction, summary)}")
-        else:
-            parts.append(f"{arm_name(arm)} none of the fractions tried")
+    parts = [
+        f"{arm_name(arm)} "
+        f"{'none of the fractions tried' if fraction is None else _labels(fraction, summary)}"
+        for arm, fraction in least.items()
+    ]
     return [
         "Least data with which a student is shown to beat the teacher (95%, corrected for all "
-        f"{len(against)} comparisons): {'; '.join(parts)}."
+        f"{len(summary.against(teacher=True))} comparisons): {'; '.join(parts)}."
     ]
 
 

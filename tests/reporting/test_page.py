@@ -228,7 +228,8 @@ def test_the_verdict_comes_first(made):
 
 def test_files_of_a_report(made):
     _, out, _, _ = made
-    pictures = [f"{p}.{e}" for p in ("accuracy", "curves") for e in ("csv", "json", "png", "svg")]
+    drawn = ("accuracy", "curves", "winners")
+    pictures = [f"{name}.{end}" for name in drawn for end in ("csv", "json", "png", "svg")]
     names = [*pictures, "report.html", "results.json", "results.md"]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
@@ -242,8 +243,9 @@ def test_files_of_a_report(made):
 def test_the_page_needs_no_other_file(made):
     _, out, _, _ = made
     page = read_page(out)
-    assert len(page.addresses) == len(page.alternatives) == 2
-    for address, name in zip(page.addresses, ("accuracy.png", "curves.png"), strict=True):
+    assert len(page.addresses) == len(page.alternatives) == 3
+    names = ("accuracy.png", "winners.png", "curves.png")
+    for address, name in zip(page.addresses, names, strict=True):
         start = "data:image/png;base64,"
         assert address.startswith(start)
         assert base64.b64decode(address.removeprefix(start)) == (out / name).read_bytes()

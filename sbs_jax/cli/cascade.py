@@ -89,8 +89,9 @@ def _thresholds(texts: list[str]) -> tuple[float, ...]:
 def _of_run() -> tuple[str, Any, Sequence[Any]]:
     """(Name, test answers, validation predictions) of --model_dir."""
     from sbs_jax.reporting import answers
-    from sbs_jax.runs import reader
+    from sbs_jax.runs import reader, t5x_run
 
+    t5x_run.refuse(FLAGS.model_dir)
     run = reader.read_run(Path(FLAGS.model_dir))
     of_test = answers.read(run)
     if of_test is None:

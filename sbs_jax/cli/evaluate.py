@@ -29,8 +29,9 @@ runtime.define(FLAGS)
 def main(argv: list[str]) -> None:
     """Scores and prints."""
     from sbs_jax.configs import gin_loader
-    from sbs_jax.runs import layout
+    from sbs_jax.runs import layout, t5x_run
 
+    t5x_run.refuse(FLAGS.model_dir)
     config = Path(FLAGS.model_dir) / layout.CONFIG_GIN
     if not config.is_file():
         raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")

@@ -21,7 +21,7 @@ from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
-from sbs_jax.runs import layout, run_dir
+from sbs_jax.runs import layout, run_dir, t5x_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +165,7 @@ def find_run(
     Raises:
         UserError: as `find`, or the folder holds no run.
     """
+    t5x_run.refuse(model_dir)
     run_dir.load(model_dir)
     student = find(model_dir, vocabulary, step)
     if student.run is None:

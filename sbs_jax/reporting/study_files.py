@@ -10,11 +10,11 @@ from sbs_jax.errors import UserError
 from sbs_jax.reporting import answers, rows
 from sbs_jax.reporting.answers import Answers
 from sbs_jax.reporting.rows import Failure, Row
-from sbs_jax.runs import layout, reader
+from sbs_jax.runs import layout, reader, t5x_run
 from sbs_jax.utils import jsonl
 
 STUDY_ROWS, STUDY_TEXTS = "study.jsonl", "study.json"
-_KINDS = (STUDY_ROWS, layout.RESULTS, layout.METRICS)
+_KINDS = (STUDY_ROWS, layout.RESULTS, layout.METRICS, t5x_run.EVALUATIONS)
 # A mixture's method, where the arm of a study has another name.
 _ARM_OF_METHOD = {"finetune": "standard"}
 # Earlier versions wrote it; intervals cover the questions now.
@@ -130,11 +130,13 @@ def find(sources: Sequence[Path]) -> Found:
     names = short_names(folders)
     sorted_out = Found({}, [], problems)
     for path, folder in folders.items():
-        if _kind(folder) == STUDY_ROWS:
+        kind = _kind(folder)
+        if kind == STUDY_ROWS:
             sorted_out.studies[names[path]] = folder
             continue
+        read = t5x_run.read if kind == t5x_run.EVALUATIONS else reader.read_run
         try:
-            sorted_out.runs.append(reader.read_run(folder, names[path]))
+            sorted_out.runs.append(read(folder, names[path]))
         except UserError as error:
             problems.append((names[path], str(error)))
     return sorted_out
@@ -162,8 +164,8 @@ def short_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _kind(folder: Path) -> str:
-    """The file that identifies a folder's kind, or None."""
-    return next((n for n in _KINDS if (folder / n).is_file()), "")
+    """The file or folder in it that tells what a folder is, or nothing."""
+    return next((n for n in _KINDS if (folder / n).exists()), "")
 
 
 def read_study(folder: Path) -> Study:

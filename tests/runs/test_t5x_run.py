@@ -1,0 +1,73 @@
+"""A folder of upstream T5X: its scores in a report, and one line wherever a run is needed."""
+
+import json
+import pathlib
+
+import pytest
+from scipy import stats
+
+from sbs_jax.cli import main
+from sbs_jax.errors import UserError
+from sbs_jax.runs import t5x_run
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """As t5x.train leaves it (facts of T5X at cc342d4)."""
+    made = tmp_path / "runs" / "cqa"
+    for step in (10, 9, 100):
+        (made / f"checkpoint_{step}").mkdir(parents=True)
+    (made / "config.gin").write_text("from t5x import trainer\n")
+    evaluated = made / "inference_eval"
+    evaluated.mkdir()
+    scores = {"accuracy": 0.5, "correct": 5, "n": 10}
+    teacher = {"teacher_accuracy": 0.75, "teacher_correct": 6, "teacher_n": 8}
+    lines = [{"step": 10, **scores, "correct": 1}, {"step": 100, **scores, **teacher}]
+    (evaluated / "cqa_label-metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (evaluated / "cqa_rationale-metrics.jsonl").write_text(json.dumps({"step": 100, "bleu": 3.0}))
+    (evaluated / "cqa_label-000100.jsonl").write_text("{}\n")
+    return made
+
+
+def test_the_report_shows_the_last_scores_with_the_teacher(folder, tmp_path, capsys):
+    assert main(["report", "--runs", str(folder), "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    (section,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    ((line,),) = (t["lines"] for t in section["tables"] if "Wilson" in t["caption"])
+    shown = []
+    for right, n in ((5, 10), (6, 8)):
+        low, high = stats.binomtest(right, n).proportion_ci(method="wilson")
+        shown.append(f"{right / n:.4f} [{low:.4f}, {high:.4f}] ({right}/{n})")
+    assert line[:6] == ["cqa", "cqa_label", "of infer_eval", *shown, "-"]
+    assert line[6] == "100"
+
+
+def test_an_evaluation_without_scores_is_listed(folder, tmp_path, capsys):
+    (folder / "inference_eval" / "cqa_label-metrics.jsonl").unlink()
+    assert main(["report", "--runs", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert "inference_eval: holds no accuracy of a task" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "--model_dir=RUN"],
+        ["predict", "--model_dir=RUN", "--input=in.jsonl"],
+        ["cascade", "--model_dir=RUN"],
+    ],
+)
+def test_what_needs_a_run_of_ours_says_what_to_do(folder, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("in.jsonl").write_text('{"input": "?"}\n')
+    assert main([part.replace("RUN", str(folder)) for part in command]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{folder}: a run of T5X (checkpoint_100); score it with t5x.eval" in said
+
+
+def test_only_a_run_of_t5x_is_refused(folder, tmp_path):
+    t5x_run.refuse(tmp_path)
+    (folder / "run.json").write_text("{}")
+    t5x_run.refuse(folder)
+    (folder / "run.json").unlink()
+    with pytest.raises(UserError, match="a run of T5X"):
+        t5x_run.refuse(folder)

@@ -46,6 +46,7 @@ def of_study(
     index: int,
     shown: Mapping[Row, Answers],
 ) -> list[Figure]:
+    """The figures of one study, `index` among those of a page; none without matplotlib."""
     if not figures.available():
         return []
     suffix = f"-{index + 1}" if index else ""
@@ -55,7 +56,7 @@ def of_study(
             f"accuracy{suffix}",
             figures.accuracy(summary, texts.title, texts.baseline),
             f"Test accuracy against the number of labels. {along}; small dots: the seeds. "
-            "The teacher's line has a 95% interval of its own.",
+            "The teacher's line has a separate 95% interval.",
             summary.to_json(),
             _points(summary),
         )

@@ -1,7 +1,7 @@
 # Every target works on a fresh clone and needs nothing but make and Python.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS := bench,export,report,serve,teacher,test
+EXTRAS := bench,export,gcs,report,serve,teacher,test
 BIN := $(VENV)/bin
 # Compared with the original's training at the optimisation that users have (tests/conftest.py).
 AS_USERS := tests/training/test_parity.py

@@ -4,11 +4,14 @@ Everything here is set through the environment, before anything imports jax: chi
 test starts inherit it, and tests that need no jax do not pay for importing it.
 """
 
+import importlib.util
 import os
 import pathlib
 import signal
+from collections.abc import Iterator
 
 import pytest
+from helpers.cloud_storage import CloudStorage, serving
 
 DEVICES = 8
 
@@ -22,6 +25,8 @@ if "xla_backend_optimization_level" not in _FLAGS:
     _FLAGS += " --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_force_host_platform_device_count={DEVICES}".strip()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+if importlib.util.find_spec("gcsfs"):  # as `buckets.prefer_gcsfs`: etils asks once per process
+    os.environ["EPATH_USE_TF"] = "false"
 
 # A shell script that starts the tests in the background has them ignore SIGINT, and their child
 # processes inherit that: tests of Ctrl-C would wait in vain.
@@ -53,6 +58,15 @@ def shared() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data: {folder} is missing (set SBS_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cloud_storage() -> Iterator[CloudStorage]:
+    """Google Cloud Storage on this machine; one a process: clients read its address once."""
+    pytest.importorskip("gcsfs", reason="needs gcsfs: pip install '.[gcs]'")
+    with serving() as server:
+        os.environ.update(server.variables)
+        yield server
 
 
 @pytest.fixture(scope="session")

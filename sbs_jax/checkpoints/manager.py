@@ -1,8 +1,9 @@
 """The checkpoints of a run: saved in the background, all or nothing, verified before they are used.
 
 A layer over Orbax's CheckpointManager, which writes a checkpoint into a temporary folder and
-renames it when it is complete. Added here: checksums, falling back where a checkpoint is damaged,
-and one-line errors; `retention` decides what is kept, `state_reader` reads.
+renames it when it is complete; in a bucket an object marks what is complete. Added here: checksums,
+falling back where a checkpoint is damaged, and one-line errors; `retention` decides what is kept,
+`state_reader` reads.
 """
 
 import contextlib
@@ -24,8 +25,11 @@ from sbs_jax.checkpoints.retention import Retention
 from sbs_jax.checkpoints.scores import Score
 from sbs_jax.checkpoints.state_reader import Damaged, StateReader
 from sbs_jax.errors import UserError
+from sbs_jax.utils.paths import is_remote
 
 _log = logging.getLogger(__name__)
+
+_COMMITTED = "commit_success.txt"
 
 T = TypeVar("T")
 
@@ -33,6 +37,8 @@ T = TypeVar("T")
 def newest_checkpoint(directory: Path) -> int | None:
     """Step of the newest complete checkpoint, intact or not; one half-written does not count."""
     steps = (int(entry.name) for entry in directory.glob("*") if entry.name.isdigit())
+    if is_remote(directory):  # Orbax's mark there, in place of the rename of a folder
+        steps = (step for step in steps if (directory / str(step) / _COMMITTED).exists())
     return max(steps, default=None)
 
 
@@ -252,7 +258,7 @@ class CheckpointManager:
     @property
     def _local(self) -> Path | None:
         """The directory, or None in a bucket, whose files have checksums of their own."""
-        return None if "://" in self._directory else Path(os.path.abspath(self._directory))
+        return None if is_remote(self._directory) else Path(os.path.abspath(self._directory))
 
     # Restoring
 

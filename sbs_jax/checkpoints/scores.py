@@ -6,12 +6,10 @@ failing evaluation loses no update. Checkpoints of earlier versions hold their s
 
 import json
 import math
-from pathlib import Path
 from typing import NamedTuple
 
-from etils import epath
-
 from sbs_jax.checkpoints.orbax_setup import EXTRA
+from sbs_jax.utils.buckets import place
 from sbs_jax.utils.files import write_lines
 
 NAME = "scores.json"
@@ -33,7 +31,7 @@ class Score(NamedTuple):
 def read(directory: str, metric: str | None) -> dict[int, Score]:
     """Scores by step, the last one noted at the end; empty for a missing or unreadable file."""
     try:
-        noted = json.loads((epath.Path(directory) / NAME).read_text())
+        noted = json.loads((place(directory) / NAME).read_text(encoding="utf-8"))
         return {int(step): Score(row[metric], row["fingerprint"]) for step, row in noted.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -42,18 +40,14 @@ def read(directory: str, metric: str | None) -> dict[int, Score]:
 def write(directory: str, metric: str, scores: dict[int, Score]) -> None:
     """Replaces scores.json; a reader sees the old file or the new one."""
     rows = {step: {metric: value, "fingerprint": mark} for step, (value, mark) in scores.items()}
-    text = json.dumps(rows, indent=2) + "\n"
-    if "://" in directory:  # a bucket replaces an object as a whole
-        (epath.Path(directory) / NAME).write_text(text)
-        return
-    write_lines(Path(directory) / NAME, [text])
+    write_lines(place(directory) / NAME, [json.dumps(rows, indent=2) + "\n"])
 
 
 def saved_inside(directory: str, step: int, metric: str | None) -> Score | None:
     """The score an earlier version saved with the checkpoint; None without one."""
-    path = epath.Path(directory) / str(step) / EXTRA / "metadata"
+    path = place(directory) / str(step) / EXTRA / "metadata"
     try:
-        value = json.loads(path.read_text())["metrics"].get(metric)
+        value = json.loads(path.read_text(encoding="utf-8"))["metrics"].get(metric)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a damaged file is reported when the checkpoint is restored
     return None if value is None else finite(value)

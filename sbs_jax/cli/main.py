@@ -28,7 +28,7 @@ from absl import flags
 from sbs_jax import __version__
 from sbs_jax.cli.flags import use_folders
 from sbs_jax.errors import UserError, nearest, os_line
-from sbs_jax.utils import paths
+from sbs_jax.utils import buckets, paths
 
 _VERBS = {
     "demo": "the whole pipeline, offline, on the embedded dataset",
@@ -96,6 +96,11 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"sbs: error: {os_line(error)}", file=sys.stderr)
         return _USAGE_ERROR
+    except Exception as error:
+        if not buckets.is_client_error(error):
+            raise
+        print(f"sbs: error: bucket: {buckets.reason(error)}", file=sys.stderr)
+        return _USAGE_ERROR
 
 
 def _run(args: list[str]) -> int:
@@ -108,6 +113,7 @@ def _run(args: list[str]) -> int:
     verb, *rest = args
     if verb not in VERBS:
         raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (sbs --help lists them)")
+    buckets.prefer_gcsfs()
     module = module_of(verb)
     if any(arg in _HELP_FLAGS for arg in rest):
         print(_help(verb, module))

@@ -20,8 +20,9 @@ from sbs_jax.cli import flags as shared
 from sbs_jax.cli import processes, runtime, train_records
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
-from sbs_jax.utils import paths
+from sbs_jax.utils import buckets
 from sbs_jax.utils.console import say
+from sbs_jax.utils.paths import is_remote
 
 FLAGS = flags.FlagValues()
 FLAGS_OF_T5X = {
@@ -36,7 +37,7 @@ FLAGS_OF_T5X = {
 
 # T5X's flags under T5X's names; tests/cli/test_cli.py holds the list.
 shared.gin(FLAGS)
-shared.path(FLAGS, "model_dir", None, "MODEL_DIR; default with --records: runs/NAME of the file.")
+shared.place(FLAGS, "model_dir", None, "MODEL_DIR; default with --records: runs/NAME of the file.")
 train_records.define(FLAGS)
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)
@@ -126,11 +127,9 @@ def main(argv: list[str]) -> None:
     learning_rates.refuse_long_warm_up(config, scan)
     if notice := t5x_names.steps_notice(config.train_steps, config.initial_checkpoint_path):
         say(notice)
-    if paths.is_remote(config.model_dir):
-        raise UserError(
-            f"MODEL_DIR {config.model_dir}: not a local folder; mount the bucket (gcsfuse, with a "
-            "hierarchical namespace: checkpoints are renamed) and give the folder, or use t5x.train"
-        )
+    buckets.require(config.model_dir, "MODEL_DIR")
+    if FLAGS.profile_steps and is_remote(config.model_dir):
+        raise UserError("--profile_steps: MODEL_DIR must be a local folder; jax writes it there")
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(scan))

@@ -14,6 +14,8 @@ from absl import flags
 from sbs_jax.cli import flags as shared
 from sbs_jax.cli import own_data as table
 from sbs_jax.errors import UserError
+from sbs_jax.utils import buckets
+from sbs_jax.utils.buckets import place
 from sbs_jax.utils.console import say
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Prepared:
         from sbs_jax.runs import layout, run_dir
         from sbs_jax.utils.files import write_bytes
 
-        if Path(config.model_dir) != self.model_dir:
+        if place(config.model_dir) != self.model_dir:
             raise UserError("--gin.MODEL_DIR: with --records, give --model_dir instead")
         folder = self.model_dir / own_data.DATA
         if run_dir.exists(self.model_dir) and not own_data.holds(folder, self.records):
@@ -105,7 +107,7 @@ def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
     vocabulary = _load(spec, model)
     macros = {
         "MODEL_DIR": model_dir,
-        "DATASET": table.name_of(Path(model_dir).resolve().name),
+        "DATASET": table.name_of(buckets.absolute(place(model_dir)).name),
         "METHOD": table.method(records),
         "METRIC": values.metric,
         "VOCABULARY": spec,
@@ -114,7 +116,7 @@ def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
         ),
     }
     return Prepared(
-        Path(model_dir),
+        place(model_dir),
         ["sbs_runs/records.gin", f"sbs_models/{table.MODELS[values.size]}.gin"],
         [f"{name} = {value!r}" for name, value in macros.items()],
         records,
@@ -131,7 +133,7 @@ def _vocabulary(
 
     if values.vocabulary or values.size != "mini":
         return values.vocabulary or "t5", None
-    path = Path(model_dir) / layout.SPIECE
+    path = place(model_dir) / layout.SPIECE
     if path.is_file():  # the run continues
         return str(path), path.read_bytes()
     rows = records["train"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from sbs_jax.datasets.records import Record, parse_id, parse_rationales, read_jsonl
 from sbs_jax.datasets.splits import SPLITS
 from sbs_jax.errors import UserError
-from sbs_jax.utils import jsonl
+from sbs_jax.utils import buckets, jsonl
 
 _FIELDS = ("id", "split", "rationale", "rationales", "llm_label", "label")
 
@@ -88,8 +88,7 @@ def check(outputs: Outputs, files: Mapping[str, Path]) -> None:
     free = {record_id: output for (split, record_id), output in outputs.items() if split is None}
     homes: dict[str, Path] = {}
     for file in files.values() if free else ():
-        status = file.stat()
-        for record_id in _ids(file, status.st_size, status.st_mtime_ns) & free.keys():
+        for record_id in _ids(file, *buckets.version(file)) & free.keys():
             if record_id in homes:
                 raise UserError(
                     f"{free[record_id].where}: id {record_id!r} is in {homes[record_id].name} and "

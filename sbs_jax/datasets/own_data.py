@@ -14,6 +14,7 @@ from sbs_jax.datasets import registry, splits, tables
 from sbs_jax.datasets.records import Record, read_jsonl, unique, write_jsonl
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN, VALIDATION
 from sbs_jax.errors import UserError, nearest
+from sbs_jax.utils.buckets import place
 
 DATA = "data"  # folder of the records in a MODEL_DIR
 
@@ -140,7 +141,7 @@ def registered(model_dir: str, name: str, method: str, metric: str) -> str:
     """
     if name in _registered:
         registry.remove(name)  # as another MODEL_DIR of this process called it
-    registry.add_dataset(name, records=Path(model_dir) / DATA, metric=metric)
+    registry.add_dataset(name, records=place(model_dir) / DATA, metric=metric)
     _registered.add(name)
     return f"{name}_{method}"
 

@@ -6,12 +6,12 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from sbs_jax.datasets import tables
 from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
+from sbs_jax.utils.buckets import place
 from sbs_jax.utils.files import atomic_writer
 
 # The EOS id in an input: the released NLI inputs are premise + EOS + hypothesis.
@@ -185,7 +185,7 @@ def _name_both(rows: Iterable[tuple[str, Record]]) -> None:
 
 def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
     """Writes records to a file that is complete or absent; returns how many."""
-    path = Path(path)
+    path = place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with atomic_writer(path) as file:

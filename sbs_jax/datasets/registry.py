@@ -9,7 +9,6 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -24,6 +23,7 @@ from sbs_jax.metrics import extra
 from sbs_jax.metrics.accuracy import METRICS, Metric, Score
 from sbs_jax.metrics.extra import MetricFn
 from sbs_jax.utils import paths
+from sbs_jax.utils.buckets import place
 
 Subsample = Callable[[int, float, int], np.ndarray]
 SplitBy = Literal["question", "row"]
@@ -271,7 +271,7 @@ def _source(
     hint = f"run: {prepare_command} --data_dir {{root}}" if prepare_command else "put it there"
     if records is None:
         return sources.JsonlFolder(name, lambda: paths.data_dir() / name, hint, annotations)
-    folder = Path(records)
+    folder = place(records)
     return sources.JsonlFolder(name, lambda: folder, hint, annotations)
 
 

@@ -12,7 +12,7 @@ from sbs_jax.datasets import annotations as teacher_outputs
 from sbs_jax.datasets.records import Record, check_types, read_jsonl, unique
 from sbs_jax.datasets.splits import SPLITS
 from sbs_jax.errors import OF_USERS_CODE, UserError, of_users_code
-from sbs_jax.utils import jsonl
+from sbs_jax.utils import buckets, jsonl
 
 Read = Callable[[str], Iterable[Record]]
 
@@ -200,9 +200,7 @@ def _what_lies_there(folder: Path, split: str) -> str:
 
 
 def _version(path: Path) -> tuple[Path, int, int]:
-    """A key that changes with the file, cheaper than its content."""
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
+    return path, *buckets.version(path)
 
 
 @functools.lru_cache(maxsize=64)

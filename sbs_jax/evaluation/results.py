@@ -16,6 +16,7 @@ from sbs_jax.evaluation.lengths import Truncated
 from sbs_jax.metrics.accuracy import metric_name
 from sbs_jax.runs import layout
 from sbs_jax.utils import console
+from sbs_jax.utils.buckets import place
 from sbs_jax.utils.console import say
 from sbs_jax.utils.files import write_lines
 from sbs_jax.utils.paths import git_commit
@@ -36,7 +37,7 @@ def finished(config: TrainConfig, step: int, evaluator: Evaluator) -> dict[str, 
     That is: the same step and TRAIN_STEPS, and for every split the same questions, gold labels,
     metric, decoding length and teacher accuracy. Otherwise prints the reason and returns None.
     """
-    path = Path(config.model_dir) / layout.RESULTS
+    path = place(config.model_dir) / layout.RESULTS
     if not path.exists():
         return None
     summary = json.loads(path.read_text(encoding="utf-8"))
@@ -97,14 +98,14 @@ def write_report(
         for result in results:
             write_predictions(config.model_dir, result, step)
             print_result(result, step)
-        path = Path(config.model_dir) / layout.RESULTS
+        path = place(config.model_dir) / layout.RESULTS
         write_lines(path, [json.dumps(summary, indent=2) + "\n"])
     return summary
 
 
 def write_predictions(model_dir: str | os.PathLike[str], result: Result, step: int) -> Path:
     """Writes predictions-TASK-SPLIT-STEP.jsonl, complete or absent."""
-    path = layout.predictions(Path(model_dir), result.task, result.split, step)
+    path = layout.predictions(model_dir, result.task, result.split, step)
     write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in result.predictions))
     return path
 

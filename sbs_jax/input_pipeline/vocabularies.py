@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from sbs_jax.datasets.records import SEPARATOR
 from sbs_jax.errors import UserError
-from sbs_jax.utils import paths
+from sbs_jax.utils import buckets, paths
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 EXTRA_IDS = 100
@@ -189,8 +189,7 @@ def load(spec: str) -> Vocabulary:
     if spec == "bytes":
         return ByteVocabulary()
     path = model_path(spec)
-    status = path.stat()
-    return _load_file(path, spec, status.st_size, status.st_mtime_ns)
+    return _load_file(path, spec, *buckets.version(path))
 
 
 def model_path(spec: str) -> Path:
@@ -199,7 +198,7 @@ def model_path(spec: str) -> Path:
         return paths.asset("demo.model")
     if spec in PUBLIC:
         return _fetch(spec)
-    path = Path(paths.expand(spec))
+    path = buckets.place(paths.expand(spec))
     if not path.is_file():
         raise UserError(
             f"VOCABULARY = {spec!r}: no such file; give the path of a SentencePiece .model file, "

@@ -14,9 +14,15 @@
       checkpoints/scores.json              validation scores of the steps
       predictions-TASK-SPLIT-STEP.jsonl    one object per evaluation example
       results.json                         scores of the chosen checkpoint; the run is complete
+      lock.json                            in a bucket, while a run works there
+
+MODEL_DIR is a local folder or a `gs://` address; `buckets.place` makes a path of either.
 """
 
+import os
 from pathlib import Path
+
+from sbs_jax.utils.buckets import place
 
 MODEL = "model.json"
 RUN = "run.json"
@@ -30,16 +36,16 @@ CHECKSUMS = "checksums.json"
 RESULTS = "results.json"
 
 
-def checkpoints(model_dir: str | Path) -> Path:
+def checkpoints(model_dir: str | os.PathLike[str]) -> Path:
     """The folder of the checkpoints, one folder per step."""
-    return Path(model_dir) / CHECKPOINTS
+    return place(model_dir) / CHECKPOINTS
 
 
-def predictions(model_dir: str | Path, task: str, split: str, step: int) -> Path:
+def predictions(model_dir: str | os.PathLike[str], task: str, split: str, step: int) -> Path:
     """The predictions of one evaluation."""
-    return Path(model_dir) / f"predictions-{task}-{split}-{step}.jsonl"
+    return place(model_dir) / f"predictions-{task}-{split}-{step}.jsonl"
 
 
-def find_predictions(model_dir: str | Path, split: str, step: int) -> list[Path]:
+def find_predictions(model_dir: str | os.PathLike[str], split: str, step: int) -> list[Path]:
     """The predictions files of a split at a step, whatever their task."""
-    return sorted(Path(model_dir).glob(f"predictions-*-{split}-{step}.jsonl"))
+    return sorted(place(model_dir).glob(f"predictions-*-{split}-{step}.jsonl"))

@@ -13,9 +13,11 @@ from sbs_jax.configs import OptimizerConfig, PartitionerConfig, T5Config, TrainC
 from sbs_jax.distributed import multihost
 from sbs_jax.errors import UserError
 from sbs_jax.runs import layout
-from sbs_jax.utils import console
+from sbs_jax.utils import buckets, console
+from sbs_jax.utils.buckets import place
 from sbs_jax.utils.console import say
 from sbs_jax.utils.files import locked, write_lines
+from sbs_jax.utils.paths import is_remote
 
 _FINGERPRINTS = "fingerprints"
 
@@ -48,7 +50,7 @@ FREE_FIELDS = (
 
 def exists(model_dir: str | os.PathLike[str]) -> bool:
     """Whether the folder holds a run of ours."""
-    return (Path(model_dir) / layout.RUN).is_file()
+    return (place(model_dir) / layout.RUN).is_file()
 
 
 def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
@@ -57,7 +59,7 @@ def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
     Raises:
         UserError: the folder holds no run.
     """
-    path = Path(model_dir) / layout.RUN
+    path = place(model_dir) / layout.RUN
     try:
         fields = _tuples(json.loads(path.read_text(encoding="utf-8")))
         del fields[_FINGERPRINTS]
@@ -75,21 +77,20 @@ def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
 
 def fingerprints_of(model_dir: str | os.PathLike[str]) -> dict[str, str]:
     """The fingerprints of vocabulary and training data in run.json; call after `load`."""
-    path = Path(model_dir) / layout.RUN
+    path = place(model_dir) / layout.RUN
     return json.loads(path.read_text(encoding="utf-8"))[_FINGERPRINTS]
 
 
 def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
-    """Refuses a MODEL_DIR that is a bucket or holds another run.
+    """Refuses a MODEL_DIR that holds another run, or is in a bucket that cannot be used.
 
     TRAIN_STEPS may change: the run then continues under the schedule of the new number.
 
     Raises:
         UserError: naming the first field that differs.
     """
-    if "://" in config.model_dir:
-        raise UserError(f"MODEL_DIR {config.model_dir}: give a folder; mount a bucket (gcsfuse)")
-    path = Path(config.model_dir) / layout.RUN
+    buckets.reach(config.model_dir, "MODEL_DIR")
+    path = place(config.model_dir) / layout.RUN
     if not path.exists():
         if any(path.parent.glob("checkpoint*")):
             raise UserError(
@@ -144,11 +145,11 @@ def claimed(
     with contextlib.ExitStack() as stack:
         with multihost.all_or_none("MODEL_DIR"):
             if console.is_primary():
-                _make(Path(config.model_dir))
-                stack.enter_context(locked(Path(config.model_dir), "MODEL_DIR"))
+                _make(place(config.model_dir))
+                stack.enter_context(locked(place(config.model_dir), "MODEL_DIR"))
                 _write(config, fingerprints, operative_config)
         with multihost.all_or_none("MODEL_DIR"):
-            _wait_until_seen(Path(config.model_dir) / layout.RUN, _SHARED_SECONDS)
+            _wait_until_seen(place(config.model_dir) / layout.RUN, _SHARED_SECONDS)
         yield
 
 
@@ -173,6 +174,8 @@ def _wait_until_seen(path: Path, seconds: float) -> None:
 
 
 def _make(model_dir: Path) -> None:
+    if is_remote(model_dir):
+        return  # a bucket has objects only
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,7 +185,7 @@ def _make(model_dir: Path) -> None:
 
 
 def _write(config: TrainConfig, fingerprints: Mapping[str, str], operative_config: str) -> None:
-    model_dir = Path(config.model_dir)
+    model_dir = place(config.model_dir)
     identity = _identity(config, fingerprints)
     write_lines(model_dir / layout.RUN, [json.dumps(identity, indent=2) + "\n"])
     if operative_config:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,8 +15,9 @@ from sbs_jax.runs import layout
 from sbs_jax.training import losses
 from sbs_jax.training.train_step import FINITE_METRICS
 from sbs_jax.utils import console
+from sbs_jax.utils.buckets import place
 from sbs_jax.utils.console import duration, say
-from sbs_jax.utils.files import write_lines
+from sbs_jax.utils.files import GrowingFile, write_lines
 
 # Ten in a row are a broken run rather than a bad batch, even where single ones are skipped.
 _MAX_SKIPPED = 10
@@ -143,7 +143,7 @@ class MetricsLog:
     """
 
     def __init__(self, config: TrainConfig, start_step: int) -> None:
-        model_dir = Path(config.model_dir)
+        model_dir = place(config.model_dir)
         self.path = model_dir / layout.METRICS
         self._train_steps, self._batch_size = config.train_steps, config.batch_size
         self._start_step, self._updates = start_step, 0
@@ -154,12 +154,13 @@ class MetricsLog:
             return
         from tensorboardX import SummaryWriter  # seconds of protobuf imports; only a run needs it
 
-        self._drop_after(start_step)
+        self._lines = GrowingFile(self.path, self._drop_after(start_step))
         self._events = SummaryWriter(str(model_dir / layout.EVENTS), purge_step=start_step + 1)
 
-    def _drop_after(self, step: int) -> None:
+    def _drop_after(self, step: int) -> list[str]:
+        """Rewrites the file without the lines of later steps; returns those that stay."""
         if not self.path.exists():
-            return
+            return []
         kept = []
         for line in self.path.read_text(encoding="utf-8").split("\n"):
             try:
@@ -172,6 +173,7 @@ class MetricsLog:
             if logged == step:
                 self._logged |= row.keys()
         write_lines(self.path, kept)
+        return kept
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes one object of metrics.jsonl and one point per TensorBoard curve."""
@@ -180,8 +182,7 @@ class MetricsLog:
         if self._events is None or not scalars:
             return
         rounded = {name: float(f"{value:.9g}") for name, value in scalars.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._lines.append(json.dumps({"step": step, **rounded}) + "\n")
         for name, value in rounded.items():
             self._events.add_scalar(name, value, step)
 
@@ -225,7 +226,13 @@ class MetricsLog:
             pace = f"  {speed:.1f} examples/s  ETA {duration(left)}"
         say(f"step {step}/{self._train_steps}  {means}{pace}")
 
+    def flush(self) -> None:
+        """Writes lines that a bucket has not got yet: before what a restart does not repeat."""
+        if self._events is not None:
+            self._lines.flush()
+
     def close(self) -> None:
-        """Closes the TensorBoard file."""
+        """Writes the rest and closes the TensorBoard file."""
+        self.flush()
         if self._events is not None:
             self._events.close()

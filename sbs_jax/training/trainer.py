@@ -90,6 +90,7 @@ def train(
                     if evaluating or stopping or done % period == 0:
                         metrics_of_steps.check()
                         state = named_state(state)
+                        log.flush()
                         store.save(done, state, {})
 
                     # 3. Stop: after Ctrl-C or preemption; the next start evaluates if it is due.
@@ -222,6 +223,7 @@ def _evaluate(
         log.write(done, {"validation/accuracy": result.accuracy.value})
         scores[done] = result.accuracy.value
     if scores:
+        log.flush()
         store.note(scores, run.evaluator.identity(VALIDATION).fingerprint)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import zlib
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from sbs_jax.errors import UserError
+from sbs_jax.utils.buckets import place
+from sbs_jax.utils.paths import is_remote
 
 _GZIP = b"\x1f\x8b"
 # First bytes of what people give in place of text, what it is, and what to do.
@@ -36,7 +39,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             damaged.
     """
     try:
-        with Path(path).open("rb") as file:
+        with _open(path) as file:
             start = file.peek(16)[:16]
             for mark, kind, advice in _FOREIGN:
                 if start.startswith(mark):
@@ -49,6 +52,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise UserError(
             f"{path}: cannot be read ({error.strerror or error}); check the path"
         ) from None
+
+
+def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
+    if is_remote(path):
+        return io.BufferedReader(cast(io.RawIOBase, io.BytesIO(place(path).read_bytes())))
+    return Path(path).open("rb")
 
 
 def lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:

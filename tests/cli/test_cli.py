@@ -458,13 +458,13 @@ def test_the_script_finds_task_modules_in_the_working_directory(
 
 
 @pytest.mark.parametrize("args", [["--dry_run"], ["--dry_run", "--plan"], []], ids=str)
-def test_a_bucket_as_model_dir_is_refused_before_anything_is_written(
+def test_a_store_that_cannot_hold_a_run_is_refused_before_anything_is_written(
     here: pathlib.Path, capsys: pytest.CaptureFixture[str], args: list[str]
 ) -> None:
     (here / "x.gin").write_text(EXPERIMENT)
-    bucket = "--gin.MODEL_DIR='gs://bucket/run'"
+    bucket = "--gin.MODEL_DIR='s3://bucket/run'"
     error = refused(capsys, "train", "--gin_file=x.gin", bucket, *args)
-    assert "MODEL_DIR gs://bucket/run: not a local folder" in error
+    assert "MODEL_DIR s3://bucket/run: only local folders and gs:// are written" in error
     assert [path.name for path in here.iterdir()] == ["x.gin"]
 
 

@@ -1,9 +1,13 @@
-"""A run that is killed again and again at random moments ends as one that was left alone."""
+"""A run that is killed again and again at random moments ends as one that was left alone.
+
+In a bucket the moments are requests to the server: amid a save, a deletion, a log, the scores.
+"""
 
 import collections
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import xla
+from helpers.cloud_storage import CloudStorage, Refused
 from helpers.runs import config_of
 
 from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.configs import TrainConfig
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.training import optimizers, schedules, train_step, trainer
+from sbs_jax.utils.buckets import place
 
 BATCH, QUESTIONS = 32, 800  # of the embedded dataset: 25 updates are an epoch
 PATIENCE = 120.0
@@ -36,17 +42,17 @@ def settings(model_dir: Path, steps: int) -> TrainConfig:
     )
 
 
-def live(model_dir: Path, steps: int, cache: Path) -> None:
+def live(model_dir: Path, steps: int, folder: Path, variables: dict[str, str]) -> None:
     """One life of a run, in a process of its own; notes every batch it trains on."""
-    os.environ["XLA_FLAGS"] = xla.flags(devices=1)
+    os.environ.update(variables, XLA_FLAGS=xla.flags(devices=1))
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     iterate = trainer.iterate
 
     def noted(batches, first, last, **named):
-        with journal(model_dir).open("a") as file:
+        with (folder / f"{model_dir.name}.journal").open("a") as file:
             file.write(json.dumps({"start": first}) + "\n")
             for index, batch in iterate(batches, first, last, **named):
                 file.write(json.dumps({"step": index, "ids": batches.ids(index)}) + "\n")
@@ -57,14 +63,10 @@ def live(model_dir: Path, steps: int, cache: Path) -> None:
     trainer.train(settings(model_dir, steps))
 
 
-def journal(model_dir: Path) -> Path:
-    return model_dir.with_suffix(".journal")
-
-
-def noted_lives(model_dir: Path) -> list[list[dict]]:
+def noted_lives(journal: Path) -> list[list[dict]]:
     """Per life that came to train: what it noted; a line that a kill cut off is left out."""
     lives = []
-    for line in journal(model_dir).read_text().splitlines(keepends=True):
+    for line in journal.read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             row = json.loads(line)
             if "start" in row:
@@ -73,9 +75,9 @@ def noted_lives(model_dir: Path) -> list[list[dict]]:
     return lives
 
 
-def survivors(model_dir: Path, steps: int) -> list[dict]:
+def survivors(journal: Path, steps: int) -> list[dict]:
     """The batches that the final parameters have seen: a life counts up to the next one's start."""
-    lives = noted_lives(model_dir)
+    lives = noted_lives(journal)
     ends = [life[0]["start"] for life in lives[1:]] + [steps]
     return [
         row for life, end in zip(lives, ends, strict=True) for row in life[1:] if row["step"] < end
@@ -103,13 +105,14 @@ def losses(model_dir: Path) -> list[tuple]:
 class Lives:
     """Starts lives from a process that has loaded the libraries but runs nothing."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, variables: dict[str, str] | None = None) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
-        self._cache, self._steps = folder / "compiled", steps
+        self._folder, self._steps, self._variables = folder, steps, variables or {}
 
     def start(self, model_dir: Path) -> multiprocessing.Process:
-        life = self._context.Process(target=live, args=(model_dir, self._steps, self._cache))
+        arguments = (model_dir, self._steps, self._folder, self._variables)
+        life = self._context.Process(target=live, args=arguments)
         life.start()
         return life
 
@@ -121,8 +124,9 @@ class Lives:
     def kill(self, model_dir: Path, updates_first: int, delay: float) -> None:
         """Starts a life and kills it `delay` seconds after its next so many updates."""
         life, deadline = self.start(model_dir), time.monotonic() + PATIENCE
-        target = notes(model_dir) + updates_first + bool(updates_first)  # a line tells its start
-        while notes(model_dir) < target:
+        journal = self._folder / f"{model_dir.name}.journal"
+        target = notes(journal) + updates_first + bool(updates_first)  # a line tells its start
+        while notes(journal) < target:
             assert life.is_alive() and time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(delay)
@@ -130,10 +134,36 @@ class Lives:
         life.join()
         assert life.exitcode == -signal.SIGKILL
 
+    def kill_at(self, model_dir: Path, server: CloudStorage, request: str) -> None:
+        """Starts a life and kills it as it makes a request, which is not carried out."""
 
-def notes(model_dir: Path) -> int:
-    path = journal(model_dir)
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+        def before(method: str, name: str, body: bytes) -> None:
+            if re.fullmatch(request, f"{method} {name}"):
+                life.kill()
+                raise Refused(503)
+
+        life = self.start(model_dir)
+        server.before = before
+        life.join(PATIENCE)
+        server.before = lambda method, name, body: None
+        assert life.exitcode == -signal.SIGKILL, request
+
+
+def notes(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def assert_same_run(ours: Path, theirs: Path, journals: Path, steps: int) -> None:
+    """Bits of the final state, every batch and every logged loss are equal."""
+    states = (final_state(ours, steps), final_state(theirs, steps))
+    for mine, other in zip(*states, strict=True):
+        assert mine.tobytes() == other.tobytes()
+    history = survivors(journals / f"{ours.name}.journal", steps)
+    assert [row["step"] for row in history] == list(range(steps))
+    assert history == survivors(journals / f"{theirs.name}.journal", steps)
+    seen = collections.Counter(question for row in history for question in row["ids"])
+    assert len(seen) == QUESTIONS and set(seen.values()) == {steps * BATCH // QUESTIONS}
+    assert losses(ours) == losses(theirs)
 
 
 @pytest.mark.parametrize(
@@ -149,15 +179,43 @@ def test_kills_change_nothing(tmp_path, kills, steps):
         else:
             lives.kill(model_dir, int(rng.integers(3, 11)), rng.uniform(0, RACES))
     lives.finish(model_dir)
-    starts = {life[0]["start"] for life in noted_lives(model_dir)}
+    starts = {life[0]["start"] for life in noted_lives(tmp_path / "run.journal")}
     assert len(starts) > 1 + kills // 4, "lives go on from where others were killed"
-    for ours, theirs in zip(final_state(model_dir, steps), final_state(whole, steps), strict=True):
-        assert ours.tobytes() == theirs.tobytes()
-    history = survivors(model_dir, steps)
-    assert [row["step"] for row in history] == list(range(steps))
-    assert history == survivors(whole, steps)
-    seen = collections.Counter(question for row in history for question in row["ids"])
-    assert len(seen) == QUESTIONS and set(seen.values()) == {steps * BATCH // QUESTIONS}
-    assert losses(model_dir) == losses(whole)
+    assert_same_run(model_dir, whole, tmp_path, steps)
     left = [path.name for path in model_dir.rglob("*") if "tmp" in path.name]
     assert not left, "what a kill cut off is cleared away"
+
+
+MOMENTS = (
+    r"PUT \S+/run.json",
+    r"PUT \S+/checkpoints/2/state/\S+",  # in the middle of a save
+    r"PUT \S+/checkpoints/4/commit_success.txt",  # at its very end
+    r"PUT \S+/checkpoints/6/extra/\S+",
+    r"DELETE \S+/checkpoints/4/state/\S+",  # while an old checkpoint goes
+    r"PUT \S+/metrics.jsonl",
+    r"PUT \S+/checkpoints/12/commit_success.txt",
+    r"PUT \S+/checkpoints/25/commit_success.txt",
+    r"PUT \S+/checkpoints/scores.json",
+    r"PUT \S+/predictions-demo_label-test-25.jsonl",
+    r"PUT \S+/results.json",
+)
+
+
+@pytest.mark.parametrize(
+    "moments", [MOMENTS[6:7], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=len
+)
+def test_kills_change_nothing_in_a_bucket(tmp_path, cloud_storage, moments):
+    steps, model_dir = 25, place(f"gs://runs/kills/{len(moments)}")
+    lives, whole = Lives(tmp_path, steps, cloud_storage.variables), tmp_path / "whole"
+    lives.finish(whole)
+    for moment in moments:
+        lives.kill_at(model_dir, cloud_storage, moment)
+    lives.finish(model_dir)
+    noted = noted_lives(tmp_path / f"{model_dir.name}.journal")
+    assert len({life[0]["start"] for life in noted}) > 1
+    assert_same_run(model_dir, whole, tmp_path, steps)
+    names = cloud_storage.names(f"kills/{len(moments)}/")
+    steps_left = {name.split("/")[3] for name in names if re.search(r"/checkpoints/\d+/", name)}
+    marked = {name.split("/")[3] for name in names if name.endswith("/commit_success.txt")}
+    assert steps_left == marked == {"24", "25"}, "what a kill cut off is cleared away"
+    assert not [name for name in names if name.endswith("lock.json")]

@@ -147,7 +147,7 @@ def test_foreign_checkpoints_are_refused_and_nothing_is_written(tmp_path):
         ({"model": dataclasses.replace(MODEL, vocab_size=64)}, "set VOCAB_SIZE"),
         ({"initial_checkpoint_path": "nowhere"}, "INITIAL_CHECKPOINT_PATH nowhere"),
         ({"row_lengths": (4, 24)}, "a row holds 4"),
-        ({"model_dir": "gs://bucket/run"}, "MODEL_DIR gs://bucket/run: give a folder; mount"),
+        ({"model_dir": "s3://bucket/run"}, "MODEL_DIR s3://bucket/run: only local folders and gs"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, changes, message):

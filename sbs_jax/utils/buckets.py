@@ -1,0 +1,120 @@
+"""Folders in Google Cloud Storage: how `gs://` addresses are opened, and what is refused.
+
+Files go through etils.epath over gcsfs, arrays through TensorStore, as Orbax has it; the extra
+``gcs`` installs what that needs. Credentials come from the environment (Application Default
+Credentials) and are never read or printed here.
+"""
+
+import functools
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from typing import cast
+
+from sbs_jax.errors import UserError
+from sbs_jax.utils.paths import is_remote
+
+_SCHEME = "gs://"
+_EMULATOR = "STORAGE_EMULATOR_HOST"  # the variable of Google's own clients
+
+
+def place(path: str | os.PathLike[str]) -> Path:
+    """A local path as it is, or a `gs://` address as an etils path, which has the same methods."""
+    if not is_remote(path):
+        return Path(path)
+    _set_up()
+    from etils import epath
+
+    return cast(Path, epath.Path(path))
+
+
+def absolute(path: Path) -> Path:
+    """`Path.resolve`; an address is absolute already."""
+    return path if is_remote(path) else path.resolve()
+
+
+def version(path: Path) -> tuple[int, int]:
+    """(size, time of the last change in ns): changes with a file, cheaper than its content."""
+    status = path.stat()
+    if is_remote(path):
+        return status.length, status.mtime * 10**9  # type: ignore[attr-defined]
+    return status.st_size, status.st_mtime_ns
+
+
+def prefer_gcsfs() -> None:
+    """Has etils read buckets through gcsfs where it is installed, rather than TensorFlow.
+
+    Call it early: etils asks once per process. TensorFlow's file system takes seconds to import,
+    remembers listings that other processes change, and cannot be pointed at a test server.
+    """
+    if importlib.util.find_spec("gcsfs"):
+        os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+def require(address: str, name: str) -> None:
+    """Refuses an address that is no folder of a bucket that can be written here; asks no server.
+
+    Args:
+        name: of the setting, for the message.
+
+    Raises:
+        UserError: another scheme than ``gs://``, no bucket, or gcsfs is not installed.
+    """
+    if not is_remote(address):
+        return
+    if not address.startswith(_SCHEME):
+        raise UserError(
+            f"{name} {address}: only local folders and gs:// are written; mount the bucket "
+            "(gcsfuse, s3fs) with renames of folders, and give the folder it is mounted at"
+        )
+    bucket, _, folder = address.removeprefix(_SCHEME).partition("/")
+    if not bucket or not folder.strip("/"):
+        raise UserError(f"{name} {address}: give bucket and folder, gs://BUCKET/FOLDER")
+    if not importlib.util.find_spec("gcsfs"):
+        raise UserError(f"{name} {address}: needs gcsfs; run: pip install 'sbs_jax[gcs]'")
+
+
+def reach(address: str, name: str) -> None:
+    """Asks once for the folder of a bucket, so that what is wrong with it is known at the start.
+
+    Raises:
+        UserError: as `require`, or the bucket cannot be read.
+    """
+    require(address, name)
+    if not is_remote(address):
+        return
+    try:
+        place(address).exists()
+    except Exception as error:
+        raise UserError(
+            f"{name} {address}: the bucket cannot be read ({reason(error)}); check its name, your "
+            "permissions, and `gcloud auth application-default login`"
+        ) from None
+
+
+def is_client_error(error: Exception) -> bool:
+    """Whether a client of the store raised it; theirs have no common base."""
+    return type(error).__module__.partition(".")[0] in ("aiohttp", "gcsfs", "google")
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what the store or a client of it says."""
+    text = str(error).partition(" [")[0].strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+@functools.cache
+def _set_up() -> None:
+    """Makes the clients of this process see what others write, and follow an emulator."""
+    prefer_gcsfs()
+    # It warns about buckets whose type it may not ask for, and then works.
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)
+    if address := os.environ.get(_EMULATOR):
+        url = address if "://" in address else f"http://{address}"
+        os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", url)
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # emulators lack gRPC
+    if importlib.util.find_spec("gcsfs"):
+        import fsspec
+
+        fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)

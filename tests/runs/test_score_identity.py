@@ -18,7 +18,7 @@ def stripped(prediction: str, gold: str) -> bool:
 
 SPLIT = {
     "inputs": ["one", "two", "three"],
-    "asked": ["one", "two", "three"],
+    "student_inputs": ["one", "two", "three"],
     "golds": ["a", "b", "a"],
     "metric": "text",
     "max_decode_length": 16,
@@ -32,7 +32,7 @@ SPLIT = {
         (
             {
                 "inputs": ["two", "one", "three"],
-                "asked": ["two", "one", "three"],
+                "student_inputs": ["two", "one", "three"],
                 "golds": ["b", "a", "a"],
             },
             True,
@@ -40,9 +40,13 @@ SPLIT = {
         ),
         ({"golds": ["a", "b", "b"]}, False, False),
         ({"golds": ["b", "a", "a"]}, False, False),
-        ({"inputs": ["one", "two", "3"], "asked": ["one", "two", "3"]}, False, False),
-        ({"inputs": ["one", "two"], "asked": ["one", "two"], "golds": ["a", "b"]}, False, False),
-        ({"asked": ["one\nbecause", "two", "three"]}, False, True),
+        ({"inputs": ["one", "two", "3"], "student_inputs": ["one", "two", "3"]}, False, False),
+        (
+            {"inputs": ["one", "two"], "student_inputs": ["one", "two"], "golds": ["a", "b"]},
+            False,
+            False,
+        ),
+        ({"student_inputs": ["one\nbecause", "two", "three"]}, False, True),
         ({"metric": "equation"}, False, True),
         ({"metric": exact}, False, True),
         ({"max_decode_length": 63}, False, True),

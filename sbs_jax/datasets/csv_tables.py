@@ -28,9 +28,9 @@ def reader(lines: Iterable[str], delimiter: str | None = None) -> tuple[Any, int
     first = next(lines, "")
     if named := _EXCELS_LINE.fullmatch(first):
         return csv.reader(lines, delimiter=named[1], strict=True), 1
-    found = next((mark for mark in ",;\t" if mark in first), ",")
+    detected = next((mark for mark in ",;\t" if mark in first), ",")
     all_lines = itertools.chain([first], lines)
-    return csv.reader(all_lines, delimiter=delimiter or found, strict=True), 0
+    return csv.reader(all_lines, delimiter=delimiter or detected, strict=True), 0
 
 
 def separated(delimiter: str | None) -> Callable[[str], Iterator[tuple[str, dict[str, Any]]]]:

@@ -26,22 +26,22 @@ def fractions(source: Source, config: TrainConfig, splits: Sequence[str]) -> dic
         config: of the run.
         splits: those that the run reads; up to 10,000 rows of each count.
     """
-    found = {}
+    by_kind = {}
     for split in splits:
         dataset = source.selection.dataset
         file_split, rows = dataset.rows(split, config.data_fraction, config.random_seed)
         sample = rows[:: max(1, len(rows) // _SAMPLE)].tolist()
         if split != TRAIN:
             view = source.selection.eval_view
-            found[f"{split} questions"] = _questions(source, view, file_split, sample)
+            by_kind[f"{split} questions"] = _questions(source, view, file_split, sample)
             continue
         first, *_ = source.selection.views
-        found["training questions"] = _questions(source, first, file_split, sample)
+        by_kind["training questions"] = _questions(source, first, file_split, sample)
         for view in source.selection.views:
             kind = "rationales" if view.name == "rationale" else "labels"
             targets = map(source.table(file_split, view).targets, sample)
-            found[f"training {kind}"] = fraction(source.vocabulary, targets)
-    return found
+            by_kind[f"training {kind}"] = fraction(source.vocabulary, targets)
+    return by_kind
 
 
 def _questions(source: Source, view: View, file_split: str, rows: Sequence[int]) -> float:

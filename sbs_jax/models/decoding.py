@@ -169,9 +169,9 @@ def score_labels(
 
         size = min(count, _NODES_AT_ONCE)
         groups = (_in_groups(x, size) for x in (states.transpose(1, 0, 2), jnp.asarray(trie.edges)))
-        found = jax.lax.map(of_nodes, tuple(groups))
+        scored_nodes = jax.lax.map(of_nodes, tuple(groups))
     edge_scores, likeliest = (
-        jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, x.shape[3])[:, :count] for x in found
+        jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, x.shape[3])[:, :count] for x in scored_nodes
     )
     on_paths = edge_scores[:, trie.path_nodes, trie.path_edges]
     return jnp.sum(jnp.where(trie.path_mask, on_paths, 0.0), axis=-1), _walk(trie, likeliest)

@@ -91,7 +91,7 @@ def step_table(
     lines = []
     for step in steps(scores, (*thresholds, _NONE_KEPT)):
         alone = step.threshold == _NONE_KEPT
-        asked = step.both.n - step.student.n
+        passed_on = step.both.n - step.student.n
         lines.append(
             (
                 "teacher alone" if alone else f"{step.threshold:.2f}",
@@ -99,7 +99,7 @@ def step_table(
                 *_shown(step.student),
                 *_shown(step.both),
                 f"{step.kept:.1%}",
-                *([] if price is None else [f"{1000 * price * asked / n:.4g}"]),
+                *([] if price is None else [f"{1000 * price * passed_on / n:.4g}"]),
             )
         )
     heads = (

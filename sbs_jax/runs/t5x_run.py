@@ -43,12 +43,12 @@ def read(folder: Path, name: str) -> Run:
         UserError: file and line of what cannot be understood, or no task was scored.
     """
     tasks = sorted((folder / EVALUATIONS).glob(f"*{_METRICS}"))
-    found = [result for path in tasks for result in _last(path)]
-    if not found:
+    results = [result for path in tasks for result in _last(path)]
+    if not results:
         raise UserError(f"{folder / EVALUATIONS}: holds no accuracy of a task with labels")
-    step = max(result["step"] for result in found)
-    mixture = found[0]["task"]
-    return Run(name, folder, {"mixture": mixture, "step": step, "results": found}, [])
+    step = max(result["step"] for result in results)
+    mixture = results[0]["task"]
+    return Run(name, folder, {"mixture": mixture, "step": step, "results": results}, [])
 
 
 def _last(path: Path) -> Iterator[dict[str, Any]]:

@@ -58,7 +58,7 @@ def tries(config: StudyConfig, search_paths: Sequence[str | Path], more: More) -
     """
     if not config.choices:
         return []
-    found = []
+    candidates = []
     for number, values in enumerate(itertools.product(*config.choices.values())):
         tried = dataclasses.replace(
             config,
@@ -70,22 +70,22 @@ def tries(config: StudyConfig, search_paths: Sequence[str | Path], more: More) -
         bindings = tuple(f"{name} = {v!r}" for name, v in zip(config.choices, values, strict=True))
         own = {group: bindings for place in at for group in place.groups}
         runs, _ = gin_cells.build(tried, at, search_paths, gin_cells.merged(more, own))
-        found += [
+        candidates += [
             Try(dataclasses.replace(run, arm=f"{run.arm}-try{number}"), run.group, bindings)
             for run in runs
         ]
-    return found
+    return candidates
 
 
-def first(found: Sequence[Try]) -> More:
+def first(candidates: Sequence[Try]) -> More:
     """The first combination of every group."""
-    return {each.group: each.bindings for each in reversed(found)}
+    return {each.group: each.bindings for each in reversed(candidates)}
 
 
-def chosen(found: Sequence[Try]) -> More:
+def chosen(candidates: Sequence[Try]) -> More:
     """The best combination of every group; empty while a try is not finished."""
     best: dict[Group, tuple[float, tuple[str, ...]]] = {}
-    for each in found:
+    for each in candidates:
         accuracy = each.accuracy
         if accuracy is None:
             return {}
@@ -94,14 +94,14 @@ def chosen(found: Sequence[Try]) -> More:
     return {group: bindings for group, (_, bindings) in best.items()}
 
 
-def sentence(config: StudyConfig, found: Sequence[Try]) -> str:
+def sentence(config: StudyConfig, candidates: Sequence[Try]) -> str:
     """How the values were chosen, for the report."""
-    best = chosen(found)
+    best = chosen(candidates)
     if not best:
         return _NONE
     parts = []
     for group, bindings in best.items():
-        of_group = [each for each in found if each.group == group]
+        of_group = [each for each in candidates if each.group == group]
         scores = (f"{each.accuracy.value:.3f}" for each in of_group if each.accuracy)
         alpha = None if group[2] is None else f"alpha {group[2]:g}"
         name = arm_name("@".join(part for part in (group[0], group[1], alpha) if part))
@@ -111,5 +111,5 @@ def sentence(config: StudyConfig, found: Sequence[Try]) -> str:
         )
     return (
         f"Chosen on validation, with all the data and seed {config.seeds[0]}, the same "
-        f"{len(found) // len(best)} tries for every arm: {'; '.join(parts)}."
+        f"{len(candidates) // len(best)} tries for every arm: {'; '.join(parts)}."
     )

@@ -43,14 +43,14 @@ def lines(folder: Path, runs: Sequence[Run], device: Device) -> Iterator[str]:
     most = sum(run.config.train_steps * rows_full(run.config) for run in runs)
     try:
         work = sum(run.config.train_steps * by_lengths(run.config) for run in runs)
-        said = f"about {work:.2g} FLOP by the data's lengths, at most {most:.2g} with rows full"
+        flops = f"about {work:.2g} FLOP by the data's lengths, at most {most:.2g} with rows full"
     except UserError:  # no data or no vocabulary yet
-        work, said = most, f"at most {most:.2g} FLOP (rows full; the data are not there yet)"
+        work, flops = most, f"at most {most:.2g} FLOP (rows full; the data are not there yet)"
     hours = work / (device.tflops * 1e12) / 3600
     time = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
     money = "" if device.price is None else f", {hours * device.price:.2f} at {device.price:g} each"
     yield (
-        f"together {updates:,} updates, {said}, evaluation left out: {time} device hours at "
+        f"together {updates:,} updates, {flops}, evaluation left out: {time} device hours at "
         f"{device.tflops:g} TFLOP/s{money}"
     )
     yield _memory(runs)
@@ -94,8 +94,8 @@ def by_lengths(config: TrainConfig) -> float:
     limits = config.task_feature_lengths
     prefixes = Prefixes(config.label_prefix, config.rationale_prefix)
     limit = limits["inputs"], limits["targets"]
-    asked = (config.mixture_or_task_name, config.vocabulary, prefixes, limit)
-    return _flops(config, _mean_lengths(*asked))
+    lengths_of = (config.mixture_or_task_name, config.vocabulary, prefixes, limit)
+    return _flops(config, _mean_lengths(*lengths_of))
 
 
 def _flops(config: TrainConfig, lengths: Sequence[tuple[float, float]]) -> float:

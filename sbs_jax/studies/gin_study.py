@@ -159,8 +159,8 @@ def _texts(grid: Grid, runs: Sequence[Run]) -> StudyTexts:
 
 def _caveats(grid: Grid, runs: Sequence[Run]) -> tuple[str, ...]:
     pretrained = any(run.config.initial_checkpoint_path for run in runs)
-    said = (controls.SENTENCES[grid.config.equal], choices.sentence(grid.config, grid.tries))
-    return (*(() if pretrained else (_RANDOM_WEIGHTS,)), *said, *_CAVEATS)
+    sentences = (controls.SENTENCES[grid.config.equal], choices.sentence(grid.config, grid.tries))
+    return (*(() if pretrained else (_RANDOM_WEIGHTS,)), *sentences, *_CAVEATS)
 
 
 def _arm(run: Run) -> str:

@@ -43,7 +43,7 @@ def _never_warm(config: TrainConfig) -> bool:
     return warmed and optimizer.warmup_steps > config.train_steps
 
 
-def refuse_long_warm_up(config: TrainConfig, found: Scan) -> None:
+def refuse_long_warm_up(config: TrainConfig, scan: Scan) -> None:
     """Refuses a run that ends within the warm-up that its user set.
 
     Allowed, and told by `learning_rates`: a warm-up of a packaged gin file, of a run's own
@@ -54,8 +54,8 @@ def refuse_long_warm_up(config: TrainConfig, found: Scan) -> None:
     """
     if not _never_warm(config) or config.train_steps <= _TRIAL:
         return
-    setters = [found.macros.get("WARMUP_STEPS")]
-    setters += [value for name, value in found.bindings.items() if name.endswith(".warmup_steps")]
+    setters = [scan.macros.get("WARMUP_STEPS")]
+    setters += [value for name, value in scan.bindings.items() if name.endswith(".warmup_steps")]
     for setter in setters:
         file = setter.place.file if setter else ""
         if setter and not is_packaged([file]) and Path(file).name != layout.CONFIG_GIN:

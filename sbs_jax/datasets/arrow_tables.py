@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files, and of datasets that Hugging Face datasets saved."""
+"""Reads rows of Parquet and Arrow files, and of datasets that Hugging Face datasets saved."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files, as spreadsheets and pandas write them."""
+"""Reads rows of CSV and TSV files, as spreadsheets and pandas write them."""
 
 import csv
 import io

@@ -21,7 +21,7 @@ _NONE_KEPT = 2.0  # above every confidence
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a cascade is made of: one value per question that the teacher answered.
+    """The data of a cascade: one value per question that the teacher answered.
 
     Attributes:
         confidence: of the student, 0 to 1.
@@ -70,7 +70,7 @@ def steps(scores: Scores, thresholds: Sequence[float] = THRESHOLDS) -> list[Step
 
 
 def choose(validation: Scores, thresholds: Sequence[float] = THRESHOLDS) -> float:
-    """The threshold whose cascade is most accurate; of equal ones that which saves most."""
+    """The threshold whose cascade is most accurate (ties: the one that saves most)."""
     best = max(steps(validation, thresholds), key=lambda step: (step.both.value, step.kept))
     return best.threshold
 
@@ -130,7 +130,7 @@ def _shown(accuracy: Accuracy) -> tuple[str, str]:
 def chosen_table(
     name: str, scores: Scores, validation: Scores, thresholds: Sequence[float] = THRESHOLDS
 ) -> Table:
-    """The cascade at the threshold chosen on validation beside the teacher alone.
+    """Compares the cascade at the threshold chosen on validation with the teacher alone.
 
     It has no line where a metric gives shares of right answers, which a 2x2 table cannot hold.
     """
@@ -143,7 +143,7 @@ def chosen_table(
         lines.append((f"{threshold:.2f}", f"{step.kept:.1%}", *pair_fields(pair)))
     heads = ("threshold", "kept", *(head.replace("student", "cascade") for head in PAIR_HEADS))
     caption = (
-        f"Cascade beside the teacher alone: {name}; the threshold is the best of "
+        f"Cascade against the teacher alone: {name}; the threshold is the best of "
         f"{len(thresholds)} on validation (n = {len(validation.teacher)})"
     )
     return Table(caption, heads, ">" * len(heads), lines, detail=True)

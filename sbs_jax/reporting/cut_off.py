@@ -1,4 +1,4 @@
-"""What runs cut off: inputs, targets and answers longer than their lengths."""
+"""Tabulates truncated inputs, targets and answers of runs."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which pictures a report has: each drawn, described in words, and with the numbers drawn in it."""
+"""Makes the pictures of a report, each with a description and the numbers drawn in it."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""A folder of upstream T5X: its evaluations for a report, and what to do where it cannot be read.
+"""Reads the evaluations of an upstream T5X run for a report; elsewhere says what to do instead.
 
 ::
 

@@ -1,8 +1,7 @@
-"""Hyper-parameters chosen on validation: every arm gets the same tries, before the study's runs.
+"""Chooses hyper-parameters on validation: every arm gets the same tries, before the study's runs.
 
 A try has all the data and the study's first seed. The one with the highest accuracy on validation
-(of equal ones the first) gives its values to all runs of its group. Its score on the test questions
-is looked at by nobody.
+(ties: the first) gives its values to all runs of its group. The test questions play no part.
 """
 
 import dataclasses
@@ -46,7 +45,7 @@ class Try:
 
 
 def folder(study_dir: Path) -> Path:
-    """Where the tries lie: a study of its own within the study's folder."""
+    """The folder of the tries: a separate study within the study's folder."""
     return study_dir / "choices"
 
 

@@ -1,4 +1,4 @@
-"""Which of the machines that share a STUDY_DIR does what: claim files with expiry.
+"""Divides a study's work among machines that share a STUDY_DIR: claim files with expiry.
 
 A claim on NAME is the file claims/NAME.0, which holds its owner's name; of several processes that
 make it at the same time one succeeds. Every owner touches claims/OWNER.alive again and again. When
@@ -75,7 +75,7 @@ class Claims:
         return owner if owner and self._lives(owner) else None
 
     def release(self, name: str) -> None:
-        """Gives up a claim of this process, if nobody has taken it over."""
+        """Releases a claim of this process, unless another one has taken it over."""
         number, owner = self._latest(name)
         if owner == self.owner:
             for each in range(number, -1, -1):
@@ -83,7 +83,7 @@ class Claims:
 
     @contextlib.contextmanager
     def held(self, name: str, poll: float = 0.1) -> Iterator[None]:
-        """Waits for a claim that is never held for long, and has it within the block."""
+        """Waits for a claim, and holds it within the block; only for short work."""
         while not self.take(name):
             time.sleep(poll)
         try:
@@ -92,7 +92,7 @@ class Claims:
             self.release(name)
 
     def _latest(self, name: str) -> tuple[int, str | None]:
-        """(Highest number, its owner); (-1, None) where nobody has claimed the name."""
+        """(Highest number, its owner); (-1, None) for a name without a claim."""
         parts = (path.name.rpartition(".") for path in self._folder.iterdir())
         number = max(
             (int(end) for of, _, end in parts if of == name and end.isdecimal()), default=-1

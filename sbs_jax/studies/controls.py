@@ -1,4 +1,4 @@
-"""What is held equal between the arms of a study: updates, or compute."""
+"""Holds updates, or compute, equal between the arms of a study."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from sbs_jax.studies.gin_cells import More
 
 SENTENCES = {
     "updates": (
-        "The comparison is at equal updates unless an arm sets TRAIN_STEPS; the CPU-seconds beside "
-        "it are those of the updates alone."
+        "The comparison is at equal updates unless an arm sets TRAIN_STEPS; the CPU-seconds next "
+        "to it are those of the updates alone."
     ),
     "compute": (
         "The comparison is at equal compute: every arm got as many updates as cost the arithmetic "
-        "of the costliest arm, by the lengths of its questions and targets; the CPU-seconds beside "
-        "it are measured."
+        "of the costliest arm, by the lengths of its questions and targets; the CPU-seconds next "
+        "to it are measured."
     ),
 }
 

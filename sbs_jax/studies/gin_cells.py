@@ -84,7 +84,7 @@ def _with_data(run: Run, known: dict[str, dict[str, str]]) -> Run:
         try:
             splits = (registry.TRAIN, registry.TEST)
             known[dataset.name] = {split: dataset.fingerprint(split) for split in splits}
-        except UserError:  # told by the run itself, with what to do
+        except UserError:  # the run reports it, with what to do
             known[dataset.name] = {}
     return dataclasses.replace(run, data=known[dataset.name])
 

@@ -1,4 +1,4 @@
-"""study.jsonl while a study runs: what is finished, by this process and by others that share it."""
+"""Tracks study.jsonl while a study runs: rows of this process and of others that share it."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ class Ledger:
             yield self._claims.owner
 
     def _name(self, run: Run) -> str:
-        """Of its claim."""
+        """The name of the run's claim."""
         return study_rows.model_dir(self._folder, run).replace(os.sep, "-")
 
     def is_over(self, run: Run) -> bool:

@@ -46,7 +46,7 @@ def _never_warm(config: TrainConfig) -> bool:
 def refuse_long_warm_up(config: TrainConfig, scan: Scan) -> None:
     """Refuses a run that ends within the warm-up that its user set.
 
-    Allowed, and told by `learning_rates`: a warm-up of a packaged gin file, of a run's own
+    Allows, as `learning_rates` prints: a warm-up of a packaged gin file, of a run's own
     config.gin, and runs of at most 5 updates, which only try something out.
 
     Raises:

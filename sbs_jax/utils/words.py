@@ -1,4 +1,4 @@
-"""Where words end: at a space or a mark; in scripts without spaces, at every character."""
+"""Splits text into words: at spaces and marks; in scripts without spaces, at every character."""
 
 import re
 

@@ -88,7 +88,7 @@ def test_the_threshold_is_chosen_on_validation_and_compared_on_test(run, capsys)
     best = max(scores, key=scores.__getitem__)
     ((threshold, _, n, both, ours, theirs, neither, difference, _, p),) = (
         [field.strip() for field in line]
-        for line in tables(printed)["Cascade beside the teacher alone"]
+        for line in tables(printed)["Cascade against the teacher alone"]
     )
     sure, student, teacher = columns(answers(300, 0))
     together = np.where(sure >= best, student, teacher)

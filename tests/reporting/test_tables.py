@@ -132,7 +132,7 @@ def test_cascades_are_those_of_the_prediction_files(made, size):
     shown = tables_of(made)
     (lines,) = (t for c, t in shown.items() if c.startswith(f"Cascade: {name}"))
     (chosen,) = (
-        t for c, t in shown.items() if c.startswith(f"Cascade beside the teacher alone: {name}")
+        t for c, t in shown.items() if c.startswith(f"Cascade against the teacher alone: {name}")
     )
     scores = {}
     for split in ("validation", "test"):

@@ -91,7 +91,7 @@ def is_tensorflow(folder: Path) -> bool:
 def refuse_adapter(folder: Path) -> None:
     """Raises UserError where an adapter lies in the folder or one below, alone or with its model.
 
-    Those in a Trainer's checkpoint-N below a model may be merged into it already: a line tells.
+    Those in a Trainer's checkpoint-N below a model may be merged into it already: prints a line.
     """
     with_model = any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
     for file in _adapters(folder):

@@ -5,12 +5,12 @@ study) only if their fingerprints are equal. Needs no jax, so that reports can u
 """
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sbs_jax.metrics.accuracy import Metric, metric_name
+from sbs_jax.metrics.accuracy import Metric
+from sbs_jax.runs import metric_identity
 
 _DIGITS = 16  # hexadecimal; also in results.json and scores.json
 
@@ -41,13 +41,13 @@ def identify(
         inputs: the records' inputs.
         student_inputs: what it reads; differs from `inputs` for methods that add a rationale.
         golds: gold labels, one per question.
-        metric: "text", "equation" or a function, which counts by its name and source.
+        metric: "text", "equation" or a function, which counts by what `metric_identity` sees.
         max_decode_length: maximum number of new tokens of an answer.
     """
     questions = sorted(_hash(pair) for pair in zip(inputs, golds, strict=True))
     scored = sorted(_hash(pair) for pair in zip(student_inputs, golds, strict=True))
     return ScoreIdentity(
-        fingerprint=_hash([scored, _metric(metric), max_decode_length]),
+        fingerprint=_hash([scored, metric_identity.texts(metric), max_decode_length]),
         questions=_hash(questions),
     )
 
@@ -66,21 +66,6 @@ def groups(scores: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]
     for score in scores:
         by_fingerprint.setdefault(score.get("fingerprint"), []).append(score)
     return list(by_fingerprint.values())
-
-
-def _metric(metric: Metric) -> list[str]:
-    if isinstance(metric, str):
-        return [metric]
-    try:
-        source = inspect.getsource(_named(metric))
-    except (OSError, TypeError):  # built-in, or defined where no file holds it
-        source = ""
-    return [metric_name(metric), source]
-
-
-def _named(metric: Any) -> Any:
-    """The function, or the class of another callable (a partial, an object with __call__)."""
-    return metric if hasattr(metric, "__name__") else type(metric)
 
 
 def _hash(value: Any) -> str:

@@ -73,7 +73,6 @@ def test_functions_without_source_count_by_name():
 def test_callable_objects_count_by_their_class():
     first = identify(**{**SPLIT, "metric": functools.partial(exact)})
     assert identify(**{**SPLIT, "metric": functools.partial(exact)}) == first
-    assert score_identity.metric_name(functools.partial(exact)) == "partial"
 
 
 def test_scores_of_earlier_versions_are_only_like_each_other():

@@ -169,7 +169,7 @@ def report(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     """Lines on what the splits hold: sizes, rationales, classes and their balance."""
     for split, rows in records.items():
         rationales = sum(bool(row.rationale and row.rationale.strip()) for row in rows)
-        questions = len({row.input for row in rows})
+        questions = len({splits.question(row.input) for row in rows})
         repeated = "" if questions == len(rows) else f" of {questions:,} questions"
         yield f"{split:<11} {len(rows):,} records{repeated}, {rationales:,} with a rationale"
     yield from _classes(records)

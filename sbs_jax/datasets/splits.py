@@ -1,6 +1,7 @@
 """Chooses the rows of a file that make up a split: plain numpy, the same on every machine."""
 
 import math
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -59,10 +60,19 @@ def first_rows(n: int, fraction: float, run: int) -> np.ndarray:
     return np.arange(kept)
 
 
+def question(text: str) -> int:
+    """A hash of an input, equal for those that T5's vocabularies read alike.
+
+    They fold white space and normalise characters (NFKC): a question is no other one because a line
+    end or a full-width letter is in it. Only hashes are kept: a long file need not fit into memory.
+    """
+    return hash(" ".join(unicodedata.normalize("NFKC", text).split()))
+
+
 def question_numbers(inputs: Iterable[str]) -> np.ndarray:
-    """Numbers the different inputs in the order of their first row: int64 [rows]."""
-    numbers: dict[int, int] = {}  # by hash: the texts of a long file need not fit into memory
-    return np.fromiter((numbers.setdefault(hash(t), len(numbers)) for t in inputs), np.int64)
+    """Numbers the different questions in the order of their first row: int64 [rows]."""
+    numbers: dict[int, int] = {}
+    return np.fromiter((numbers.setdefault(question(t), len(numbers)) for t in inputs), np.int64)
 
 
 def rows_of(question_of: np.ndarray, questions: np.ndarray) -> np.ndarray:

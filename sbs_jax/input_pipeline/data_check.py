@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from sbs_jax.configs import TrainConfig
-from sbs_jax.datasets import registry
+from sbs_jax.datasets import registry, splits
 from sbs_jax.datasets.records import Record
 from sbs_jax.datasets.splits import SPLITS, TEST, TRAIN
 from sbs_jax.errors import UserError
@@ -103,13 +103,13 @@ class _Repeats:
     seen: dict[str, collections.Counter[int]] = dataclasses.field(default_factory=dict)
 
     def add(self, split: str, record: Record) -> None:
-        self.seen.setdefault(split, collections.Counter())[hash(record.input)] += 1
+        self.seen.setdefault(split, collections.Counter())[splits.question(record.input)] += 1
 
     def lines(self, name: str) -> Iterator[str]:
         """A line for each pair of splits that share questions, and for a test with repeats."""
-        splits = list(self.seen)
-        for place, later in enumerate(splits):
-            for earlier in splits[:place]:
+        names = list(self.seen)
+        for place, later in enumerate(names):
+            for earlier in names[:place]:
                 shared = self.seen[later].keys() & self.seen[earlier].keys()
                 if shared:
                     rows = sum(self.seen[later][question] for question in shared)

@@ -61,6 +61,11 @@ class Accuracy:
         return self.correct / self.n if self.n else math.nan
 
     @property
+    def counts(self) -> str:
+        """``3/4``, or ``mean of 4`` for scores between 0 and 1."""
+        return f"{self.correct}/{self.n}" if self.squares is None else f"mean of {self.n}"
+
+    @property
     def ci95(self) -> tuple[float, float]:
         """The 95% Wilson score interval (Wilson 1927); (0, 1) without answers.
 
@@ -93,8 +98,7 @@ class Accuracy:
 
     def __str__(self) -> str:
         low, high = self.ci95
-        counts = f"{self.correct}/{self.n}" if self.squares is None else f"mean of {self.n}"
-        return f"{self.value:.4f} [{low:.4f}, {high:.4f}] ({counts})"
+        return f"{self.value:.4f} [{low:.4f}, {high:.4f}] ({self.counts})"
 
     def to_json(self) -> dict[str, Any]:
         """``{"correct", "n", "accuracy", "ci95": [low, high]}``; accuracy is None without answers.

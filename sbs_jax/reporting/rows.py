@@ -117,7 +117,7 @@ def parse_row(fields: Any, where: str) -> Row:
             arm=full_arm(fields),
             fraction=float(fields["fraction"]),
             seed=int(fields["seed"]),
-            accuracy=Accuracy(fields["correct"], fields["n"], fields.get("squares")),
+            accuracy=Accuracy.from_json(fields),
             steps=int(fields["steps"]),
             train_examples=int(fields["train_examples"]),
             cpu_seconds=fields.get("cpu_seconds"),

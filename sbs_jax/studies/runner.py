@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.reporting import study_files
 from sbs_jax.reporting.rows import arm_name, labels_name
 from sbs_jax.reporting.study_files import StudyTexts
@@ -172,9 +173,10 @@ class _Progress:
     def finished(self, run: Run, outcome: Outcome, row: Mapping[str, Any]) -> None:
         self._seconds[run.key] = time.monotonic() - self._began[run.key]
         labels = labels_name(run.config.data_fraction, outcome.train_examples)
+        accuracy = Accuracy.from_json(row)
         say(
             f"{self._count()} {arm_name(run.arm)}, {labels} labels, seed {run.config.random_seed}: "
-            f"{row['correct'] / row['n']:.3f} ({row['correct']}/{row['n']})  "
+            f"{accuracy.value:.3f} ({accuracy.counts})  "
             f"{outcome.seconds:.0f} s  ETA {duration(self._left())}"
         )
 

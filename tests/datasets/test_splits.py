@@ -90,6 +90,26 @@ def test_questions_are_numbered_by_their_first_row() -> None:
     assert question_numbers(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "is it odd ?",
+        "is  it odd ?",
+        "is it odd ? ",
+        "\nis it odd ?",
+        "is it\u00a0odd ?",
+        "\uff49s it odd ?",
+    ],
+)
+def test_inputs_that_a_vocabulary_reads_alike_are_one_question(other: str) -> None:
+    assert question_numbers(["is it odd ?", "x", other]).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("other", ["Is it odd ?", "is it odd", "is it odd?", "is it ?", ""])
+def test_other_inputs_are_other_questions(other: str) -> None:
+    assert question_numbers(["is it odd ?", other]).tolist() == [0, 1]
+
+
 def test_rows_of_questions() -> None:
     question_of = np.array([0, 1, 0, 2, 1])
     assert rows_of(question_of, np.array([2, 0])).tolist() == [3, 0, 2]

@@ -281,6 +281,13 @@ def test_questions_of_two_splits_are_counted(check: Callable) -> None:
     assert len(lines) == 3
 
 
+def test_a_space_more_makes_no_other_question(check: Callable) -> None:
+    train = _records("train")
+    leaked = [Record(f"t{i}", f" {train[i].input}\n", "yes") for i in range(3)]
+    (line,) = check(_splits(validation=[*_records("validation"), *leaked]))
+    assert "3 of 15 validation records have the same question as a train record" in line
+
+
 def test_repeated_questions_of_a_test_are_counted(check: Callable) -> None:
     test = [Record(f"{i}", f"question {i % 2}", "yes") for i in range(20)]
     (line,) = check(_splits(test=test))

@@ -22,8 +22,7 @@ from sbs_jax.errors import UserError, nearest
 from sbs_jax.metrics import extra
 from sbs_jax.metrics.accuracy import METRICS, Metric, Score
 from sbs_jax.metrics.extra import MetricFn
-from sbs_jax.utils import paths
-from sbs_jax.utils.buckets import place
+from sbs_jax.utils import buckets, paths
 
 Subsample = Callable[[int, float, int], np.ndarray]
 SplitBy = Literal["question", "row"]
@@ -271,7 +270,12 @@ def _source(
     hint = f"run: {prepare_command} --data_dir {{root}}" if prepare_command else "put it there"
     if records is None:
         return sources.JsonlFolder(name, lambda: paths.data_dir() / name, hint, annotations)
-    folder = place(records)
+    try:
+        address = paths.expand(records)
+        buckets.require(address, "records")
+    except UserError as error:
+        raise UserError(f"add_dataset({name!r}): {error}") from None
+    folder = buckets.place(address)
     return sources.JsonlFolder(name, lambda: folder, hint, annotations)
 
 

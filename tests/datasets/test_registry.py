@@ -265,6 +265,22 @@ def test_a_function_gives_records(add: object) -> None:
     assert dataset.fingerprint("train") != bare.fingerprint("train")
 
 
+@pytest.mark.parametrize("written", ["~/mine", "$DATA_OF_MINE/mine", "${DATA_OF_MINE}/mine"])
+def test_a_folder_may_be_named_with_a_home_or_a_variable(
+    add: Callable, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA_OF_MINE", str(tmp_path))
+    write_jsonl(tmp_path / "mine" / "train.jsonl", _records(3))
+    assert add("at_home", records=written).count("train") == 3
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/mine", "hf://datasets/x"])
+def test_a_folder_elsewhere_is_refused(add: Callable, address: str) -> None:
+    with pytest.raises(UserError, match=rf"add_dataset\('far'\): records {address}: only local"):
+        add("far", records=address)
+
+
 def test_what_is_not_a_record_is_refused(add: object) -> None:
     dataset = add("wrong", records=lambda split: [_records(1)[0], {"input": "x"}])
     with pytest.raises(UserError, match="wrong/train: example 1 became dict, not a Record"):

@@ -84,7 +84,7 @@ class OptimizerConfig:
     warmup_steps: int = setting(0, macro="WARMUP_STEPS", rule=FROM_0)
     steps_per_cycle: int | None = setting(None, rule=COUNT)
     steps_per_decay: int = setting(20_000, rule=COUNT)
-    end_factor: float = setting(0.0, macro="END_FACTOR", rule=FROM_0)
+    end_factor: float = setting(0.0, macro="END_FACTOR", rule=FRACTION)
     b1: float = setting(0.9, rule=BELOW_1)
     b2: float = setting(0.999, macro="ADAM_B2", rule=BELOW_1)
     eps: float = setting(1e-8, rule=FROM_0)

@@ -1,5 +1,6 @@
 """Prints the learning rates of a run, to spot a wrong schedule before it costs one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,26 @@ def learning_rates(config: TrainConfig) -> str:
 
 
 def _remark(config: TrainConfig) -> str:
-    optimizer = config.optimizer
-    if not optimizer.warmup_steps:
-        return ""
-    warm_up = f"; warning: WARMUP_STEPS = {optimizer.warmup_steps}"
-    if set(optimizer.factor_names) == {"constant"}:
-        return f"{warm_up} has no effect without the factor linear_warmup"
-    return f"{warm_up} is longer than the run" if _never_warm(config) else ""
+    return "".join(f"; warning: {remark}" for remark in _remarks(config))
+
+
+def _remarks(config: TrainConfig) -> Iterator[str]:
+    """What is set and never changes the rate."""
+    optimizer, names = config.optimizer, set(config.optimizer.factor_names)
+    warm_up = f"WARMUP_STEPS = {optimizer.warmup_steps}"
+    if optimizer.warmup_steps and names == {"constant"}:
+        yield f"{warm_up} has no effect without the factor linear_warmup"
+    elif _never_warm(config):
+        yield f"{warm_up} is longer than the run"
+    if optimizer.end_factor and "linear_decay" not in names:
+        yield f"END_FACTOR = {optimizer.end_factor} has no effect without the factor linear_decay"
+    if optimizer.steps_per_cycle and "cosine_decay" not in names:
+        yield "OptimizerConfig.steps_per_cycle has no effect without the factor cosine_decay"
+    if "decay_every" in names and optimizer.steps_per_decay >= config.train_steps:
+        yield (
+            f"decay_every first decays after {optimizer.steps_per_decay:,} updates "
+            "(OptimizerConfig.steps_per_decay), more than the run has"
+        )
 
 
 def _never_warm(config: TrainConfig) -> bool:

@@ -52,6 +52,29 @@ def test_a_warm_up_that_never_ends_is_told(tmp_path, factors, steps, warmup, rem
 
 
 @pytest.mark.parametrize(
+    ("fields", "remark"),
+    [
+        ({"factors": "constant", "end_factor": 0.1}, "END_FACTOR = 0.1 has no effect"),
+        ({"end_factor": 0.1}, None),
+        ({"factors": "constant", "steps_per_cycle": 5}, "steps_per_cycle has no effect"),
+        ({"factors": "constant * cosine_decay", "steps_per_cycle": 5}, None),
+        ({"factors": "constant * decay_every"}, "first decays after 20,000 updates"),
+        ({"factors": "constant * decay_every", "steps_per_decay": 4}, None),
+    ],
+)
+def test_settings_of_other_factors_are_told(tmp_path, fields, remark):
+    config = config_of(tmp_path, train_steps=10, optimizer=OptimizerConfig(**fields))
+    text = learning_rates(config)
+    assert ("warning" in text) == (remark is not None) and (remark or "") in text
+
+
+@pytest.mark.parametrize("end", [-0.1, 1.1, 2])
+def test_a_rate_that_would_end_above_its_start_is_refused(end):
+    with pytest.raises(UserError, match=r"END_FACTOR = .*: must be from 0 to 1"):
+        OptimizerConfig(end_factor=end)
+
+
+@pytest.mark.parametrize(
     ("file", "lines", "flags", "place"),
     [
         ("mine.gin", "TRAIN_STEPS = 10\nWARMUP_STEPS = 1000\n", [], "mine.gin:3: "),

@@ -40,6 +40,7 @@ _FILTERED = re.compile(
 )
 _CUT = re.compile(r"length|limit|^max_|truncated?|truncation|incomplete|context|repetition")
 _ANSWER_KEYS = ("answer", "label")
+_STOPPED = """; if a stop string ended them, --request_json='{"stop": null}' sends none"""
 
 
 class Unreadable(Exception):
@@ -82,8 +83,14 @@ class Choice:
         aloud, answer = thoughts.split(self.text)
         if answer:
             return ""
-        where = ", all of it is in the model's thoughts" if aloud or self.thoughts else ""
-        return f"an empty answer{where} (finish_reason {self.finish_reason})"
+        if not (aloud or self.thoughts):
+            return f"an empty answer (finish_reason {self.finish_reason})"
+        # https://github.com/vllm-project/vllm/issues/38499
+        advice = _STOPPED if reason == "stop" else ""
+        return (
+            "an empty answer, all of it is in the model's thoughts "
+            f"(finish_reason {self.finish_reason}){advice}"
+        )
 
     @property
     def ran_out(self) -> bool:

@@ -258,3 +258,21 @@ def test_no_body_gets_past_the_border_untyped(value):
         assert isinstance(choice.text, str) and isinstance(choice.problem, str)
         assert isinstance(choice.finish_reason, str | None)
         json.dumps(choice.finish_reason)
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "advised"),
+    [
+        ({"content": None, "reasoning_content": "(a)?"}, "stop", True),
+        ({"content": "", "reasoning": "The example\n"}, "STOP", True),
+        ({"content": "<think>as in the example"}, "stop", True),
+        ({"content": [{"type": "thinking", "thinking": "so"}]}, "stop", True),
+        ({"content": None, "reasoning_content": "(a)?"}, "eos", False),
+        ({"content": ""}, "stop", False),
+    ],
+)
+def test_thoughts_that_a_stop_string_may_have_ended_are_told(message, finish, advised):
+    body = {"choices": [{"message": message, "finish_reason": finish}]}
+    problem = replies.read_response(body).choices[0].problem
+    assert problem.startswith("an empty answer")
+    assert ("""--request_json='{"stop": null}' sends none""" in problem) == advised

@@ -68,6 +68,9 @@ def records(
     from sbs_jax.datasets import own_data
 
     files = own_data.split_files(paths)
+    if unused := own_data.unused_splits(str(paths["train"])):
+        names = ", ".join(unused)
+        say(f"{paths['train']}: not read: {names}; a flag of its split takes such a folder")
     columns = _columns(values, files["train"])
     read = {split: own_data.read(path, columns) for split, path in files.items()}
     carved = own_data.carve(read, values.fraction)

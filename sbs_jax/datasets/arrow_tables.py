@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
+from sbs_jax.utils import jsonl
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 
@@ -29,12 +30,24 @@ def arrow(path: str) -> Rows:
 
 def saved_dataset(folder: Path) -> Rows:
     """(Place, row) of a folder that ``Dataset.save_to_disk`` wrote."""
-    parts = sorted(folder.glob("*.arrow"))
+    parts = _parts(folder)
     if not parts:
         raise UserError(
             f"{folder}: holds no .arrow file; give a file, or one split of a saved dataset"
         )
     return _rows(str(folder), lambda: (batch for part in parts for batch in _batches(str(part))))
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of a saved dataset, not what ``map`` has cached beside them."""
+    state = folder / "state.json"
+    if not state.is_file():
+        return sorted(set(folder.glob("*.arrow")) - set(folder.glob("cache-*")))
+    try:
+        fields = jsonl.parse_object(state.read_text(encoding="utf-8"), str(state))
+        return [folder / part["filename"] for part in fields["_data_files"]]
+    except (KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{state}: names no data files; save the dataset again") from None
 
 
 def _batches(path: str) -> Iterator[Any]:

@@ -58,6 +58,17 @@ def split_files(paths: Mapping[str, str | None]) -> dict[str, str]:
     return {**saved, **named, TRAIN: saved[TRAIN]}
 
 
+def unused_splits(path: str) -> list[str]:
+    """The splits in the folder of a saved ``DatasetDict`` that `split_files` does not know."""
+    if not (Path(path) / "dataset_dict.json").is_file():
+        return []
+    return sorted(
+        folder.name
+        for folder in Path(path).iterdir()
+        if folder.name not in SPLITS and (folder / "dataset_info.json").is_file()
+    )
+
+
 def read(path: str, columns: Columns) -> list[Record]:
     """The records of a table.
 

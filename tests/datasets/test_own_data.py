@@ -131,3 +131,13 @@ def test_an_empty_cell_of_the_label_is_refused(tmp_path, cell):
     (tmp_path / "t.csv").write_text(f'input,label\na,yes\nb,"{cell}"\n')
     with pytest.raises(UserError, match=r"t.csv:3: column 'label' is empty"):
         own_data.read(str(tmp_path / "t.csv"), own_data.Columns("input", "label"))
+
+
+def test_splits_that_are_not_read_are_known(tmp_path):
+    for name in ("train", "dev", "test_matched"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset_info.json").write_text("{}")
+    assert own_data.unused_splits(str(tmp_path)) == []  # no DatasetDict
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "dev", "test_matched"]}')
+    assert own_data.unused_splits(str(tmp_path)) == ["dev", "test_matched"]
+    assert own_data.unused_splits(str(tmp_path / "none.csv")) == []

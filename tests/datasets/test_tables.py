@@ -90,6 +90,38 @@ def test_a_saved_dataset_is_read_in_the_order_of_its_parts(tmp_path: Path) -> No
     assert [row for _, row in tables.rows(str(tmp_path))] == ROWS
 
 
+def _saved(folder: Path, name: str, rows: list[dict]) -> None:
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.ipc.new_stream(str(folder / name), table.schema) as stream:
+        stream.write_table(table)
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+def test_what_map_cached_in_a_saved_dataset_is_not_read(tmp_path: Path, with_state: bool) -> None:
+    _saved(tmp_path, "data-00000-of-00001.arrow", ROWS[:1])
+    _saved(tmp_path, "cache-1bd9a3.arrow", ROWS[1:])
+    if with_state:
+        _saved(tmp_path, "tmp0x.arrow", ROWS[1:])
+        state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+        (tmp_path / "state.json").write_text(json.dumps(state))
+    assert [row for _, row in tables.rows(str(tmp_path))] == ROWS[:1]
+
+
+@pytest.mark.parametrize("state", ["{}", '{"_data_files": 3}', '{"_data_files": [1]}', "{", "[]"])
+def test_a_saved_dataset_with_a_damaged_state_is_refused(tmp_path: Path, state: str) -> None:
+    _saved(tmp_path, "data-00000-of-00001.arrow", ROWS[:1])
+    (tmp_path / "state.json").write_text(state)
+    with pytest.raises(UserError, match=r"state.json: "):
+        list(tables.rows(str(tmp_path)))
+
+
+def test_a_missing_part_of_a_saved_dataset_is_named(tmp_path: Path) -> None:
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match=r"cannot be read \(.*data-00000-of-00001.arrow"):
+        list(tables.rows(str(tmp_path)))
+
+
 def test_a_long_cell_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("q,a\n" + "x" * 300_000 + ",yes\n")

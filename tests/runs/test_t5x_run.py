@@ -71,3 +71,28 @@ def test_only_a_run_of_t5x_is_refused(folder, tmp_path):
     (folder / "run.json").unlink()
     with pytest.raises(UserError, match="a run of T5X"):
         t5x_run.refuse(folder)
+
+
+@pytest.mark.slow
+def test_one_update_of_a_rate_near_0_makes_a_run_of_its_student(tmp_path):
+    """As docs/t5x.md says: every weight is the one in T5X's checkpoint, and the run is finished."""
+    pytest.importorskip("jax")
+    import numpy as np
+    from helpers.runs import config_of, final_params
+
+    from sbs_jax.checkpoints import convert
+    from sbs_jax.configs import OptimizerConfig
+    from sbs_jax.training import trainer
+
+    trainer.train(config_of(tmp_path / "ours", train_steps=2, eval_period=2))
+    theirs = tmp_path / "t5x" / "checkpoint_2"
+    theirs.parent.mkdir()
+    convert.convert(str(tmp_path / "ours"), str(theirs), "t5x")
+    rate = OptimizerConfig(learning_rate=1e-30)
+    changes = {"train_steps": 1, "optimizer": rate, "initial_checkpoint_path": str(theirs)}
+    results = trainer.train(config_of(tmp_path / "made", **changes))
+    for before, after in zip(
+        final_params(tmp_path / "ours"), final_params(tmp_path / "made"), strict=True
+    ):
+        assert np.array_equal(before, after)
+    assert {result["split"] for result in results["results"]} == {"validation", "test"}

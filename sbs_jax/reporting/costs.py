@@ -80,6 +80,11 @@ def parameters(run: Run) -> int | None:
     return (run.results or {}).get("model", {}).get("parameters")
 
 
+def sizes(runs: Mapping[Row, Run]) -> dict[str, float]:
+    """Arm -> parameters of its students, of the arms that tell."""
+    return {row.arm: float(size) for row, run in runs.items() if (size := parameters(run))}
+
+
 def _size(runs: Sequence[Run]) -> tuple[str, str]:
     sizes = {parameters(run) for run in runs} - {None}
     if len(sizes) != 1:

@@ -108,7 +108,7 @@ def _along_axes(
         if part.startswith("alpha ")
     }
     for name, axis, logarithmic, places, teacher_at in (
-        ("size", "parameters of the student", True, _sizes(runs), teacher),
+        ("size", "parameters of the student", True, costs.sizes(runs), teacher),
         ("alpha", "alpha", False, alphas, None),
     ):
         if len(set(places.values())) + (teacher_at is not None) < 2 or not places:
@@ -122,14 +122,9 @@ def _along_axes(
         yield Figure(name, picture, caption, points, points)
 
 
-def _sizes(runs: Mapping[Row, Run]) -> dict[str, float]:
-    """Arm -> parameters of its students."""
-    return {row.arm: float(size) for row, run in runs.items() if (size := costs.parameters(run))}
-
-
 def _winners(summary: Summary, runs: Mapping[Row, Run], texts: StudyTexts) -> Iterator[Figure]:
     """Least data against size; nothing where no difference with the teacher can be read."""
-    sizes = _sizes(runs)
+    sizes = costs.sizes(runs)
     least = {arm: fraction for arm, fraction in summary.least_data().items() if arm in sizes}
     if not least:
         return

@@ -136,6 +136,7 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         intro=texts.intro,
         verdict=[
             *(verdict.sentences(summary) if summary.cells else ["No run has finished."]),
+            *verdict.smallest(summary, costs.sizes(runs), texts.teacher_parameters),
             *texts.search,
         ],
         tables=[*in_order, *([beside_paper] if beside_paper else [])],

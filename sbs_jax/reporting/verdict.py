@@ -1,5 +1,8 @@
 """Says whether the student beats the teacher, how surely, and on how little data."""
 
+from collections.abc import Mapping
+
+from sbs_jax.reporting.figures import size_name
 from sbs_jax.reporting.rows import STEP_BY_STEP, TEACHER, arm_name, labels_name
 from sbs_jax.reporting.statistics import Difference, Summary
 from sbs_jax.reporting.tables import p_value
@@ -59,6 +62,32 @@ def _least_data(summary: Summary) -> list[str]:
     return [
         "Least data with which a student is shown to beat the teacher (95%, corrected for all "
         f"{len(summary.against(teacher=True))} comparisons): {'; '.join(parts)}."
+    ]
+
+
+def smallest(
+    summary: Summary, sizes: Mapping[str, float], teacher_parameters: float | None
+) -> list[str]:
+    """The smallest student that is shown to beat the teacher, where students of several sizes are.
+
+    Args:
+        sizes: parameters of the arms.
+        teacher_parameters: None where that is unknown.
+    """
+    least = {arm: f for arm, f in summary.least_data().items() if arm in sizes}
+    if len({sizes[arm] for arm in least}) < 2:
+        return []
+    won = {arm: fraction for arm, fraction in least.items() if fraction is not None}
+    if not won:
+        return [f"Smallest student shown to beat the {TEACHER}: none of the sizes tried."]
+    arm = min(won, key=lambda arm: (sizes[arm], won[arm]))
+    size = f"{size_name(sizes[arm])} parameters"
+    if teacher_parameters is not None:
+        size += f", 1/{teacher_parameters / sizes[arm]:,.0f} of the {TEACHER}'s"
+    labels = _labels(won[arm], summary)
+    return [
+        f"Smallest student shown to beat the {TEACHER}: {arm_name(arm)} ({size}) with {labels} "
+        "labels."
     ]
 
 

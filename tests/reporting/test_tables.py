@@ -206,6 +206,14 @@ def test_the_smallest_winners_are_those_that_the_table_shows(made):
     assert {point["train_examples"] for point in points} == {"400", ""}, "one wins, one does not"
 
 
+def test_the_smallest_winner_is_named_in_the_verdict(made):
+    (section,) = json.loads((made / "out" / "results.json").read_text())
+    assert section["verdict"][-2] == (
+        "Smallest student shown to beat the teacher: step-by-step, base (220M parameters, 1/2,455 "
+        "of the teacher's) with 400 (100%) labels."
+    )
+
+
 def test_the_path_of_a_search_stands_under_the_verdict(made):
     (section,) = json.loads((made / "out" / "results.json").read_text())
     assert section["verdict"][-1] == "Search, step-by-step: 100% beats it."

@@ -1,6 +1,7 @@
 """INITIAL_CHECKPOINT_PATH: parameters to start from, in whatever format the path holds."""
 
 import dataclasses
+import importlib.util
 import re
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from sbs_jax.checkpoints.formats import foreign_files, hf, hf_vocabulary, hub, n
 from sbs_jax.checkpoints.formats.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
-from sbs_jax.utils import paths
+from sbs_jax.utils import buckets, paths
 from sbs_jax.utils.console import say
+from sbs_jax.utils.paths import is_remote
 
 FORMATS = {"hf": "Hugging Face", "t5x": "T5X", "sbs": "sbs_jax"}
 _READERS = {"hf": hf.read, "t5x": t5x.read, "sbs": native.read}
@@ -73,9 +75,22 @@ def with_vocabulary(checkpoint: Checkpoint, spec: str | None) -> Checkpoint:
     return checkpoint
 
 
-def _kind(path: str) -> str:
-    if "://" in path:
+def _kind_in_bucket(url: str) -> str:
+    """Ours where the bucket holds what `sbs train` or `sbs convert` writes, else T5X's."""
+    name = url.rstrip("/").rpartition("/")[2]
+    ours_is_read = url.startswith("gs://") and importlib.util.find_spec("gcsfs")
+    if name.startswith("checkpoint_") or not ours_is_read:
         return "t5x"
+    buckets.reach(url, "checkpoint")
+    folder = buckets.place(url)
+    if name == native.CHECKPOINTS or (name.isdigit() and (folder / t5x.ORBAX).is_dir()):
+        return "sbs"
+    return "sbs" if (folder / native.CHECKPOINTS).is_dir() else "t5x"
+
+
+def _kind(path: str) -> str:
+    if is_remote(path):
+        return _kind_in_bucket(path)
     place = Path(path)
     if place.is_file():
         if place.suffix in (".safetensors", ".bin"):

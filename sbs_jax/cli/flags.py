@@ -45,17 +45,35 @@ def path(values: flags.FlagValues, name: str, default: str | None, text: str, **
     flags.DEFINE(_LOCAL, name, default, text, flag_values=values, **more)
 
 
-def place(values: flags.FlagValues, name: str, default: str | None, text: str) -> None:
+def place(values: flags.FlagValues, name: str, default: str | None, text: str, **more: Any) -> None:
     """A local path, or an address that the verb reads itself."""
-    flags.DEFINE(_ANYWHERE, name, default, text, flag_values=values)
+    flags.DEFINE(_ANYWHERE, name, default, text, flag_values=values, **more)
 
 
 def paths_flag(
     values: flags.FlagValues, name: str, default: list[str] | None, text: str, **more: Any
 ) -> None:
     """A local path that may be given several times."""
+    _several(_LOCAL, values, name, default, text, **more)
+
+
+def places_flag(
+    values: flags.FlagValues, name: str, default: list[str] | None, text: str, **more: Any
+) -> None:
+    """As `place`, several times."""
+    _several(_ANYWHERE, values, name, default, text, **more)
+
+
+def _several(
+    kind: _PathParser,
+    values: flags.FlagValues,
+    name: str,
+    default: list[str] | None,
+    text: str,
+    **more: Any,
+) -> None:
     flags.DEFINE_multi(
-        _LOCAL, flags.ArgumentSerializer(), name, default, text, flag_values=values, **more
+        kind, flags.ArgumentSerializer(), name, default, text, flag_values=values, **more
     )
 
 
@@ -79,10 +97,13 @@ def gin(values: flags.FlagValues) -> None:
     )
 
 
-def data_dir(values: flags.FlagValues, text: str = "The folder `sbs data` wrote") -> None:
-    """--data_dir."""
+def data_dir(values: flags.FlagValues, text: str = "") -> None:
+    """--data_dir: to read, also from gs://; with a text of its own, on this machine."""
     default = "default: $SBS_DATA_DIR, else data/ in the cache folder."
-    path(values, "data_dir", None, f"{text}; {default}")
+    if text:
+        path(values, "data_dir", None, f"{text}; {default}")
+    else:
+        place(values, "data_dir", None, f"The folder `sbs data` wrote, local or gs://; {default}")
 
 
 def cache_dir(values: flags.FlagValues) -> None:
@@ -109,7 +130,7 @@ def split(values: flags.FlagValues, default: str, text: str) -> None:
 
 def checkpoint(values: flags.FlagValues) -> None:
     """--model_dir and --step: a trained student."""
-    path(values, "model_dir", None, "The MODEL_DIR of sbs train.", required=True)
+    place(values, "model_dir", None, "The MODEL_DIR of sbs train.", required=True)
     text = "Checkpoint to use; default: the best on validation."
     flags.DEFINE_integer("step", None, text, flag_values=values)
 

@@ -14,9 +14,9 @@ from absl import flags
 from sbs_jax.cli import flags as shared
 
 FLAGS = flags.FlagValues()
-ARGUMENTS = "[FOLDER...]"
+ARGUMENTS = "[SRC...]"
 
-shared.paths_flag(
+shared.places_flag(
     FLAGS,
     "runs",
     None,

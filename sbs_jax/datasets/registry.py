@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -269,7 +270,7 @@ def _source(
         return sources.Function(name, records)
     hint = f"run: {prepare_command} --data_dir {{root}}" if prepare_command else "put it there"
     if records is None:
-        return sources.JsonlFolder(name, lambda: paths.data_dir() / name, hint, annotations)
+        return sources.JsonlFolder(name, lambda: _data_folder() / name, hint, annotations)
     try:
         address = paths.expand(records)
         buckets.require(address, "records")
@@ -277,6 +278,12 @@ def _source(
         raise UserError(f"add_dataset({name!r}): {error}") from None
     folder = buckets.place(address)
     return sources.JsonlFolder(name, lambda: folder, hint, annotations)
+
+
+def _data_folder() -> Path:
+    address = paths.data_address()
+    buckets.require(address, "--data_dir")
+    return buckets.place(address)
 
 
 def _annotated(dataset: Dataset) -> Source:

@@ -22,6 +22,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.runs import layout, run_dir, t5x_run
+from sbs_jax.utils.buckets import place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +134,9 @@ def find(
     source = os.fspath(source)
     checkpoint = initial.find(source) if step is None else native.read(source, step)
     checkpoint = initial.with_vocabulary(checkpoint, vocabulary)
-    model_dir = Path(checkpoint.path).parent.parent
-    run = _run(model_dir) if checkpoint.kind == "sbs" else None
+    ours = checkpoint.kind == "sbs"
+    model_dir = (place if ours else Path)(checkpoint.path).parent.parent
+    run = _run(model_dir) if ours else None
     if checkpoint.vocabulary is None:
         raise UserError(f"{source}: does not name its vocabulary; give it with --vocabulary")
     loaded = _vocabulary(model_dir if run else None, checkpoint.vocabulary)

@@ -14,7 +14,8 @@ from typing import Any
 
 from sbs_jax.reporting import figures, sections, study_files
 from sbs_jax.reporting.sections import Figure, Section
-from sbs_jax.utils import files, paths
+from sbs_jax.utils import buckets, files, paths
+from sbs_jax.utils.buckets import place
 
 PAGE, MARKDOWN, NUMBERS = "report.html", "results.md", "results.json"
 _PICTURES = (
@@ -34,10 +35,13 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         The verdict, tables and remarks as text.
 
     Raises:
-        UserError: a folder with neither runs nor studies, a study's row that cannot be understood,
-            runs with different test questions in one study, or scipy is missing.
+        UserError: a bucket that cannot be read, a folder with neither runs nor studies, a study's
+            row that cannot be understood, runs with different test questions in one study, or scipy
+            is missing.
     """
-    parts = sections.build(study_files.find([Path(source) for source in sources]))
+    for source in sources:
+        buckets.reach(os.fspath(source), "--runs")
+    parts = sections.build(study_files.find([place(source) for source in sources]))
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for figure in (figure for section in parts for figure in section.figures):

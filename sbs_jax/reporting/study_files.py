@@ -12,6 +12,7 @@ from sbs_jax.reporting.answers import Answers
 from sbs_jax.reporting.rows import Failure, Row
 from sbs_jax.runs import layout, reader, t5x_run
 from sbs_jax.utils import jsonl
+from sbs_jax.utils.buckets import absolute
 
 STUDY_ROWS, STUDY_TEXTS = "study.jsonl", "study.json"
 _KINDS = (STUDY_ROWS, layout.RESULTS, layout.METRICS, t5x_run.EVALUATIONS)
@@ -119,7 +120,7 @@ def find(sources: Sequence[Path]) -> Found:
     for source in sources:
         children = sorted(source.iterdir()) if source.is_dir() else []
         here = [source] if _kind(source) else [child for child in children if _kind(child)]
-        folders |= {f.resolve(): f for f in here if f.resolve() not in folders}
+        folders |= {absolute(f): f for f in here if absolute(f) not in folders}
         if not here:
             problems.append((str(source), f"neither it nor a folder in it holds {_one_of(_KINDS)}"))
     if not folders:

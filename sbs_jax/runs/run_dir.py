@@ -59,6 +59,7 @@ def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
     Raises:
         UserError: the folder holds no run.
     """
+    buckets.reach(os.fspath(model_dir), "MODEL_DIR")
     path = place(model_dir) / layout.RUN
     try:
         fields = _tuples(json.loads(path.read_text(encoding="utf-8")))

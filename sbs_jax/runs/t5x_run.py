@@ -16,6 +16,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.runs import layout
 from sbs_jax.runs.reader import Run
 from sbs_jax.utils import jsonl
+from sbs_jax.utils.buckets import place
 
 EVALUATIONS = "inference_eval"
 _METRICS = "-metrics.jsonl"
@@ -24,7 +25,7 @@ _SPLIT = "of infer_eval"  # T5X does not write which: validation in training, el
 
 def refuse(folder: str | os.PathLike[str]) -> None:
     """Raises UserError, with what to do instead, for a run of T5X."""
-    path = Path(folder)
+    path = place(folder)
     if (path / layout.RUN).is_file():
         return
     steps = [p.name for p in path.glob("checkpoint_*") if p.name.rpartition("_")[2].isdecimal()]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -106,7 +105,7 @@ def _study(grid: Grid, folder: Path, runs: Sequence[Run]) -> Study:
         folder=folder,
         runs=runs,
         texts=_texts(grid, runs),
-        prepare=functools.partial(prepare, os.fspath(paths.data_dir()), tuple(grid.modules)),
+        prepare=functools.partial(prepare, paths.data_address(), tuple(grid.modules)),
         workers=grid.config.workers,
         environment=runner.environment(grid.folder, one_cpu_thread=several),
         shared=grid.config.shared,

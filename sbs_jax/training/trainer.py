@@ -257,4 +257,5 @@ def _report(
         scored.append(run.evaluator.evaluate(name, params, final=True))
         if pace := scored[-1].pace:
             log.write(config.train_steps, {f"{name}/seconds_per_question": pace})
+    log.flush()
     return results.write_report(config, best, scored, run.evaluator, run.truncated, params)

@@ -5,10 +5,13 @@ Files go through etils.epath over gcsfs, arrays through TensorStore, as Orbax ha
 Credentials) and are never read or printed here.
 """
 
+import contextlib
 import functools
 import importlib.util
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -20,13 +23,30 @@ _EMULATOR = "STORAGE_EMULATOR_HOST"  # the variable of Google's own clients
 
 
 def place(path: str | os.PathLike[str]) -> Path:
-    """A local path as it is, or a `gs://` address as an etils path, which has the same methods."""
-    if not is_remote(path):
+    """A local path as it is, or a `gs://` address as an etils path, which has the same methods.
+
+    Raises:
+        UserError: gcsfs is not installed.
+    """
+    if not os.fspath(path).startswith(_SCHEME):
         return Path(path)
+    _need_gcsfs(os.fspath(path))
     _set_up()
     from etils import epath
 
     return cast(Path, epath.Path(path))
+
+
+@contextlib.contextmanager
+def local_copy(path: Path) -> Iterator[str]:
+    """The name of a local file with this content, for readers that take no addresses."""
+    if not is_remote(path):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(path.read_bytes())
+        yield os.fspath(copy)
 
 
 def absolute(path: Path) -> Path:
@@ -53,7 +73,7 @@ def prefer_gcsfs() -> None:
 
 
 def require(address: str, name: str) -> None:
-    """Refuses an address that is no folder of a bucket that can be written here; asks no server.
+    """Refuses an address that is no folder of a bucket that can be used here; asks no server.
 
     Args:
         name: of the setting, for the message.
@@ -65,14 +85,18 @@ def require(address: str, name: str) -> None:
         return
     if not address.startswith(_SCHEME):
         raise UserError(
-            f"{name} {address}: only local folders and gs:// are written; mount the bucket "
+            f"{name} {address}: only local folders and gs:// work here; mount the bucket "
             "(gcsfuse, s3fs) with renames of folders, and give the folder it is mounted at"
         )
     bucket, _, folder = address.removeprefix(_SCHEME).partition("/")
     if not bucket or not folder.strip("/"):
         raise UserError(f"{name} {address}: give bucket and folder, gs://BUCKET/FOLDER")
+    _need_gcsfs(f"{name} {address}")
+
+
+def _need_gcsfs(what: str) -> None:
     if not importlib.util.find_spec("gcsfs"):
-        raise UserError(f"{name} {address}: needs gcsfs; run: pip install 'sbs_jax[gcs]'")
+        raise UserError(f"{what}: needs gcsfs; run: pip install 'sbs_jax[gcs]'")
 
 
 def reach(address: str, name: str) -> None:
@@ -114,7 +138,6 @@ def _set_up() -> None:
         url = address if "://" in address else f"http://{address}"
         os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", url)
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # emulators lack gRPC
-    if importlib.util.find_spec("gcsfs"):
-        import fsspec
+    import fsspec
 
-        fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)

@@ -146,6 +146,12 @@ def data_dir(flag: str | os.PathLike[str] | None = None) -> pathlib.Path:
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
+def data_address() -> str:
+    """Where datasets are read: `data_dir`, or the bucket that was chosen."""
+    chosen = os.environ.get(DATA_DIR_VARIABLE)
+    return expand(chosen) if chosen else os.fspath(data_dir())
+
+
 def set_data_dir(folder: str | os.PathLike[str]) -> None:
     """Makes `data_dir` return `folder` from now on, in worker processes too."""
     # An environment variable rather than a global: processes started later inherit it.

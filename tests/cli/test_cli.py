@@ -464,7 +464,7 @@ def test_a_store_that_cannot_hold_a_run_is_refused_before_anything_is_written(
     (here / "x.gin").write_text(EXPERIMENT)
     bucket = "--gin.MODEL_DIR='s3://bucket/run'"
     error = refused(capsys, "train", "--gin_file=x.gin", bucket, *args)
-    assert "MODEL_DIR s3://bucket/run: only local folders and gs:// are written" in error
+    assert "MODEL_DIR s3://bucket/run: only local folders and gs:// work here" in error
     assert [path.name for path in here.iterdir()] == ["x.gin"]
 
 

@@ -176,6 +176,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _list(self) -> None:
         """Every page holds everything: no caller here asks for less."""
         prefix, delimiter = self._query.get("prefix", ""), self._query.get("delimiter")
+        self.server.before("LIST", prefix, b"")
         start, end = self._query.get("startOffset", ""), self._query.get("endOffset")
         items, folders = [], set()
         with self.server.lock:

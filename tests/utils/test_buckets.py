@@ -107,6 +107,24 @@ def test_what_the_store_refuses_is_one_line(cloud_storage):
         next(iter(enter(files.locked(place("gs://elsewhere/run"), "MODEL_DIR"))))
 
 
+def test_a_bucket_that_may_not_be_read_is_one_line(cloud_storage, folder, monkeypatch):
+    def refuse(method, name, body):
+        raise Refused(403)
+
+    monkeypatch.setattr(cloud_storage, "before", refuse)
+    with pytest.raises(UserError, match=f"^MODEL_DIR {folder}: the bucket cannot be read .Forb"):
+        buckets.reach(folder, "MODEL_DIR")
+    with pytest.raises(OSError, match="Forbidden"):
+        place(folder).exists()  # never taken for a missing file
+
+
+def test_errors_of_clients_are_told_from_ours(cloud_storage):
+    from gcsfs.retry import HttpError
+
+    assert buckets.is_client_error(HttpError({"code": 503, "message": "try later"}))
+    assert not buckets.is_client_error(ValueError("ours"))
+
+
 def enter(context):
     with context:
         yield

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future as Result
 from pathlib import Path
@@ -23,7 +22,9 @@ from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.runs import layout
-from sbs_jax.utils.files import write_lines
+from sbs_jax.utils.buckets import place
+from sbs_jax.utils.files import write_bytes, write_lines
+from sbs_jax.utils.paths import is_remote
 
 CHECKPOINTS = layout.CHECKPOINTS
 _PARAMS = "params/"
@@ -38,7 +39,7 @@ def read(path: str, step: int | None = None) -> Checkpoint:
 
     Raises UserError if there is no such checkpoint, or a damaged one.
     """
-    folder = _step_folder(Path(path), step)
+    folder = _step_folder(place(path), step)
     model_dir = folder.parent.parent
     if integrity.recorded(folder):
         damage = integrity.damage(folder)
@@ -57,7 +58,7 @@ def read(path: str, step: int | None = None) -> Checkpoint:
 
 def _step_folder(path: Path, step: int | None) -> Path:
     if step is None and path.name.isdigit() and (path / orbax_setup.STATE).is_dir():
-        return path.absolute()
+        return _absolute(path)
     checkpoints = path if path.name == CHECKPOINTS else path / CHECKPOINTS
     with CheckpointManager(checkpoints, metric="accuracy", read_only=True) as store:
         if step is not None:
@@ -66,7 +67,11 @@ def _step_folder(path: Path, step: int | None) -> Path:
         step = best if best is not None else store.latest_step()
     if step is None:
         raise UserError(f"{checkpoints}: holds no checkpoint")
-    return checkpoints.absolute() / str(step)
+    return _absolute(checkpoints) / str(step)
+
+
+def _absolute(path: Path) -> Path:
+    return path if is_remote(path) else path.absolute()
 
 
 def _described(model_dir: Path) -> tuple[dict, str | None]:
@@ -103,7 +108,7 @@ def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -
     model_dir = model_dir or folder
     vocabulary = checkpoint.vocabulary or ""
     if vocabulary and vocabulary not in vocabularies.NAMES:
-        shutil.copyfile(vocabularies.model_path(vocabulary), folder / layout.SPIECE)
+        write_bytes(folder / layout.SPIECE, vocabularies.model_path(vocabulary).read_bytes())
         vocabulary = os.path.abspath(model_dir / layout.SPIECE)
     fields = {"model": dataclasses.asdict(checkpoint.config), "vocabulary": vocabulary}
     write_lines(folder / layout.MODEL, [json.dumps(fields, indent=2) + "\n"])

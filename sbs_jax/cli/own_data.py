@@ -5,10 +5,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from sbs_jax.errors import UserError
-
 if TYPE_CHECKING:
-    from sbs_jax.datasets.own_data import Columns
     from sbs_jax.datasets.records import Record
     from sbs_jax.input_pipeline.vocabularies import Vocabulary
 
@@ -71,29 +68,22 @@ def records(
     if unused := own_data.unused_splits(str(paths["train"])):
         names = ", ".join(unused)
         say(f"{paths['train']}: not read: {names}; a flag of its split takes such a folder")
-    columns = _columns(values, files["train"])
-    read = {split: own_data.read(path, columns) for split, path in files.items()}
+    columns = own_data.Columns(
+        values.text,
+        values.label,
+        values.rationale or _RATIONALE,
+        values.teacher_label or _TEACHER_LABEL,
+        values.id,
+    )
+    named = [column for column in (values.rationale, values.teacher_label) if column]
+    read = {
+        split: own_data.read(path, columns, named if split == "train" else ())
+        for split, path in files.items()
+    }
     carved = own_data.carve(read, values.fraction)
     for line in own_data.report(carved):
         say(line)
     return carved
-
-
-def _columns(values: flags.FlagValues, path: str) -> "Columns":
-    """The columns that flags name, else those of the usual names that the table has."""
-    from sbs_jax.datasets import own_data, tables
-
-    first = next(tables.rows(path), None)
-    if first is None:
-        raise UserError(f"{path}: holds no record")
-    usual = {name: name if name in first[1] else None for name in (_RATIONALE, _TEACHER_LABEL)}
-    return own_data.Columns(
-        values.text,
-        values.label,
-        values.rationale or usual[_RATIONALE],
-        values.teacher_label or usual[_TEACHER_LABEL],
-        values.id,
-    )
 
 
 def lengths(
@@ -124,7 +114,11 @@ def lengths(
 
 def method(records: "Mapping[str, Sequence[Record]]") -> str:
     """step_by_step where a training record has a rationale, else finetune."""
-    return "step_by_step" if any(row.rationale for row in records["train"]) else "finetune"
+    return (
+        "step_by_step"
+        if any((row.rationale or "").strip() for row in records["train"])
+        else "finetune"
+    )
 
 
 def settings(

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,28 +69,38 @@ def unused_splits(path: str) -> list[str]:
     )
 
 
-def read(path: str, columns: Columns) -> list[Record]:
+def read(path: str, columns: Columns, required: Collection[str] = ()) -> list[Record]:
     """The records of a table.
 
     Args:
         path: see `tables.rows`.
-        columns: a record without an id column gets its number, from 1.
+        columns: a record without an id column gets its number, from 1. Rationale and teacher's
+            label may be absent from single rows, as in JSONL, and from all.
+        required: columns of these that at least one row must have.
 
     Raises:
         UserError: naming the row and column: a column is missing, or a value is neither text nor
-            a number.
+            a number; or the table holds no record.
     """
+    present: set[str] = set()
 
     def records() -> Iterator[tuple[str, Record]]:
         for number, (where, row) in enumerate(tables.rows(path), start=1):
+            present.update(row)
             yield where, _record(where, row, columns, str(number))
 
-    return list(unique(records))
+    found = list(unique(records))
+    if not found:
+        raise UserError(f"{path}: holds no record")
+    for column in required:
+        if column not in present:
+            raise UserError(f"{path}: {_no_column(column, present)}")
+    return found
 
 
 def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: str) -> Record:
     def text(column: str | None) -> str | None:
-        return None if column is None else _text(where, row, column)
+        return None if column is None or column not in row else _text(where, row, column)
 
     def needed(column: str) -> str:
         value = _text(where, row, column)
@@ -107,10 +117,14 @@ def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: st
     )
 
 
+def _no_column(column: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    return f"no column {column!r}{nearest(column, names)}; it has {', '.join(map(repr, names))}"
+
+
 def _text(where: str, row: Mapping[str, Any], column: str) -> str | None:
     if column not in row:
-        names = ", ".join(map(repr, row))
-        raise UserError(f"{where}: no column {column!r}{nearest(column, row)}; it has {names}")
+        raise UserError(f"{where}: {_no_column(column, row)}")
     value = row[column]
     if value is None or isinstance(value, str):
         return value

@@ -141,3 +141,34 @@ def test_splits_that_are_not_read_are_known(tmp_path):
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "dev", "test_matched"]}')
     assert own_data.unused_splits(str(tmp_path)) == ["dev", "test_matched"]
     assert own_data.unused_splits(str(tmp_path / "none.csv")) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "rationales"),
+    [
+        ([{}, {"why": "so"}], [None, "so"]),  # not in the first row
+        ([{"why": "so"}, {}], ["so", None]),
+        ([{"why": None}, {"why": ""}], [None, ""]),
+        ([{}, {}], [None, None]),
+        ([{"other": "x"}, {"why": "so", "other": "y"}], [None, "so"]),
+    ],
+)
+def test_single_rows_may_have_no_rationale(tmp_path, rows, rationales):
+    lines = [json.dumps({"q": f"x{i}", "a": "y", **row}) for i, row in enumerate(rows)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    read = own_data.read(str(tmp_path / "t.jsonl"), Columns("q", "a", "why"))
+    assert [record.rationale for record in read] == rationales
+
+
+def test_a_column_that_no_row_has_is_refused_where_it_is_required(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"q": "x", "a": "y", "why": "so"}\n')
+    columns = Columns("q", "a", "whys")
+    assert own_data.read(str(tmp_path / "t.jsonl"), columns)[0].rationale is None
+    with pytest.raises(UserError, match=r"t.jsonl: no column 'whys'; did you mean why"):
+        own_data.read(str(tmp_path / "t.jsonl"), columns, required=["whys"])
+
+
+def test_a_table_without_rows_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("q,a\n")
+    with pytest.raises(UserError, match=r"t.csv: holds no record"):
+        own_data.read(str(tmp_path / "t.csv"), Columns("q", "a"))

@@ -126,6 +126,7 @@ def build(name: str, scan: Scan) -> Any:
     if unbound:
         raise UserError(f"{name}: no gin file binds {', '.join(unbound)}; {_INCLUDE_A_RUN}")
     _rename_macros(scan)
+    _report_displaced(scan)
     with _one_line(scan):
         if not gin.config_is_locked():
             gin.finalize()
@@ -224,6 +225,18 @@ def _rename_macros(scan: Scan) -> None:
             gin_scanner.add(scan, [f"{ours} = {macro.value!r}"])
             with _one_line(scan, str(macro.place)):
                 gin.parse_config(f"{ours} = {macro.value!r}")
+
+
+def _report_displaced(scan: Scan) -> None:
+    """Names the macros of the user's that reach nothing, because a parameter is bound itself."""
+    for name, (binding, place) in scan.displaced.items():
+        macro = scan.macros.get(name)
+        if macro is None or scan.users[name] or is_packaged([macro.place.file]):
+            continue
+        say(
+            f"warning: {macro.place}: {name} = {scan.value(name)!r} has no effect: {place} binds "
+            f"{binding} itself; remove one of the two"
+        )
 
 
 def is_packaged(files: Iterable[str]) -> bool:

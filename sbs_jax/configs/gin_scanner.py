@@ -83,6 +83,8 @@ class Scan:
         on_command_line: macros set on the command line -> place.
         bindings: ``SCOPE/NAME.PARAMETER`` -> its last value, and where.
         deferred: (binding, its place) of T5X's names, translated, to apply after all files.
+        users: macro -> what its value reaches now, as (SCOPE, NAME, PARAMETER).
+        displaced: macro -> (binding, its place) that took the place of a binding to it.
     """
 
     files: list[str] = dataclasses.field(default_factory=list)
@@ -94,6 +96,20 @@ class Scan:
     on_command_line: dict[str, Place] = dataclasses.field(default_factory=dict)
     bindings: dict[str, Macro] = dataclasses.field(default_factory=dict)
     deferred: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    users: dict[str, set[tuple]] = dataclasses.field(default_factory=dict)
+    displaced: dict[str, tuple[str, Place]] = dataclasses.field(default_factory=dict)
+
+    def bind(self, scope: str, selector: str, parameter: str, macro: Macro) -> None:
+        """Notes a binding: the last one of a parameter counts, however its module is written."""
+        name = f"{f'{scope}/' if scope else ''}{selector}.{parameter}"
+        reached = (scope, selector.rpartition(".")[2], parameter)
+        self.bindings[name] = macro
+        for used, users in self.users.items():
+            if reached in users:
+                users.remove(reached)
+                self.displaced[used] = (name, macro.place)
+        for used in _macros_in(macro.value):
+            self.users.setdefault(used, set()).add(reached)
 
     def value(self, name: str) -> Any:
         """The value of a macro, followed through macros that are set to another one."""
@@ -103,6 +119,16 @@ class Scan:
             seen.add(value.name)
             value = self.macros[value.name].value
         return value
+
+
+def _macros_in(value: Any) -> set[str]:
+    """The macros that a value refers to, inside lists and dicts too."""
+    if isinstance(value, MacroUse):
+        return {value.name}
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    parts = value if isinstance(value, list | tuple) else ()
+    return set().union(*map(_macros_in, parts))
 
 
 class _Collector(config_parser.ParserDelegate):
@@ -270,9 +296,12 @@ class _Scanner:
             _record_macro(statement, place, self.scan)
         else:
             if isinstance(statement, config_parser.BindingStatement):
-                scope = f"{statement.scope}/" if statement.scope else ""
-                name = f"{scope}{statement.selector}.{statement.arg_name}"
-                self.scan.bindings[name] = Macro(statement.value, place)
+                self.scan.bind(
+                    statement.scope,
+                    statement.selector,
+                    statement.arg_name,
+                    Macro(statement.value, place),
+                )
             if place.file:
                 self.scan.selectors.add(statement.selector)
 

@@ -156,6 +156,42 @@ def test_what_a_users_module_may_use_later_is_named_and_kept(tmp_path, monkeypat
     assert "over.gin:3: my_metric_module.my_metric.tolerance" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("lines", "flags", "said"),
+    [
+        ("BATCH_SIZE = 8\nTrainConfig.batch_size = 4\n", (), "over.gin:2: BATCH_SIZE = 8 has no"),
+        (
+            "configs.TrainConfig.batch_size = 4\n",
+            ("BATCH_SIZE = 8",),
+            "--gin.BATCH_SIZE: BATCH_SIZE",
+        ),
+        ("BATCH_SIZE = 8\n", ("TrainConfig.batch_size = 4",), "--gin.TrainConfig.batch_size binds"),
+        (
+            "DROPOUT_RATE = 0.3\nT5Config.dropout_rate = 0.0\n",
+            (),
+            "DROPOUT_RATE = 0.3 has no effect",
+        ),
+        (
+            "utils.SaveCheckpointConfig.period = 7\nTrainConfig.checkpoint_period = 9\n",
+            (),
+            "CHECKPOINT_PERIOD = 7 has no effect",
+        ),
+        ("TrainConfig.batch_size = 4\n", (), None),  # the macro is a packaged file's
+        ("BATCH_SIZE = 8\nTrainConfig.batch_size = %BATCH_SIZE\n", (), None),
+        ("SMALL = 8\nTrainConfig.batch_size = %SMALL\n", (), None),
+        ("BATCH_SIZE = 8\neval/TrainConfig.alpha = %ALPHA\n", (), None),
+    ],
+)
+def test_a_macro_that_a_binding_displaces_is_told(tmp_path, capsys, lines, flags, said):
+    if "eval/" in lines:
+        with pytest.raises(UserError, match=r"eval/TrainConfig.alpha has no effect"):
+            config_of(tmp_path, lines, flags)
+    else:
+        config_of(tmp_path, lines, flags)
+    printed = capsys.readouterr().err
+    assert ("warning" in printed) == (said is not None) and (said or "") in printed
+
+
 @pytest.mark.parametrize("code", ["0", "2", "'x'"])
 def test_a_module_that_ends_the_program_is_one_line(tmp_path, monkeypatch, code):
     monkeypatch.chdir(tmp_path)

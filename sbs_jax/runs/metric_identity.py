@@ -63,10 +63,10 @@ def _held(function: Any) -> dict[str, Any]:
 def _named(function: Any) -> dict[str, Any]:
     """The globals that a function names: its own module's, or constants, not libraries."""
     known = function.__globals__
-    found = {name: known[name] for name in _names(function.__code__) if name in known}
+    referenced = {name: known[name] for name in _names(function.__code__) if name in known}
     return {
         name: value
-        for name, value in found.items()
+        for name, value in referenced.items()
         if not inspect.ismodule(value) and not (callable(value) and _of_a_library(value))
     }
 

@@ -81,16 +81,16 @@ class _Lock:
 
     def acquire(self) -> None:
         """Creates the object, or takes it over from a holder that died."""
-        found = self._read()
-        if found.state == "value" and not _is_gone(_holder(found.value)):
-            found = self._watch(found)
-        if not self._write(found.stamp.generation):
+        content = self._read()
+        if content.state == "value" and not _is_gone(_holder(content.value)):
+            content = self._watch(content)
+        if not self._write(content.stamp.generation):
             raise self._busy(self._read().value)
 
-    def _watch(self, found: Any) -> Any:
+    def _watch(self, before: Any) -> Any:
         """Waits until the object is gone, or has not changed for `EXPIRE_SECONDS`."""
         say(
-            f"{self._where}: locked by {_described(found.value)}; waiting up to "
+            f"{self._where}: locked by {_described(before.value)}; waiting up to "
             f"{EXPIRE_SECONDS:g} s to see whether it lives"
         )
         deadline = time.monotonic() + EXPIRE_SECONDS
@@ -99,10 +99,10 @@ class _Lock:
             now = self._read()
             if now.state != "value":
                 return now
-            if now.stamp.generation != found.stamp.generation:
+            if now.stamp.generation != before.stamp.generation:
                 raise self._busy(now.value)
         say(f"{self._where}: the lock is of a process that died; taking it over")
-        return found
+        return before
 
     def _busy(self, content: bytes) -> UserError:
         return UserError(

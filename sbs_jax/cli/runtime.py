@@ -21,7 +21,7 @@ _RETAIN = {
     "MALLOC_MMAP_MAX_": (-4, 0, "0"),
     "MALLOC_TRIM_THRESHOLD_": (-1, -1, str(2**62)),  # never
 }
-# What NVIDIA's own images of jax set: collectives run beside computation. One GPU has none.
+# What NVIDIA's images of jax set: collectives overlap computation. One GPU has none.
 _XLA_FLAGS = "XLA_FLAGS"
 _GPU_FLAGS = "--xla_gpu_enable_latency_hiding_scheduler=true"
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"

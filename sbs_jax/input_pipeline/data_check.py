@@ -39,7 +39,7 @@ def check(source: Source, config: TrainConfig, splits: Sequence[str] = SPLITS) -
             labels.
     """
     _, rows = source.selection.dataset.rows(TRAIN, config.data_fraction, config.random_seed)
-    if not config.shared_encoder:  # whose decoder tells them apart
+    if not config.shared_encoder:  # its decoder distinguishes them
         _refuse_equal_tasks(source, rows)
     unknown = unknown_ids.fractions(source, config, splits)
     _refuse_unknown(source, unknown, config.max_unknown)

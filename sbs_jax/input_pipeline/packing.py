@@ -328,7 +328,7 @@ def fill(
         inputs: one for each target, or one for several.
         placement: of the inputs; their targets are in the same row.
         source: for a shared encoder, the input that each target belongs to. Every target is then a
-            decoder segment of its own, which begins with its task's id of `methods.START_IDS`, and
+            separate decoder segment, which begins with its task's id of `methods.START_IDS`, and
             decoder_source_ids holds the encoder segment that it reads.
 
     Keys: encoder_input_tokens, encoder_segment_ids, encoder_positions, decoder_input_tokens

@@ -63,7 +63,7 @@ def mixture(config: TrainConfig, use_cached: bool = False) -> str:
     if config.shared_encoder:
         raise UserError(
             "SHARED_ENCODER = True: T5X's network starts every decoder alike and pairs each target "
-            "with an encoding of its own; leave it out, or train with sbs train"
+            "with a separate encoding; leave it out, or train with sbs train"
         )
     seqio_tasks.configure(
         vocabulary=config.vocabulary,

@@ -25,22 +25,26 @@ def silence(folder: pathlib.Path, owner: Claims) -> None:
     os.utime(sign, (LONG_AGO, LONG_AGO))
 
 
-def test_one_of_many_gets_a_claim(tmp_path):
+@pytest.mark.parametrize("name", ["a.b", "step_by_step-12.5pct-seed0"])
+def test_one_of_many_gets_a_claim(tmp_path, name):
+    """All see at the same time that its owner is gone, and take it over."""
+    together = threading.Barrier(8)
+
+    class Together(Claims):
+        def _lives(self, owner: str) -> bool:
+            lives = super()._lives(owner)
+            together.wait(10)
+            return lives
+
+    with Claims(tmp_path) as gone:
+        assert gone.take(name)
     with contextlib.ExitStack() as stack:
-        machines = [stack.enter_context(Claims(tmp_path)) for _ in range(8)]
-        together = threading.Barrier(8)
-
-        def take(machine: Claims, name: str) -> bool:
-            together.wait()
-            return machine.take(name)
-
+        machines = [stack.enter_context(Together(tmp_path)) for _ in range(8)]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            for name in ("a", "a.b", "12.5pct"):
-                got = list(pool.map(take, machines, [name] * 8))
-                assert sum(got) == 1
-                assert {machine.holder(name) for machine in machines} == {
-                    machines[got.index(True)].owner
-                }
+            got = list(pool.map(lambda machine: machine.take(name), machines))
+        assert sum(got) == 1
+        with Claims(tmp_path) as other:
+            assert other.holder(name) == machines[got.index(True)].owner
 
 
 def test_a_claim_is_kept_given_up_and_never_anothers_to_give(tmp_path):

@@ -107,10 +107,13 @@ def test_what_only_python_evaluates_has_no_value(text: str) -> None:
 
 
 def test_length_and_depth_are_capped() -> None:
+    assert (MAX_LENGTH, MAX_DEPTH) == (1000, 50)
     assert evaluate("1" * MAX_LENGTH) == int("1" * MAX_LENGTH)
     assert math.isnan(evaluate("1" * (MAX_LENGTH + 1)))
     assert evaluate("(" * MAX_DEPTH + "1" + ")" * MAX_DEPTH) == 1
     assert math.isnan(evaluate("(" * (MAX_DEPTH + 1) + "1" + ")" * (MAX_DEPTH + 1)))
+    side_by_side = MAX_DEPTH + 10
+    assert evaluate("+".join(["(1)"] * side_by_side)) == side_by_side
     assert math.isnan(evaluate("(" * 10**6))
     assert evaluate("-" * 900 + "1") == 1
 

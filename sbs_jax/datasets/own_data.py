@@ -89,13 +89,13 @@ def read(path: str, columns: Columns, required: Collection[str] = ()) -> list[Re
             present.update(row)
             yield where, _record(where, row, columns, str(number))
 
-    found = list(unique(records))
-    if not found:
+    table_records = list(unique(records))
+    if not table_records:
         raise UserError(f"{path}: holds no record")
     for column in required:
         if column not in present:
             raise UserError(f"{path}: {_no_column(column, present)}")
-    return found
+    return table_records
 
 
 def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: str) -> Record:

@@ -6,7 +6,9 @@ FastAPI checks requests and describes the API; this module says what the fields 
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from sbs_jax import __version__
@@ -17,7 +19,8 @@ MOST_INPUTS = 1024
 _MOST_CHARACTERS = 100_000
 
 _Input = Annotated[
-    str, StringConstraints(strip_whitespace=False, min_length=1, max_length=_MOST_CHARACTERS)
+    str,
+    StringConstraints(strip_whitespace=False, pattern=r"\S", max_length=_MOST_CHARACTERS),
 ]
 
 
@@ -65,6 +68,13 @@ def app(batcher: Batcher, health: Health, explains: bool) -> FastAPI:
         explains: whether the student gives rationales.
     """
     server = FastAPI(title="A student of sbs_jax", version=__version__)
+
+    @server.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        # FastAPI's own answer repeats the input, and is status 500 where that holds NaN or half of
+        # a surrogate pair, which a response cannot.
+        told = [{name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()]
+        return JSONResponse({"detail": told}, 422)
 
     @server.get("/healthz")
     def healthz() -> Health:

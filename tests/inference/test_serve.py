@@ -129,6 +129,27 @@ def test_wrong_requests_are_refused(body: dict) -> None:
     batcher.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": ["x\\ud83d"]}',
+        b'{"inputs": [NaN]}',
+        b'{"inputs": ["x"], "rationale": Infinity}',
+        b'{"inputs": ["x"], "more": "\\udfff"}',
+        b'{"inputs": [" \\n"]}',
+        b'{"inputs": [""]}',
+        b"\xff\xfe",
+    ],
+)
+def test_what_no_response_can_repeat_is_refused_too(body: bytes) -> None:
+    batcher = Batcher(_echo, 4, 100)
+    client = TestClient(http_server.app(batcher, HEALTH, True), raise_server_exceptions=False)
+    reply = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 422
+    assert all(set(fault) == {"loc", "msg", "type"} for fault in reply.json()["detail"])
+    batcher.close()
+
+
 def test_the_api_describes_itself() -> None:
     batcher = Batcher(_echo, 4, 100)
     client = _client(batcher)

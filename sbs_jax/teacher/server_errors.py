@@ -27,6 +27,10 @@ _SPENT = re.compile(
     r"|billing[ _]hard[ _]limit|payment[ _](?:required|method)|arrearage|unpaid"
     r"|(?:key|spend(?:ing)?|budget|credit|monthly) limit (?:exceeded|reached)"
     r"|over budget|budget.{0,30}exceeded|exceed\w*.{0,20}budget"
+    r"|(?:hit|reach\w*) (?:your|its|the) (?:specified )?(?:api |monthly |daily )?"
+    r"(?:usage|spend(?:ing)?) limits?|used all available credit|(?:requires|purchase) more credit"
+    r"|(?:usage credits|extra usage) (?:are|is) required|can only afford|overdue|account suspended"
+    r"|account\b.{0,40}\bis suspended|please (?:recharge|top up)|余额不足|余额不够|欠费"
 )
 # A quota by the minute comes back by itself.
 _PASSING = ("retrydelay", "retry_delay", "perminute", "per minute", "per_minute", "persecond")

@@ -99,6 +99,26 @@ KINDS = [
     (400, openai("ExceededBudget: User=x over budget. Spend=1.0, Budget=1.0"), "spent"),
     (401, openai("Insufficient balance"), "spent"),
     (412, openai("Account suspended: unpaid invoices"), "spent"),
+    # https://github.com/anthropics/claude-code/issues/38035
+    (400, openai("You have reached your specified API usage limits. You will regain"), "spent"),
+    (429, openai("Extra usage is required for long context requests."), "spent"),
+    # https://github.com/continuedev/continue/issues/10373
+    (429, "Your team has either used all available credits or reached its limit", "spent"),
+    (429, "Your team reached its monthly spending limit", "spent"),
+    # https://github.com/continuedev/continue/issues/11823
+    (
+        429,
+        openai("\u4f59\u989d\u4e0d\u8db3\u6216\u65e0\u53ef\u7528\u8d44\u6e90\u5305", code="1113"),
+        "spent",
+    ),
+    (429, openai("no resource package. Please recharge.", code="1113"), "spent"),
+    (429, openai("This request requires more credits, or fewer max_tokens."), "spent"),
+    (403, openai("your account has an overdue balance", code="AccountOverdueError"), "spent"),
+    (412, openai("Account me is suspended, possibly due to failure to pay"), "spent"),
+    # Passing: the SDK waits.
+    (429, openai("You have reached your rate limit. Please try again in 20s."), "busy"),
+    (429, openai("Server is temporarily limiting requests (not your usage limit)"), "busy"),
+    (429, openai("This request would exceed your account's rate limit."), "busy"),
     (429, openai("Rate limit reached: 200 requests per day, try again in 7m12s"), "busy"),
     (400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}], "key"),
     (400, openai("User location is not supported for the API use."), "key"),

@@ -295,6 +295,8 @@ def _content(value: Any) -> tuple[str, str]:
     for key in _TEXT_KEYS:
         if key in value:
             return _content(value[key])
+    if isinstance(value.get("parts"), list):  # Gemini's
+        return _content(value["parts"])
     # A structured answer that the server has decoded is read as the JSON it was.
     return ("", "") if "type" in value else (json.dumps(value, ensure_ascii=False), "")
 

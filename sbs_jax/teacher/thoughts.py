@@ -11,10 +11,17 @@ _NAME = (
     r"(?:\w+[:_])?(?:ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad"
     r"|inner_monologue|analysis)"
 )
+# What follows the name in some tags: <think_fast>, but <|think_end|> closes.
+_MORE = r"(?:_(?!end[|>\\&])\w+)?"
 _LEFT, _RIGHT = r"(?:\\?<|&lt;)\|?", r"\|?\\?(?:>|&gt;)"
 # (Opening, closing), as regular expressions that ignore capitals; either one may be alone.
 MARKS: tuple[tuple[str, str], ...] = (
-    (rf"{_LEFT}{_NAME}(?:\s[^<>]*)?{_RIGHT}", rf"{_LEFT}/{_NAME}{_RIGHT}"),
+    (
+        rf"{_LEFT}{_NAME}{_MORE}(?:\s[^<>]*)?{_RIGHT}",
+        rf"{_LEFT}(?:/{_NAME}{_MORE}|{_NAME}_end){_RIGHT}",
+    ),
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+    (r"<ctrl94>(?:thought)?", "<ctrl95>"),
     (
         r"<[|｜](?:begin|start)[_▁]of[_▁](?:thought|thinking)[|｜]>",
         r"<[|｜]end[_▁]of[_▁](?:thought|thinking)[|｜]>",
@@ -35,6 +42,7 @@ MARKS: tuple[tuple[str, str], ...] = (
 WORDS: tuple[tuple[str, str], ...] = (
     (r"^(?:assistant)?(?:analysis|commentary)", r"assistant\s*final(?=\W|[A-Z0-9])"),
     (r"^<details[^>]*>\s*(?:<summary>)?[^<]*(?:thought|think|reason)", r"</details>"),
+    (r"^Thinking\.\.\.", r"\.\.\.\s*done thinking\."),  # what `ollama run` prints
     (r"^Here(?:'s| is) my thought process:", r"Here(?:'s| is) my response:"),
 )
 
@@ -54,7 +62,7 @@ _END = re.compile(
     r"|<end_of_turn>|<eos>|</s>|<｜end▁of▁sentence｜>"
 )
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
-_STARTS = ("analysis", "here", "assistan", "commenta")
+_STARTS = ("analysis", "thinking", "here", "assistan", "commenta")
 
 
 def _may_hold_marks(text: str) -> bool:

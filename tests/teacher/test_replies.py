@@ -276,3 +276,19 @@ def test_thoughts_that_a_stop_string_may_have_ended_are_told(message, finish, ad
     problem = replies.read_response(body).choices[0].problem
     assert problem.startswith("an empty answer")
     assert ("""--request_json='{"stop": null}' sends none""" in problem) == advised
+
+
+@pytest.mark.parametrize(
+    ("content", "aloud"),
+    [
+        ({"parts": [{"text": "(d) "}, {"text": "sea"}]}, ""),
+        ({"parts": [{"text": "hm", "thought": True}, {"text": "(d) sea"}], "role": "model"}, "hm"),
+        ([{"type": "text", "text": {"value": "(d) sea"}}], ""),
+        ([{"parts": ["(d)", " sea"]}], ""),
+        (["(d)", " sea"], ""),
+    ],
+)
+def test_parts_of_parts_are_joined(content, aloud):
+    body = {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
+    (choice,) = replies.read_response(body).choices
+    assert (choice.text, choice.thoughts) == ("(d) sea", aloud)

@@ -76,3 +76,29 @@ def test_answers(text, answer):
 @given(st.text(alphabet="ab c.\n", max_size=40))
 def test_a_text_without_marks_stays(text):
     assert thoughts.split(text) == ("", text.strip())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|inner_prefix|>hm (a)<|inner_suffix|>(d) sea",
+        "hm (a)<|inner_suffix|>(d) sea",
+        "<|think_start|>hm (a)<|think_end|>(d) sea",
+        "<|reasoning_start|>hm (a)<|reasoning_end|>(d) sea",
+        "hm (a)<|think_end|>\n(d) sea",
+        "<thinking_process>hm (a)</thinking_process>(d) sea",
+        "<think_never_used_51bce0c7>hm (a)</think_never_used_51bce0c7>(d) sea",
+        "<ctrl94>thought\nhm (a)<ctrl95>(d) sea",
+        "Thinking...\nhm (a)\n...done thinking.\n\n(d) sea",
+    ],
+)
+def test_marks_of_further_models(text):
+    aloud, answer = thoughts.split(text)
+    assert "hm (a)" in aloud and answer == "(d) sea"
+
+
+@pytest.mark.parametrize(
+    "text", ["Thinking... it is (d) sea", "We were done thinking. (d) sea", "<thinker>(d) sea"]
+)
+def test_words_that_open_or_close_nothing_stay(text):
+    assert thoughts.split(text) == ("", text)

@@ -25,6 +25,7 @@ from sbs_jax.utils import paths
 REQUIRED = "gin.REQUIRED"
 
 _QUOTES = " \"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"  # a word processor's too
+_LITERALS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 _BAD_TOKEN = re.compile(r"Failed to parse token (.+)")
 
 
@@ -349,7 +350,11 @@ def _syntax(message: str, text: str | None, file: str) -> str:
     cause = f"cannot read {token[1]} as a value" if token else message.rstrip(".")
     line = (text or "").strip()
     hint = ""
-    if not file and "=" in line:
-        name, _, value = (part.strip(_QUOTES) for part in line.partition("="))
+    name, equals, value = (part.strip(_QUOTES) for part in line.partition("="))
+    if literal := _LITERALS.get(value.casefold()):
+        hint = f"; write {literal}"
+    elif equals and not file:
         hint = f"""; quote the string: --gin.{name}='"{value}"'"""
+    elif equals and (token or not line.isascii()):
+        hint = f'; a string needs plain quotes: {name} = "{value}"'
     return f"{cause} in {line!r}{hint}" if line else cause

@@ -1,5 +1,6 @@
 """Studies that a gin file describes: what they train, choose, need and refuse."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -78,6 +79,13 @@ def test_a_study_from_gin_trains_reports_and_is_not_done_twice(here, capsys):
     assert "4 of 4 runs are finished already" in capsys.readouterr().err
 
 
+def works(pid: str) -> bool:
+    """Whether a process is there, and is no zombie."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    return False
+
+
 @pytest.mark.slow
 def test_two_machines_with_one_folder_train_it_together(here):
     """One is killed in its first run; the other takes over what that one had, and both agree."""
@@ -92,7 +100,11 @@ def test_two_machines_with_one_folder_train_it_together(here):
         deadline = time.monotonic() + 120
         while not list((here / "made" / "claims").glob("*seed*.0")):
             assert time.monotonic() < deadline
+        children = pathlib.Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text()
         killed.kill()
+    while any(map(works, children.split())):
+        assert time.monotonic() < deadline, "the worker of a killed study does not end"
+        time.sleep(0.1)
     (sign,) = (here / "made" / "claims").glob("*.alive")
     os.utime(sign, (0, 0))  # five minutes are over
     with subprocess.Popen(command, **ends) as one, subprocess.Popen(command, **ends) as other:

@@ -283,7 +283,7 @@ def accuracy_along(
     return _picture(figure)
 
 
-def size_name(parameters: float) -> str:
+def size_name(parameters: int | float) -> str:
     """As papers write it: 12.3k, 220M, 540B."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if parameters >= unit:

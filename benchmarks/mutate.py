@@ -39,7 +39,10 @@ TARGETS = {
     "equations": ("metrics/equations.py", ["tests/metrics/test_equations.py"]),
     "completions": ("datasets/completions.py", ["tests/datasets/test_completions.py"]),
     "answer_parser": ("teacher/answer_parser.py", ["tests/teacher/test_answer_parser.py"]),
-    "labels": ("teacher/labels.py", ["tests/teacher/test_answer_parser.py"]),
+    "labels": (
+        "teacher/labels.py",
+        ["tests/teacher/test_labels.py", "tests/teacher/test_answer_parser.py"],
+    ),
     "integrity": ("checkpoints/integrity.py", ["tests/checkpoints/test_manager.py"]),
 }
 

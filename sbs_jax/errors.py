@@ -14,8 +14,12 @@ _MOST_CHARACTERS = 100  # of a foreign error's own words
 class UserError(Exception):
     """Bad input: the message is one line naming the file, line, field or flag and what to do.
 
-    Commands print it as ``sbs: error: MESSAGE`` without a traceback and exit with status 2.
+    Commands print it as ``sbs: error: MESSAGE`` without a traceback and exit with status 2. What a
+    terminal would not print as it is, such as a line feed in a name that a file gives, is escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 # What a function of the user's may raise: sys.exit() too, which would end a run without a word.

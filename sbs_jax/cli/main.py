@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"sbs: error: {_first_line(error)}", file=sys.stderr)
+        print(f"sbs: error: {error}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
         print("sbs: interrupted", file=sys.stderr)
@@ -169,7 +169,7 @@ def _parse(verb: str, module: ModuleType, args: list[str]) -> list[str]:
         raise UserError(f"--{error.flagname}: sbs {verb} has no such flag{hint}") from None
     except flags.Error as error:
         missing = _MISSING.search(str(error))
-        detail = f"{missing[1]} is required" if missing else _first_line(error)
+        detail = f"{missing[1]} is required" if missing else str(error).partition("\n")[0]
         raise UserError(f"{detail} (sbs {verb} --help)") from None
     _check_count(verb, _arguments(module), positional)
     return _expanded(_arguments(module).split(), positional)
@@ -190,7 +190,3 @@ def _check_count(verb: str, arguments: str, values: list[str]) -> None:
         raise UserError(f"sbs {verb} needs {arguments} (sbs {verb} --help)")
     if len(values) > most:
         raise UserError(f"{values[int(most)]!r}: unexpected argument (sbs {verb} --help)")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

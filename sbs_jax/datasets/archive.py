@@ -47,8 +47,9 @@ class Archive:
         self._zipped = not self.path.is_dir()
         if self._zipped:
             with self._zip() as archive:
-                members = [info for info in archive.infolist() if not info.is_dir()]
-            self._stamps = {info.filename: (info.file_size, info.CRC) for info in members}
+                members = {m.filename: (m.file_size, m.CRC) for m in archive.infolist()}
+            # Without ZipInfo.is_dir, which fails at an empty name.
+            self._stamps = {n: stamp for n, stamp in members.items() if not n.endswith("/")}
         else:
             paths = {file for pattern in patterns for file in self.path.glob(pattern)}
             files = {file.relative_to(self.path).as_posix(): file.stat() for file in paths}

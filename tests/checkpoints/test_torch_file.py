@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pickle
+import struct
 import sys
 import zipfile
 
@@ -279,6 +280,11 @@ def cut_stream_early(path, state):
     path.write_bytes(path.read_bytes()[:900])
 
 
+def claims_more_bytes_than_memory(path, state):
+    """An instruction for 2 ** 40 bytes, found by fuzzing: Python allocates before it reads."""
+    write_stream(path, state, b"\x80\x02\x8e" + struct.pack("<Q", 2**40) + b".")
+
+
 def no_file_of_torch(path, state):
     path.write_bytes(b"hello")
 
@@ -309,6 +315,7 @@ DAMAGES = {
     cut: "damaged or cut short",
     cut_stream: "damaged or cut short",
     cut_stream_early: "damaged or cut short",
+    claims_more_bytes_than_memory: r"not plain weights \(too long\)",
     no_file_of_torch: "damaged or cut short|not plain weights",
     no_dictionary: "no dictionary of tensors",
     compressed: "compressed numbers",

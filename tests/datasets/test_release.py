@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import stat
+import tracemalloc
 import zipfile
 
 import pytest
@@ -327,3 +329,37 @@ def test_members_that_point_outside_are_never_written(made: pathlib.Path, tmp_pa
     before = sorted(tmp_path.rglob("*"))
     assert len(_read(path)) == TRAIN
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_in_a_zip_leads_nowhere(made: pathlib.Path, tmp_path) -> None:
+    (tmp_path / "secret").write_text('{"input": "secret", "label": "secret"}')
+    (made / "datasets" / "svamp" / "svamp_train.json").unlink()
+    path = zip_folder(made, tmp_path / "made.zip")
+    link = zipfile.ZipInfo("datasets/svamp/svamp_train.json")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, str(tmp_path / "secret"))
+    with pytest.raises(UserError, match=r"svamp_train\.json:1: not valid JSON"):
+        _read(path)
+
+
+def test_a_bomb_in_a_zip_is_not_unpacked(made: pathlib.Path, tmp_path) -> None:
+    (made / "datasets" / "svamp" / "svamp_train.json").unlink()
+    path = zip_folder(made, tmp_path / "made.zip")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("datasets/svamp/svamp_train.json", bytes(2**26))
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"svamp_train\.json:1: longer than 1048576 bytes"):
+        _read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_a_member_without_a_name_is_no_dataset(made: pathlib.Path, tmp_path) -> None:
+    path = zip_folder(made, tmp_path / "made.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x", "{}")
+        archive.infolist()[-1].filename = ""
+    assert len(_read(path)) == TRAIN

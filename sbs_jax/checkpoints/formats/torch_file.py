@@ -140,14 +140,15 @@ def _open_archive(file: Path) -> tuple[Any, _Locate]:
 
 def _open_stream(file: Path) -> tuple[Any, _Locate]:
     with file.open("rb") as opened:
-        if _interpret(opened) != _MAGIC:
+        stream = _Bounded(opened)
+        if _interpret(stream) != _MAGIC:
             raise ValueError("not a file of torch")
-        _interpret(opened)  # the version of the format
-        system = _of(dict, _interpret(opened))
+        _interpret(stream)  # the version of the format
+        system = _of(dict, _interpret(stream))
         if system.get("little_endian") is not True:
             raise _Refused("byte order")
-        state = _interpret(opened)
-        keys = _of(list, _interpret(opened))
+        state = _interpret(stream)
+        keys = _of(list, _interpret(stream))
         begin = opened.tell()
     dtypes = {tensor.storage.key: tensor.storage for _, tensor in _checked(state)}
     places = {}
@@ -197,11 +198,27 @@ def _lazy(file: Path, tensor: _Tensor, locate: _Locate) -> LazyArray:
     return LazyArray(tensor.shape, storage.dtype, read_tensor)
 
 
-def _interpret(stream: io.BytesIO | io.BufferedReader) -> Any:
+class _Bounded:
+    """A file read in pieces of bounded size: Python allocates whatever an instruction claims."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file, self.tell = file, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MOST_BYTES:
+            raise _Refused("too long")
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        return self._file.readline(_MOST_BYTES)
+
+
+def _interpret(stream: io.BytesIO | _Bounded) -> Any:
     """Reads a pickle's tensors, dictionaries, tuples, numbers and texts."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+    operations = pickletools.genops(stream)  # type: ignore[arg-type]  # read, readline and tell do
+    for number, (opcode, argument, _) in enumerate(operations):
         if number > _MOST_OPCODES:
             raise _Refused("too long")
         if opcode.name == "STOP":

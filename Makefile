@@ -9,7 +9,8 @@ STAMP := $(VENV)/installed
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
 CONSTRAINTS := requirements/constraints-py$(VERSION).txt
 
-.PHONY: help setup demo test test-slow test-server test-llm fuzz lint format docs bench lock
+.PHONY: help setup demo test test-slow test-server test-llm fuzz lint format docs bench lock audit sbom \
+  release-check
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -91,6 +92,22 @@ build/docs/installed: requirements/docs.txt
 bench: $(STAMP)  ## run the measurements, benchmarks/bench_*.py
 	@for script in $(wildcard benchmarks/bench_*.py); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+build/audit/installed: requirements/audit.txt
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# It asks PyPI's service for known vulnerabilities; --strict: a package it cannot look up fails.
+audit: build/audit/installed  ## look up known vulnerabilities of the pinned dependencies
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement $(CONSTRAINTS)
+
+sbom: $(STAMP) build/audit/installed  ## write build/sbom.json, what .venv holds (CycloneDX)
+	build/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file build/sbom.json $(BIN)/python
+
+release-check:  ## build wheel and sdist twice, install each extra in an empty environment
+	PYTHON=$(PYTHON) CONSTRAINTS=$(CONSTRAINTS) .ci/release_check
 
 lock:  ## resolve the dependencies anew for this Python and write requirements/
 	$(PYTHON) -m venv --clear build/lock

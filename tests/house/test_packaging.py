@@ -20,8 +20,13 @@ HARDWARE_EXTRAS = {"tpu", "cuda12", "cuda13"}  # their versions depend on the ma
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    path, warnings = _build(tmp_path_factory.mktemp("source"))
+    assert "would be ignored" not in warnings, warnings
+    return path
+
+
+def _build(source: pathlib.Path) -> tuple[pathlib.Path, str]:
     """Built by the backend itself, from a copy: no network, nothing left in the checkout."""
-    source = tmp_path_factory.mktemp("source")
     for name in ("sbs_jax", "gin", "tasks", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
@@ -29,9 +34,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
     built = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    assert "would be ignored" not in built.stderr, built.stderr
     (path,) = (source / "dist").glob("*.whl")
-    return path
+    return path, built.stderr
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,13 @@ def test_the_wheel_holds_our_package_and_nothing_else(wheel: pathlib.Path) -> No
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == _sources()
     assert {name.partition("/")[0] for name in held} == {"sbs_jax"}
+
+
+@pytest.mark.slow
+def test_two_builds_of_one_commit_are_equal(tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    first, second = (_build(tmp_path_factory.mktemp("source"))[0] for _ in range(2))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_wheel_installs_the_command(installed: pathlib.Path) -> None:

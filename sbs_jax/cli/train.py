@@ -106,6 +106,14 @@ flags.DEFINE_integer(
     lower_bound=0,
     flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "tracker",
+    "tensorboard",
+    ["tensorboard", "wandb", "mlflow"],
+    "Give the scalars of metrics.jsonl to Weights & Biases or MLflow too; their own variables "
+    "(WANDB_MODE, MLFLOW_TRACKING_URI, ...) apply. TensorBoard's events are always written.",
+    flag_values=FLAGS,
+)
 processes.define(FLAGS)
 
 
@@ -114,7 +122,7 @@ def main(argv: list[str]) -> None:
     started = time.monotonic()
     from sbs_jax.configs import gin_loader, t5x_names
     from sbs_jax.datasets import registry
-    from sbs_jax.training import learning_rates
+    from sbs_jax.training import learning_rates, trackers
 
     if not FLAGS.gin_file and not FLAGS.records:
         raise UserError("--gin_file is required, or --records with a table (sbs train --help)")
@@ -137,6 +145,7 @@ def main(argv: list[str]) -> None:
         return None
     import gin
 
+    trackers.require(FLAGS.tracker)
     if own:
         own.write(config)
     runtime.start(FLAGS)
@@ -147,6 +156,7 @@ def main(argv: list[str]) -> None:
             config,
             gin.operative_config_str(),
             profile_steps=FLAGS.profile_steps,
+            tracker=FLAGS.tracker,
             started=started,
         )
     return None

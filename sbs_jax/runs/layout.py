@@ -9,6 +9,7 @@
       config.gin                           operative gin configuration, reloadable
       metrics.jsonl                        one object per logged step
       train/                               the same for TensorBoard
+      tracker.json                         the run's ids at other trackers, with --tracker
       profile/                             of some updates, with --profile_steps
       checkpoints/STEP/                    parameters, optimizer state, checksums.json
       checkpoints/scores.json              validation scores of the steps
@@ -30,6 +31,7 @@ CONFIG_GIN = "config.gin"
 SPIECE = "spiece.model"
 METRICS = "metrics.jsonl"
 EVENTS = "train"
+TRACKER = "tracker.json"
 PROFILE = "profile"
 CHECKPOINTS = "checkpoints"
 CHECKSUMS = "checksums.json"

@@ -1,4 +1,4 @@
-"""The metrics of a run: collected from the devices, written to metrics.jsonl and TensorBoard."""
+"""The metrics of a run: collected from the devices, written to metrics.jsonl and to trackers."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.runs import layout
-from sbs_jax.training import losses
+from sbs_jax.training import losses, trackers
 from sbs_jax.training.train_step import FINITE_METRICS
 from sbs_jax.utils import console
 from sbs_jax.utils.buckets import place
@@ -136,26 +136,22 @@ def _token_means(task: str, rows: list[dict[str, np.ndarray]]) -> dict[str, floa
 
 
 class MetricsLog:
-    """Appends one JSON object per logged step, and writes the same scalars for TensorBoard.
+    """Appends one JSON object per logged step, and gives the same scalars to trackers.
 
     Only process 0 writes. A run that continues from `start_step` first drops the lines of later
     steps, whose updates are repeated: a scalar of a step is in the file once.
     """
 
-    def __init__(self, config: TrainConfig, start_step: int) -> None:
-        model_dir = place(config.model_dir)
-        self.path = model_dir / layout.METRICS
+    def __init__(self, config: TrainConfig, start_step: int, tracker: str = "tensorboard") -> None:
+        self.path = place(config.model_dir) / layout.METRICS
         self._train_steps, self._batch_size = config.train_steps, config.batch_size
         self._start_step, self._updates = start_step, 0
         self._clock = Clock()
-        self._events = None
+        self._trackers: list[trackers.Tracker] = []
         self._logged: set[str] = set()
-        if not console.is_primary():
-            return
-        from tensorboardX import SummaryWriter  # seconds of protobuf imports; only a run needs it
-
-        self._lines = GrowingFile(self.path, self._drop_after(start_step))
-        self._events = SummaryWriter(str(model_dir / layout.EVENTS), purge_step=start_step + 1)
+        if console.is_primary():
+            self._lines = GrowingFile(self.path, self._drop_after(start_step))
+            self._trackers = trackers.create(tracker, config, start_step)
 
     def _drop_after(self, step: int) -> list[str]:
         """Rewrites the file without the lines of later steps; returns those that stay."""
@@ -176,15 +172,15 @@ class MetricsLog:
         return kept
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes one object of metrics.jsonl and one point per TensorBoard curve."""
+        """Writes one object of metrics.jsonl and one point per curve of a tracker."""
         if step == self._start_step:  # scored again after a restart: perhaps logged before
             scalars = {name: scalars[name] for name in scalars.keys() - self._logged}
-        if self._events is None or not scalars:
+        if not self._trackers or not scalars:
             return
         rounded = {name: float(f"{value:.9g}") for name, value in scalars.items()}
         self._lines.append(json.dumps({"step": step, **rounded}) + "\n")
-        for name, value in rounded.items():
-            self._events.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log(step, rounded)
 
     def start_period(self) -> None:
         """Starts the clock of the next updates."""
@@ -228,11 +224,11 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Writes lines that a bucket has not got yet: before what a restart does not repeat."""
-        if self._events is not None:
+        if self._trackers:
             self._lines.flush()
 
     def close(self) -> None:
-        """Writes the rest and closes the TensorBoard file."""
+        """Writes the rest and closes the trackers."""
         self.flush()
-        if self._events is not None:
-            self._events.close()
+        for tracker in self._trackers:
+            tracker.close()

@@ -32,6 +32,7 @@ def train(
     operative_config: str = "",
     *,
     profile_steps: int = 0,
+    tracker: str = "tensorboard",
     started: float | None = None,
 ) -> dict[str, Any]:
     """Trains, or continues, the run of `config.model_dir` and scores its best checkpoint.
@@ -40,6 +41,7 @@ def train(
         config: of the run.
         operative_config: gin text that reproduces `config`, written to MODEL_DIR/config.gin.
         profile_steps: updates of which a profile is written to MODEL_DIR/profile.
+        tracker: `tensorboard`, or `wandb` or `mlflow` in addition.
         started: `time.monotonic()` at the start of the program, for the printed phases.
 
     Returns:
@@ -58,7 +60,7 @@ def train(
         state = _restore(run, store, optimizer)
         first, last = int(state.step), config.train_steps
         phases.end("parameters")
-        log = MetricsLog(config, first)
+        log = MetricsLog(config, first, tracker)
         _evaluate_restored(run, store, state, log)
         shapes = step.abstract_state(config.model, optimizer, partitioner, stacked)
         update = run_summary.introduce(run, state, jitted, shapes, first, phases)

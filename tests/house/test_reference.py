@@ -46,6 +46,16 @@ def test_every_message_on_the_page_is_in_the_code() -> None:
     assert [words for words in messages if words not in literals] == []
 
 
+def test_the_python_page_names_what_the_code_defines() -> None:
+    """mkdocstrings would fail as well, but is not in every environment."""
+    names = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert len(names) > 10
+    for name in names:
+        module, _, last = name.rpartition(".")
+        source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        assert re.search(rf"^(def|class) {last}\b", source, re.MULTILINE), name
+
+
 class _Anything(yaml.SafeLoader):
     """Reads tags of Python objects as None."""
 

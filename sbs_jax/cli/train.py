@@ -140,6 +140,8 @@ def main(argv: list[str]) -> None:
         raise UserError("--profile_steps: MODEL_DIR must be a local folder; jax writes it there")
     if FLAGS.dry_run:
         registry.resolve(config.mixture_or_task_name)
+        if own and FLAGS.plan and not FLAGS.plan_shape:
+            own.check_plan(config)
         print(_plan(config) if FLAGS.plan else gin_loader.describe(scan))
         say(learning_rates.learning_rates(config))
         return None

@@ -73,6 +73,18 @@ class Prepared:
     records: "Mapping[str, Sequence[Record]]"
     vocabulary: bytes | None
 
+    def check_plan(self, config: "TrainConfig") -> None:
+        """Raises UserError before the first start: a plan measures the batches of what it wrote."""
+        from sbs_jax.datasets import own_data
+
+        if not (self.model_dir / own_data.DATA).is_dir():
+            lengths = config.task_feature_lengths
+            raise UserError(
+                f"--plan: the run has not yet written its records to {self.model_dir}; give "
+                f"--plan_shape={config.batch_size},{lengths['inputs']},{lengths['targets']}, one "
+                "question per row"
+            )
+
     def write(self, config: "TrainConfig") -> None:
         """Puts records and vocabulary into MODEL_DIR, unless they are there.
 

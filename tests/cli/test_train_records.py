@@ -156,6 +156,10 @@ def test_saved_datasets(folder: Path) -> None:
             ["--records=reviews.csv", *COLUMNS, "--gin.MODEL_DIR='x'"],
             "--gin.MODEL_DIR: with --records, give --model_dir instead",
         ),
+        (
+            ["--records=reviews.csv", *COLUMNS, "--dry_run", "--plan"],
+            "has not yet written its records to runs/reviews; give --plan_shape=",
+        ),
         (["--records=reviews.csv", "--multiprocess_gpu"], "--records: one process only"),
     ],
 )

@@ -170,8 +170,6 @@ def _sources() -> tuple[list[str], list[str], train_records.Prepared | None]:
     if not FLAGS.records:
         place = [f"MODEL_DIR = {FLAGS.model_dir!r}"] if FLAGS.model_dir else []
         return files, [*place, *bindings], None
-    if processes.is_one_of_several(FLAGS):
-        raise UserError("--records: one process only; for several, make files with sbs init")
     model_dir = FLAGS.model_dir or train_records.default_model_dir(FLAGS.records)
     own = train_records.prepare(FLAGS, model_dir)
     return [*own.gin_files, *files], [*own.bindings, *bindings], own

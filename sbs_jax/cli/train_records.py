@@ -88,6 +88,9 @@ class Prepared:
     def write(self, config: "TrainConfig") -> None:
         """Puts records and vocabulary into MODEL_DIR, unless they are there.
 
+        Each process of a run writes them before it joins the others: the files are the same, and
+        take their names when they are complete.
+
         Raises:
             UserError: the folder holds other records, or a run without records.
         """

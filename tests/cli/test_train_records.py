@@ -2,10 +2,15 @@
 
 import gzip
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from helpers import xla
+from helpers.schedulers import free_address
 
 from sbs_jax.cli import main
 from sbs_jax.datasets.records import read_jsonl
@@ -45,7 +50,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path
     """(MODEL_DIR that was moved after training, what training said)."""
     import contextlib
     import io
-    import os
 
     place = tmp_path_factory.mktemp("first")
     rows = [f"{text},{label},the word says so" for text, label in EXAMPLES]
@@ -129,6 +133,26 @@ def test_nothing_is_written_before_the_run(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_several_processes_read_the_table_and_share_the_run(folder: Path) -> None:
+    flags = ["--records=reviews.csv", *COLUMNS, *SMALL]
+    together = [f"--coordinator_address={free_address()}", "--process_count=2"]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sbs_jax", "train", *flags, *together, f"--process_index={n}"],
+            env=os.environ | {"XLA_FLAGS": xla.flags(1)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in (0, 1)
+    ]
+    errors = [child.communicate(timeout=300)[1] for child in children]
+    assert [child.returncode for child in children] == [0, 0], errors
+    assert "2 processes x 1 devices" in errors[0]
+    assert len(list(read_jsonl("runs/reviews/data/train.jsonl"))) == 48
+    assert Path("runs/reviews/results.json").is_file()
+
+
+@pytest.mark.slow
 def test_saved_datasets(folder: Path) -> None:
     """A folder of Hugging Face's DatasetDict.save_to_disk: splits are those it holds."""
     pyarrow = pytest.importorskip("pyarrow")
@@ -160,7 +184,6 @@ def test_saved_datasets(folder: Path) -> None:
             ["--records=reviews.csv", *COLUMNS, "--dry_run", "--plan"],
             "has not yet written its records to runs/reviews; give --plan_shape=",
         ),
-        (["--records=reviews.csv", "--multiprocess_gpu"], "--records: one process only"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -8,7 +8,7 @@ D**-0.5), see the same questions in the same order, and show the same loss befor
 The variants take turns on one core, so that a slow phase of the machine meets all of them.
 
 * ``ours``: the train step of `sbs train` on batches laid out as it lays them out, packed, and glibc
-  told to keep memory as `sbs train` tells it.
+  with the malloc settings of `sbs train`.
 * ``shared``: the same with SHARED_ENCODER, which is another model: one encoder pass per question.
 * ``unpacked``: the same with one sequence per row; ``fixed_128``: in rows of 128/128 tokens.
 * ``scan``, ``scan_minimal``, ``scan_full``: SCAN_LAYERS with REMAT_POLICY none, minimal, full.

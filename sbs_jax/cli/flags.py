@@ -98,7 +98,7 @@ def gin(values: flags.FlagValues) -> None:
 
 
 def data_dir(values: flags.FlagValues, text: str = "") -> None:
-    """--data_dir: to read, also from gs://; with a text of its own, on this machine."""
+    """--data_dir: to read, also from gs://; with another help text, on this machine only."""
     default = "default: $SBS_DATA_DIR, else data/ in the cache folder."
     if text:
         path(values, "data_dir", None, f"{text}; {default}")

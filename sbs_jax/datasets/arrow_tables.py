@@ -39,7 +39,7 @@ def saved_dataset(folder: Path) -> Rows:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The files of a saved dataset, not what ``map`` has cached beside them."""
+    """The files of a saved dataset, not what ``map`` has cached next to them."""
     state = folder / "state.json"
     if not state.is_file():
         return sorted(set(folder.glob("*.arrow")) - set(folder.glob("cache-*")))
@@ -101,7 +101,7 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
 
 
 def _named(names: list[str], value: Any) -> Any:
-    """The name of a class; None where there is none (-1 in a test split without labels)."""
+    """The name of a class; None for -1, as in a test split without labels."""
     if value == -1:
         return None
     return names[value] if isinstance(value, int) and value < len(names) else value

@@ -141,7 +141,7 @@ class Function:
             yield where, record
 
     def _examples(self, split: str) -> Iterator[Any]:
-        """What the function gives; an error of its own is one line."""
+        """What the function returns; an error that it raises becomes one line."""
         number = 0
         try:
             for number, example in enumerate(self._function(split), start=1):  # noqa: B007

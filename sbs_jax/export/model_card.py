@@ -228,7 +228,7 @@ def _results(student: Student) -> str:
     note = (
         f"{_metric(student.results)} [95% Wilson interval] (right/n, or the mean of n scores from "
         "0 to 1), by greedy decoding. The checkpoint was chosen on validation, so that row "
-        "flatters it; test was not looked at."
+        "flatters it; test was scored once, at the end."
     )
     if dtype != "float32":
         note += f" Computed in {dtype}: in another arithmetic single answers may differ."

@@ -73,8 +73,10 @@ def app(batcher: Batcher, health: Health, explains: bool) -> FastAPI:
     async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
         # FastAPI's own answer repeats the input, and is status 500 where that holds NaN or half of
         # a surrogate pair, which a response cannot.
-        told = [{name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()]
-        return JSONResponse({"detail": told}, 422)
+        faults = [
+            {name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()
+        ]
+        return JSONResponse({"detail": faults}, 422)
 
     @server.get("/healthz")
     def healthz() -> Health:

@@ -127,7 +127,7 @@ class Predictor:
     def answer(
         self, records: Sequence[Record], with_rationales: bool, confidence: bool = False
     ) -> list[dict[str, object]]:
-        """What the student answers to every record; its gold label is not looked at.
+        """What the student answers to every record; its gold label is ignored.
 
         {"label": .., "rationale"?: .., "confidence"?: .., "label_probabilities"?: ..}
         """

@@ -1,7 +1,7 @@
 """The fraction of unknown ids in a run's texts: what its vocabulary cannot tell apart.
 
-A task's prefix is left out: it is the same in every question, and whether it tells the tasks apart
-is checked by itself (`data_check`).
+A task's prefix is left out: it is the same in every question, and `data_check` tests whether it
+distinguishes the tasks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from sbs_jax.input_pipeline.pipeline import Source
 from sbs_jax.input_pipeline.token_cache import TokenTable
 from sbs_jax.input_pipeline.vocabularies import Vocabulary, encode_text
 
-_SAMPLE = 10_000  # rows looked at
+_SAMPLE = 10_000  # rows counted
 
 
 def fractions(source: Source, config: TrainConfig, splits: Sequence[str]) -> dict[str, float]:

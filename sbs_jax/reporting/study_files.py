@@ -165,7 +165,7 @@ def short_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _kind(folder: Path) -> str:
-    """The file or folder in it that tells what a folder is, or nothing."""
+    """The file or folder in it that identifies a folder's kind, or an empty string."""
     return next((n for n in _KINDS if (folder / n).exists()), "")
 
 
@@ -199,7 +199,7 @@ def read_study(folder: Path) -> Study:
 
 
 def _unfinished(folder: Path, planned: Mapping[str, Any]) -> Failure:
-    """A run that has no row: nobody has begun it, or it was stopped."""
+    """A run that has no row: it has not begun, or it was stopped."""
     begun = (folder / planned["model_dir"]).is_dir()
     reason = "begun and not finished" if begun else "not begun"
     arm = rows.full_arm(planned)

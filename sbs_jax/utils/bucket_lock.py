@@ -1,9 +1,9 @@
-"""A lock in a bucket: one object that is written only if nobody else wrote it meanwhile.
+"""A lock in a bucket: one object, written only if no other process wrote it meanwhile.
 
 The service refuses a write whose precondition, the generation of the object, no longer holds
 (https://cloud.google.com/storage/docs/request-preconditions). The rules:
 
-1. Who creates the object holds the lock; who holds it writes it anew every 10 s.
+1. Who creates the object holds the lock; who holds it rewrites it every 10 s.
 2. An object that does not change for 120 s belongs to a holder that died: it is taken over. At once
    if the holder was a process of this machine that is gone.
 3. A holder that could not write for 80 s, or finds the object changed, ends its process at once, as
@@ -162,7 +162,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _machine() -> str | None:
-    """What tells the numbers of processes of one machine, and of one container, apart."""
+    """Identifies the machine and the container to which a process number belongs."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

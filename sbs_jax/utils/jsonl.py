@@ -132,7 +132,7 @@ def parse_object(text: str, where: str, fields: Collection[str] | None = None) -
 
 
 def _refuse_repeated(text: str, fields: Collection[str], where: str) -> None:
-    """JSON keeps the last of two values; which one was meant, nobody knows."""
+    """JSON keeps the last of two values, but the writer may have meant the first."""
     if all(text.count(f'"{field}"') < 2 for field in fields):  # nearly always: no second parse
         return
     names = [name for name, _ in json.loads(text, object_pairs_hook=list, parse_int=str)]

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sbs_jax.configs import TrainConfig
 from sbs_jax.errors import UserError
@@ -20,6 +20,7 @@ from sbs_jax.utils.files import write_lines
 from sbs_jax.utils.paths import is_remote
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Receives the scalars of one run, on process 0."""
 

@@ -7,25 +7,26 @@ with them. Files at the top of the folder are left out: Orbax still writes its t
 
 import json
 import zlib
-from pathlib import Path
+
+from sbs_jax.utils.buckets import AnyPath
 
 _NAME = "checksums.json"
 _CHUNK = 2**22
 
 
-def write(folder: Path) -> None:
+def write(folder: AnyPath) -> None:
     """Writes the checksums of every file in a subfolder of `folder` into `folder`."""
     files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
     sums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
     (folder / _NAME).write_text(json.dumps(sums), encoding="utf-8")
 
 
-def recorded(folder: Path) -> bool:
+def recorded(folder: AnyPath) -> bool:
     """Whether `folder` has checksums; checkpoints that other software wrote have none."""
     return (folder / _NAME).is_file()
 
 
-def damage(folder: Path, share: int = 0, shares: int = 1) -> str | None:
+def damage(folder: AnyPath, share: int = 0, shares: int = 1) -> str | None:
     """What is wrong with the files of `folder`, or None.
 
     Args:
@@ -48,7 +49,7 @@ def damage(folder: Path, share: int = 0, shares: int = 1) -> str | None:
     return None
 
 
-def _checksum(path: Path) -> tuple[int, int]:
+def _checksum(path: AnyPath) -> tuple[int, int]:
     """(bytes, CRC-32)."""
     size = crc = 0
     with path.open("rb") as file:

@@ -25,6 +25,7 @@ from sbs_jax.checkpoints.retention import Retention
 from sbs_jax.checkpoints.scores import Score
 from sbs_jax.checkpoints.state_reader import Damaged, StateReader
 from sbs_jax.errors import UserError
+from sbs_jax.utils.buckets import AnyPath
 from sbs_jax.utils.paths import is_remote
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _COMMITTED = "commit_success.txt"
 T = TypeVar("T")
 
 
-def newest_checkpoint(directory: Path) -> int | None:
+def newest_checkpoint(directory: AnyPath) -> int | None:
     """Step of the newest complete checkpoint, intact or not; one half-written does not count."""
     steps = (int(entry.name) for entry in directory.glob("*") if entry.name.isdigit())
     if is_remote(directory):  # Orbax's mark there, in place of the rename of a folder
@@ -252,11 +253,11 @@ class CheckpointManager:
         for folder in self._unfinished(self._saving):
             integrity.write(folder)
 
-    def _unfinished(self, step: int | None) -> list[Path]:
+    def _unfinished(self, step: int | None) -> list[AnyPath]:
         return list(self._local.glob(f"{step}.orbax-checkpoint-tmp*")) if self._local else []
 
     @property
-    def _local(self) -> Path | None:
+    def _local(self) -> AnyPath | None:
         """The directory, or None in a bucket, whose files have checksums of their own."""
         return None if is_remote(self._directory) else Path(os.path.abspath(self._directory))
 

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from sbs_jax.evaluation.lengths import Truncated
 from sbs_jax.metrics.accuracy import metric_name
 from sbs_jax.runs import layout
 from sbs_jax.utils import console
-from sbs_jax.utils.buckets import place
+from sbs_jax.utils.buckets import AnyPath, place
 from sbs_jax.utils.console import say
 from sbs_jax.utils.files import write_lines
 from sbs_jax.utils.paths import git_commit
@@ -103,7 +102,7 @@ def write_report(
     return summary
 
 
-def write_predictions(model_dir: str | os.PathLike[str], result: Result, step: int) -> Path:
+def write_predictions(model_dir: str | os.PathLike[str], result: Result, step: int) -> AnyPath:
     """Writes predictions-TASK-SPLIT-STEP.jsonl, complete or absent."""
     path = layout.predictions(model_dir, result.task, result.split, step)
     write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in result.predictions))

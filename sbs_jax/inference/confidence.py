@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from sbs_jax.errors import UserError
 from sbs_jax.evaluation import confidence as evaluated
 from sbs_jax.evaluation.confidence import CONFIDENCE, PROBABILITIES
 from sbs_jax.runs import layout
 from sbs_jax.utils import jsonl
+from sbs_jax.utils.buckets import AnyPath
 from sbs_jax.utils.files import write_lines
 
 
-def closed_set(model_dir: str | Path, step: int) -> list[str]:
+def closed_set(model_dir: str | AnyPath, step: int) -> list[str]:
     """The labels a student chooses from: the gold labels of its run's predictions files.
 
     Empty where the run left no such file for the step, or its labels are open answers
@@ -27,7 +27,7 @@ def closed_set(model_dir: str | Path, step: int) -> list[str]:
     return evaluated.closed_set(row["gold"] for row in rows if isinstance(row.get("gold"), str))
 
 
-def pass_to_teacher(answers: Path, below: float, out: Path) -> int:
+def pass_to_teacher(answers: AnyPath, below: float, out: AnyPath) -> int:
     """Writes the questions with a confidence below a bound as an input file of `sbs annotate`.
 
     Args:

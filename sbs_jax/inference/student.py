@@ -22,7 +22,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.runs import layout, run_dir, t5x_run
-from sbs_jax.utils.buckets import place
+from sbs_jax.utils.buckets import AnyPath, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ def find_run(
     return student
 
 
-def _run(model_dir: Path) -> TrainConfig | None:
+def _run(model_dir: AnyPath) -> TrainConfig | None:
     """The run in a folder; None for a converted checkpoint.
 
     Older versions gave a converted checkpoint a run.json without a task.
@@ -189,7 +189,7 @@ def _run(model_dir: Path) -> TrainConfig | None:
     return run if run.mixture_or_task_name else None
 
 
-def _vocabulary(model_dir: Path | None, spec: str) -> Vocabulary:
+def _vocabulary(model_dir: AnyPath | None, spec: str) -> Vocabulary:
     """The vocabulary called `spec`; it must be that of the run in `model_dir`, if there is one."""
     try:
         vocabulary = vocabularies.load(spec)
@@ -211,7 +211,7 @@ def _for_inference(model: T5Config) -> T5Config:
     return dataclasses.replace(model, param_dtype="float32", remat_policy="none", scan_layers=False)
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(path: AnyPath) -> dict[str, Any] | None:
     text = _text(path)
     try:
         return json.loads(text) if text is not None else None
@@ -219,5 +219,5 @@ def _json(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: not valid JSON; run sbs evaluate again") from None
 
 
-def _text(path: Path) -> str | None:
+def _text(path: AnyPath) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None

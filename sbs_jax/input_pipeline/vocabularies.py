@@ -9,12 +9,12 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from sbs_jax.datasets.records import SEPARATOR
 from sbs_jax.errors import UserError
 from sbs_jax.utils import buckets, paths
+from sbs_jax.utils.buckets import AnyPath
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 EXTRA_IDS = 100
@@ -192,7 +192,7 @@ def load(spec: str) -> Vocabulary:
     return _load_file(path, spec, *buckets.version(path))
 
 
-def model_path(spec: str) -> Path:
+def model_path(spec: str) -> AnyPath:
     """The SentencePiece file of a spec, downloaded first if need be; see `load`."""
     if spec == "demo":
         return paths.asset("demo.model")
@@ -208,12 +208,12 @@ def model_path(spec: str) -> Path:
 
 
 @functools.lru_cache(maxsize=8)
-def _load_file(path: Path, spec: str, size: int, mtime_ns: int) -> SentencePieceVocabulary:
+def _load_file(path: AnyPath, spec: str, size: int, mtime_ns: int) -> SentencePieceVocabulary:
     del size, mtime_ns  # in the key only: a changed file is read again
     return SentencePieceVocabulary(path.read_bytes(), spec)
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str) -> AnyPath:
     from sbs_jax.utils import download
 
     public = PUBLIC[name]

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sbs_jax.reporting import (
@@ -32,6 +31,7 @@ from sbs_jax.reporting.statistics import Summary
 from sbs_jax.reporting.study_files import Found, Study
 from sbs_jax.reporting.tables import Table
 from sbs_jax.runs.reader import Run
+from sbs_jax.utils.buckets import AnyPath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build(sources: Found) -> list[Section]:
     return parts
 
 
-def _study(folder: Path, name: str, before: int) -> list[Section]:
+def _study(folder: AnyPath, name: str, before: int) -> list[Section]:
     study = study_files.read_study(folder)
     datasets = study.datasets() if study.rows else {"": []}
     parts = []

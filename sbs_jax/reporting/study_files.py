@@ -12,7 +12,7 @@ from sbs_jax.reporting.answers import Answers
 from sbs_jax.reporting.rows import Failure, Row
 from sbs_jax.runs import layout, reader, t5x_run
 from sbs_jax.utils import jsonl
-from sbs_jax.utils.buckets import absolute
+from sbs_jax.utils.buckets import AnyPath, absolute
 
 STUDY_ROWS, STUDY_TEXTS = "study.jsonl", "study.json"
 _KINDS = (STUDY_ROWS, layout.RESULTS, layout.METRICS, t5x_run.EVALUATIONS)
@@ -106,7 +106,7 @@ class Found:
     problems: list[tuple[str, str]]
 
 
-def find(sources: Sequence[Path]) -> Found:
+def find(sources: Sequence[AnyPath]) -> Found:
     """The studies and runs among the given folders, or else among what they hold.
 
     A folder that is given twice counts once. Studies and runs are named by the shortest ends of
@@ -115,7 +115,7 @@ def find(sources: Sequence[Path]) -> Found:
     Raises:
         UserError: none of the folders holds either.
     """
-    folders: dict[Path, Path] = {}
+    folders: dict[AnyPath, AnyPath] = {}
     problems: list[tuple[str, str]] = []
     for source in sources:
         children = sorted(source.iterdir()) if source.is_dir() else []
@@ -147,7 +147,7 @@ def _one_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def short_names(paths: Iterable[Path]) -> dict[Path, str]:
+def short_names(paths: Iterable[AnyPath]) -> dict[AnyPath, str]:
     """The shortest end of every path that no other path ends with.
 
     >>> short_names([Path("/a/base/final"), Path("/a/large/final"), Path("/b/mini")])
@@ -156,7 +156,7 @@ def short_names(paths: Iterable[Path]) -> dict[Path, str]:
     """
     paths = list(paths)
     longest = max((len(path.parts) for path in paths), default=0)
-    names: dict[Path, str] = {}
+    names: dict[AnyPath, str] = {}
     for length in range(1, longest + 1):
         ends = {path: path.parts[-length:] for path in paths if path not in names}
         counts = [path.parts[-length:] for path in paths]
@@ -164,12 +164,12 @@ def short_names(paths: Iterable[Path]) -> dict[Path, str]:
     return {path: names[path] for path in paths}
 
 
-def _kind(folder: Path) -> str:
+def _kind(folder: AnyPath) -> str:
     """The file or folder in it that identifies a folder's kind, or an empty string."""
     return next((n for n in _KINDS if (folder / n).exists()), "")
 
 
-def read_study(folder: Path) -> Study:
+def read_study(folder: AnyPath) -> Study:
     """All that study.jsonl, study.json and the MODEL_DIRs of a study hold.
 
     Raises:
@@ -198,7 +198,7 @@ def read_study(folder: Path) -> Study:
     return Study(kept, failures, texts, runs, by_row)
 
 
-def _unfinished(folder: Path, planned: Mapping[str, Any]) -> Failure:
+def _unfinished(folder: AnyPath, planned: Mapping[str, Any]) -> Failure:
     """A run that has no row: it has not begun, or it was stopped."""
     begun = (folder / planned["model_dir"]).is_dir()
     reason = "begun and not finished" if begun else "not begun"
@@ -206,7 +206,7 @@ def _unfinished(folder: Path, planned: Mapping[str, Any]) -> Failure:
     return Failure(arm, planned["fraction"], planned["seed"], f"{reason}; sbs study continues")
 
 
-def _files(folder: Path, row: Row) -> tuple[reader.Run | None, Answers | None, str]:
+def _files(folder: AnyPath, row: Row) -> tuple[reader.Run | None, Answers | None, str]:
     """The run of a finished row, its answers, and what is wrong with its files."""
     if not row.model_dir:
         return None, None, ""
@@ -221,7 +221,7 @@ def _files(folder: Path, row: Row) -> tuple[reader.Run | None, Answers | None, s
     return run, read, "" if read else f"finished, but {row.model_dir} has no test predictions now"
 
 
-def _texts(path: Path) -> StudyTexts:
+def _texts(path: AnyPath) -> StudyTexts:
     if not path.exists():
         return StudyTexts()
     texts: dict[str, Any] = jsonl.parse_object(path.read_text(encoding="utf-8"), str(path))

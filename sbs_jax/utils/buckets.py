@@ -12,11 +12,17 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import cast
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, cast
 
 from sbs_jax.errors import UserError
 from sbs_jax.utils.paths import is_remote
+
+# Local paths and etils' have the same methods, but at run time only this class in common.
+if TYPE_CHECKING:
+    AnyPath = Path
+else:
+    AnyPath = PurePath
 
 _SCHEME = "gs://"
 _EMULATOR = "STORAGE_EMULATOR_HOST"  # the variable of Google's own clients

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future as Result
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.runs import layout
-from sbs_jax.utils.buckets import place
+from sbs_jax.utils.buckets import AnyPath, place
 from sbs_jax.utils.files import write_bytes, write_lines
 from sbs_jax.utils.paths import is_remote
 
@@ -56,7 +55,7 @@ def read(path: str, step: int | None = None) -> Checkpoint:
     return Checkpoint("sbs", str(folder), params, config, int(folder.name), vocabulary)
 
 
-def _step_folder(path: Path, step: int | None) -> Path:
+def _step_folder(path: AnyPath, step: int | None) -> AnyPath:
     if step is None and path.name.isdigit() and (path / orbax_setup.STATE).is_dir():
         return _absolute(path)
     checkpoints = path if path.name == CHECKPOINTS else path / CHECKPOINTS
@@ -70,11 +69,11 @@ def _step_folder(path: Path, step: int | None) -> Path:
     return _absolute(checkpoints) / str(step)
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: AnyPath) -> AnyPath:
     return path if is_remote(path) else path.absolute()
 
 
-def _described(model_dir: Path) -> tuple[dict, str | None]:
+def _described(model_dir: AnyPath) -> tuple[dict, str | None]:
     """The model and the vocabulary that the run, or else the conversion, wrote down.
 
     A vocabulary that lies in the folder is found there, wherever the folder was moved.
@@ -92,7 +91,7 @@ def _described(model_dir: Path) -> tuple[dict, str | None]:
     return {}, None
 
 
-def write(folder: Path, checkpoint: Checkpoint, model_dir: Path | None = None) -> None:
+def write(folder: AnyPath, checkpoint: Checkpoint, model_dir: AnyPath | None = None) -> None:
     """Writes a MODEL_DIR: checksummed ``checkpoints/STEP``, model.json and the vocabulary's file.
 
     One array at a time is read. `read` and INITIAL_CHECKPOINT_PATH take the folder.

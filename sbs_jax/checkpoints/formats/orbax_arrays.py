@@ -1,6 +1,5 @@
 """Reads an Orbax folder array by array, by name: of our runs and of upstream T5X's."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,10 @@ from etils import epath
 from sbs_jax.checkpoints import orbax_setup, trees
 from sbs_jax.checkpoints.formats.params import LazyArray, nested
 from sbs_jax.errors import UserError
+from sbs_jax.utils.buckets import AnyPath
 
 
-def read(state: Path) -> dict[str, LazyArray]:
+def read(state: AnyPath) -> dict[str, LazyArray]:
     """Every array of the folder, its numbers not yet read.
 
     Raises UserError if its description cannot be read; an array's own damage shows when it is read.

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 from helpers.cloud_storage import CloudStorage, serving
-from tensorboardX import record_writer
 
 DEVICES = 8
 
@@ -65,7 +64,9 @@ def shared() -> pathlib.Path:
 def cloud_storage() -> Iterator[CloudStorage]:
     """Google Cloud Storage on this machine; one a process: clients read its address once."""
     pytest.importorskip("gcsfs", reason="needs gcsfs: pip install '.[gcs]'")
-    # tensorboardX uploads events once more when the process ends, after this server.
+    from tensorboardX import record_writer  # seconds of imports
+
+    # It uploads events once more when the process ends, after this server.
     del record_writer.GCSRecordWriter.__del__
     with serving() as server:
         os.environ.update(server.variables)

@@ -115,12 +115,11 @@ def _cell(
     bindings = [*config.bindings, *config.arm_bindings.get(place.arm, ()), *further, *own]
     try:
         parsed = gin_loader.load(_files(config, place), bindings, search_paths)
+        if parsed.displaced.keys() & cell.keys():
+            raise _fixed()
         built = gin_loader.build("configs.TrainConfig", parsed)
         if (built.model_dir, built.data_fraction, built.random_seed) != tuple(cell.values()):
-            raise UserError(
-                f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
-                "leave that to the macros"
-            )
+            raise _fixed()
         learning_rates.refuse_long_warm_up(built, parsed)
         selection = registry.resolve(built.mixture_or_task_name)
     except UserError as error:
@@ -145,6 +144,13 @@ def _cell(
         dataset=place.dataset,
     )
     return run, parsed.imports
+
+
+def _fixed() -> UserError:
+    return UserError(
+        f"its files or bindings fix what the study sets itself, {', '.join(CELL_MACROS)}; "
+        "leave that to the macros"
+    )
 
 
 def _files(config: StudyConfig, place: Place) -> list[str]:

@@ -98,7 +98,7 @@ def test_a_target_sees_its_past_and_never_its_future(config):
     def third_output(x: jax.Array) -> jax.Array:
         module = Transformer(config).bind({"params": params})
         ones = jnp.ones((1, 6), jnp.int32)
-        return jnp.sum(module.decoder(x, encoded, ones, ones[:, :3], True)[0, 2] ** 2)
+        return jnp.sum(module.decoder(x, encoded, ones, ones, ones[:, :3], True)[0, 2] ** 2)
 
     influence = jnp.abs(jax.grad(third_output)(embedded)[0]).sum(axis=-1)
     assert np.all(influence[:3] > 0)

@@ -11,7 +11,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from helpers.cloud_storage import CloudStorage, serving
+from helpers.cloud_storage import CloudStorage
+from helpers.serving import serving
 
 DEVICES = 8
 
@@ -68,7 +69,7 @@ def cloud_storage() -> Iterator[CloudStorage]:
 
     # It uploads events once more when the process ends, after this server.
     del record_writer.GCSRecordWriter.__del__
-    with serving() as server:
+    with serving(CloudStorage()) as server:
         os.environ.update(server.variables)
         yield server
 

@@ -80,7 +80,7 @@ def parse_failure(fields: Mapping[str, Any]) -> Failure | None:
     """The failed run that an object of study.jsonl describes; None for a finished one."""
     if not fields.get("error"):
         return None
-    arm = "@".join([str(fields.get("arm")), *_variant(fields)])
+    arm = full_arm({**fields, "arm": fields.get("arm")})
     fraction, seed = float(fields.get("fraction", 1.0)), int(fields.get("seed", 0))
     return Failure(arm, fraction, seed, str(fields["error"]))
 

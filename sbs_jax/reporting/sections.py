@@ -9,7 +9,6 @@ from sbs_jax.reporting import (
     browser,
     confidence,
     costs,
-    cut_off,
     figures,
     labels,
     paper,
@@ -20,6 +19,7 @@ from sbs_jax.reporting import (
     statistics,
     study_files,
     tables,
+    truncated,
     verdict,
 )
 from sbs_jax.reporting.answers import Answers
@@ -125,7 +125,7 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         *_label_tables(summary, by_row),
         *(t for row in shown for t in _confidence(runs[row], row_name(row), by_row[row])),
         rationales.rationale_table([(row_name(row), by_row[row]) for row in by_row]),
-        cut_off.table([(row_name(row), runs[row]) for row in runs]),
+        truncated.table([(row_name(row), runs[row]) for row in runs]),
         costs.cost_table(of_dataset, runs),
         costs.size_table(of_dataset, runs, texts.teacher_parameters),
     ]
@@ -205,7 +205,7 @@ def _single(sources: Found) -> Section:
         verdict=[],
         tables=[
             single_runs.result_table(runs, sources.problems),
-            cut_off.table([(run.name, run) for run in runs]),
+            truncated.table([(run.name, run) for run in runs]),
             single_runs.pair_table(pairs),
             *(t for run, answer in by_run for t in labels.label_tables(run.name, [answer])),
             *(t for run, answer in by_run for t in _confidence(run, run.name, answer)),

@@ -9,6 +9,7 @@ from typing import Any
 
 from sbs_jax.configs import TrainConfig
 from sbs_jax.metrics.accuracy import Accuracy
+from sbs_jax.reporting import rows
 
 # A run may change these between its starts; the rows of a study are compared with each other.
 _OF_THE_SCORE = ("eval_num_examples", "max_decode_length")
@@ -65,6 +66,13 @@ class Run:
         axes = (self.dataset, self.size, None if self.alpha is None else f"alpha {self.alpha:g}")
         place = f"fraction {self.config.data_fraction:g}, seed {self.config.random_seed}"
         return ", ".join([self.arm, *(axis for axis in axes if axis), place])
+
+
+def group_name(group: Group) -> str:
+    """How a group is called in messages and in the report."""
+    arm, size, alpha, dataset = group
+    name = rows.arm_name(rows.full_arm({"arm": arm, "size": size, "alpha": alpha}))
+    return f"{dataset}, {name}" if dataset else name
 
 
 def fixed(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from sbs_jax.configs import StudyConfig
 from sbs_jax.metrics.accuracy import Accuracy
-from sbs_jax.reporting.rows import arm_name
 from sbs_jax.runs import layout, reader
 from sbs_jax.studies import gin_cells
-from sbs_jax.studies.cells import Group, Run
+from sbs_jax.studies.cells import Group, Run, group_name
 from sbs_jax.studies.gin_cells import More
 
 _NONE = "This study chose no hyper-parameter: every arm has the settings that its files give."
@@ -102,12 +101,8 @@ def sentence(config: StudyConfig, candidates: Sequence[Try]) -> str:
     for group, bindings in best.items():
         of_group = [each for each in candidates if each.group == group]
         scores = (f"{each.accuracy.value:.3f}" for each in of_group if each.accuracy)
-        alpha = None if group[2] is None else f"alpha {group[2]:g}"
-        name = arm_name("@".join(part for part in (group[0], group[1], alpha) if part))
-        where = f"{group[3]}, {name}" if group[3] else name
-        parts.append(
-            f"{where}: {', '.join(bindings)} (accuracies of all tries {', '.join(scores)})"
-        )
+        tried = f"accuracies of all tries {', '.join(scores)}"
+        parts.append(f"{group_name(group)}: {', '.join(bindings)} ({tried})")
     return (
         f"Chosen on validation, with all the data and seed {config.seeds[0]}, the same "
         f"{len(candidates) // len(best)} tries for every arm: {'; '.join(parts)}."

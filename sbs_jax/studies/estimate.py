@@ -92,14 +92,15 @@ def by_lengths(config: TrainConfig) -> float:
         UserError: the records or the vocabulary are not there.
     """
     limits = config.task_feature_lengths
-    prefixes = Prefixes(config.label_prefix, config.rationale_prefix)
     limit = limits["inputs"], limits["targets"]
-    lengths_of = (config.mixture_or_task_name, config.vocabulary, prefixes, limit)
+    lengths_of = (config.mixture_or_task_name, config.vocabulary, Prefixes.of(config), limit)
     return _flops(config, _mean_lengths(*lengths_of))
 
 
 def _flops(config: TrainConfig, lengths: Sequence[tuple[float, float]]) -> float:
     """Of an update, every question bringing a row of each (inputs, targets)."""
+    if config.shared_encoder:  # one row of the encoder, both targets in one of the decoder
+        lengths = [(lengths[0][0], sum(targets for _, targets in lengths))]
     return float(
         sum(
             costs.flops(config.model, Shape(config.batch_size, round(i), round(t), 1, ""))

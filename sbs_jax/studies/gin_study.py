@@ -12,7 +12,7 @@ from sbs_jax.datasets import registry
 from sbs_jax.reporting import page, rows
 from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import choices, controls, estimate, gin_cells, runner, search
-from sbs_jax.studies.cells import Run
+from sbs_jax.studies.cells import Run, group_name
 from sbs_jax.studies.gin_cells import More
 from sbs_jax.studies.runner import Study
 from sbs_jax.utils import paths
@@ -140,10 +140,10 @@ def _settings(config: TrainConfig) -> str:
 
 def _texts(grid: Grid, runs: Sequence[Run]) -> StudyTexts:
     config = grid.config
-    first = {_arm(run): run.config for run in reversed(runs)}
+    first = {group_name((*run.group[:3], None)): run.config for run in reversed(runs)}
     selections = (registry.resolve(run.config.mixture_or_task_name) for run in runs)
     names = sorted({selection.dataset.name for selection in selections})
-    arms = "; ".join(f"{rows.arm_name(arm)}: {_settings(c)}" for arm, c in first.items())
+    arms = "; ".join(f"{arm}: {_settings(c)}" for arm, c in first.items())
     return StudyTexts(
         title=f"{', '.join(names)}: {', '.join(map(rows.arm_name, config.arms))}",
         intro=(
@@ -160,9 +160,3 @@ def _caveats(grid: Grid, runs: Sequence[Run]) -> tuple[str, ...]:
     pretrained = any(run.config.initial_checkpoint_path for run in runs)
     sentences = (controls.SENTENCES[grid.config.equal], choices.sentence(grid.config, grid.tries))
     return (*(() if pretrained else (_RANDOM_WEIGHTS,)), *sentences, *_CAVEATS)
-
-
-def _arm(run: Run) -> str:
-    """As `reporting.rows` calls it."""
-    alpha = None if run.alpha is None else f"alpha {run.alpha:g}"
-    return "@".join(part for part in (run.arm, run.size, alpha) if part)

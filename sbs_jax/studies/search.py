@@ -9,13 +9,11 @@ import math
 from collections.abc import Sequence
 
 from sbs_jax.reporting import significance, statistics, study_files
-from sbs_jax.reporting.rows import TEACHER, arm_name
+from sbs_jax.reporting.rows import TEACHER
 from sbs_jax.studies import runner
-from sbs_jax.studies.cells import Run
+from sbs_jax.studies.cells import Group, Run, group_name
 from sbs_jax.studies.runner import Study
 from sbs_jax.utils.console import say
-
-_Group = tuple[str | None, str, str | None, float | None]  # dataset, arm, size, alpha
 
 
 def looks(fractions: int) -> int:
@@ -33,9 +31,9 @@ def least_data(study: Study, most_runs: int) -> tuple[list[tuple[Run, str]], lis
     Returns:
         The runs that failed, and the path of the search, a sentence per arm.
     """
-    groups: dict[_Group, list[Run]] = {}
+    groups: dict[Group, list[Run]] = {}
     for run in study.runs:
-        groups.setdefault((run.dataset, run.arm, run.size, run.alpha), []).append(run)
+        groups.setdefault(run.group, []).append(run)
     failures: list[tuple[Run, str]] = []
     path = []
     budget = most_runs
@@ -50,7 +48,7 @@ def least_data(study: Study, most_runs: int) -> tuple[list[tuple[Run, str]], lis
 class _Search:
     """Bisection for one arm; `trained` counts its runs, finished earlier ones included."""
 
-    def __init__(self, study: Study, group: _Group, runs: Sequence[Run], budget: int) -> None:
+    def __init__(self, study: Study, group: Group, runs: Sequence[Run], budget: int) -> None:
         self._study, self._group, self._runs, self._budget = study, group, runs, budget
         self.trained = 0
         self.failures: list[tuple[Run, str]] = []
@@ -73,17 +71,11 @@ class _Search:
             place = (low + high) // 2
         end = "none of these fractions" if least is None else f"{100 * least:.4g}% of the data"
         sentence = (
-            f"Search, {self._name()}: {'; '.join(self._steps)}. Least data shown to beat the "
-            f"{TEACHER}: {end} (each look at level {level:.3g})."
+            f"Search, {group_name(self._group)}: {'; '.join(self._steps)}. "
+            f"Least data shown to beat the {TEACHER}: {end} (each look at level {level:.3g})."
         )
         say(sentence)
         return sentence
-
-    def _name(self) -> str:
-        dataset, arm, size, alpha = self._group
-        parts = (arm, size, None if alpha is None else f"alpha {alpha:g}")
-        name = arm_name("@".join(part for part in parts if part))
-        return f"{dataset}, {name}" if dataset else name
 
     def _wins(self, fraction: float, level: float) -> bool | None:
         """Whether the arm beats the teacher at a fraction; None if unknown."""

@@ -147,6 +147,7 @@ class MetricsLog:
         self._train_steps, self._batch_size = config.train_steps, config.batch_size
         self._start_step, self._updates = start_step, 0
         self._clock = Clock()
+        self._lines: GrowingFile | None = None  # process 0 alone writes
         self._trackers: list[trackers.Tracker] = []
         self._logged: set[str] = set()
         if console.is_primary():
@@ -175,7 +176,7 @@ class MetricsLog:
         """Writes one object of metrics.jsonl and one point per curve of a tracker."""
         if step == self._start_step:  # scored again after a restart: perhaps logged before
             scalars = {name: scalars[name] for name in scalars.keys() - self._logged}
-        if not self._trackers or not scalars:
+        if self._lines is None or not scalars:
             return
         rounded = {name: float(f"{value:.9g}") for name, value in scalars.items()}
         self._lines.append(json.dumps({"step": step, **rounded}) + "\n")
@@ -224,7 +225,7 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Writes lines that a bucket has not got yet: before what a restart does not repeat."""
-        if self._trackers:
+        if self._lines:
             self._lines.flush()
 
     def close(self) -> None:

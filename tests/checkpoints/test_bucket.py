@@ -6,11 +6,11 @@ import os
 import pathlib
 import subprocess
 import sys
-import threading
 import urllib.parse
 
 import pytest
 from helpers import made_checkpoints as made
+from helpers.serving import serving
 
 from sbs_jax.checkpoints.formats import hf, t5x
 
@@ -43,17 +43,12 @@ class Bucket(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def bucket(tmp_path):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
-        server.folder, server.asked, server.cut = tmp_path / "bucket", [], "never"
-        (server.folder / "models").mkdir(parents=True)
-        t5x.write(server.folder / "models" / "checkpoint_5", made.checkpoint(step=5))
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
+    server.folder, server.asked, server.cut = tmp_path / "bucket", [], "never"
+    (server.folder / "models").mkdir(parents=True)
+    t5x.write(server.folder / "models" / "checkpoint_5", made.checkpoint(step=5))
+    with serving(server):
+        yield server
 
 
 def convert(server, source, target):

@@ -5,11 +5,11 @@ import http.server
 import json
 import pathlib
 import sys
-import threading
 
 import pytest
 from helpers import made_checkpoints as made
 from helpers import torch_files
+from helpers.serving import serving
 from safetensors.numpy import load_file
 
 from sbs_jax.checkpoints import initial
@@ -73,23 +73,18 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(tmp_path, monkeypatch):
     """The server; `folder` holds the model's files."""
     constants = pytest.importorskip("huggingface_hub.constants")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        server.folder, server.asked = tmp_path / "served", []
-        hf_write.write(server.folder, made.checkpoint())
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        # What HF_ENDPOINT and HF_HOME set, before the library is imported.
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.folder, server.asked = tmp_path / "served", []
+    hf_write.write(server.folder, made.checkpoint())
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    # What HF_ENDPOINT and HF_HOME set, before the library is imported.
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with serving(server):
+        yield server
 
 
 def convert(*arguments):

@@ -5,10 +5,10 @@ import http.server
 import json
 import pathlib
 import re
-import threading
 
 import pytest
 from helpers.fixtures_release import write_release, zip_folder
+from helpers.serving import serving
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import release
@@ -64,13 +64,9 @@ def test_an_url_is_downloaded_into_the_cache(made, tmp_path, home, capsys) -> No
     zip_folder(made, served / "data.zip")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
     handler.func.log_message = lambda *_: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         url = f"http://127.0.0.1:{server.server_port}/data.zip"
         code = main(["data", f"--release={url}", "--datasets=cqa"])
-        server.shutdown()
-        thread.join()
     assert code == 0
     assert (home / ".cache" / "sbs_jax" / "data" / "cqa" / "train.jsonl").exists()
     assert len(list((home / ".cache" / "sbs_jax" / "downloads").glob("*.zip"))) == 1

@@ -60,14 +60,16 @@ class Reader:
     module: str
 
 
-def check(reader: Reader, data: bytes) -> None:
-    """Reads; a refusal must be one line of text that can be printed."""
+def check(reader: Reader, data: bytes) -> bool:
+    """Whether the data are read; a refusal must be one line of text that can be printed."""
     try:
         reader.read(data)
+        return True
     except UserError as error:
         message = str(error)
         assert message and len(message.splitlines()) == 1, repr(message)
         message.encode("utf-8", "surrogateescape")
+        return False
 
 
 def _file(name: str, data: bytes) -> str:

@@ -16,7 +16,7 @@ RUN = Path(__file__).with_name("run.py")
 def test_valid_input_is_read(name):
     """Otherwise the fuzzer would start from refusals."""
     reader = readers.READERS[name]
-    reader.read(reader.seeds()[0])
+    assert readers.check(reader, reader.seeds()[0])
 
 
 @pytest.mark.parametrize("name", readers.READERS)

@@ -5,7 +5,6 @@ Source: https://cloud.google.com/storage/docs/json_api/v1
 """
 
 import base64
-import contextlib
 import http.server
 import itertools
 import json
@@ -13,7 +12,7 @@ import re
 import threading
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 BUCKET = "runs"
@@ -284,16 +283,3 @@ def _described(name: str, found: Object) -> dict:
         "updated": "2026-01-01T00:00:00.000Z",
         "timeCreated": "2026-01-01T00:00:00.000Z",
     }
-
-
-@contextlib.contextmanager
-def serving() -> Iterator[CloudStorage]:
-    """A server that answers until the block ends."""
-    with CloudStorage() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()

@@ -4,12 +4,11 @@ What it answers is scripted; what it was asked is kept. Tests use it in place of
 """
 
 import collections
-import contextlib
 import dataclasses
 import http.server
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 
@@ -121,16 +120,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
-
-
-@contextlib.contextmanager
-def serving(server: Server) -> Iterator[Any]:
-    """Runs the server in a thread."""
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow
 import pytest
 from helpers import annotate_cli
-from helpers.stub_server import StubServer, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer
 from pyarrow import parquet
 
 from sbs_jax.cli import main

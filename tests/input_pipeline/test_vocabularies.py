@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import pytest
+from helpers.serving import serving
 
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
@@ -203,7 +204,6 @@ def test_public_model_is_fetched_once_and_checked(
     import functools
     import hashlib
     import http.server
-    import threading
 
     model = vocabularies.model_path("demo").read_bytes()
     (tmp_path / "www").mkdir()
@@ -213,13 +213,11 @@ def test_public_model_is_fetched_once_and_checked(
     )
     handler.func.log_message = lambda *_: None
     monkeypatch.setenv("HOME", str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         url = f"http://127.0.0.1:{server.server_port}/sentencepiece.model"
         digest = hashlib.sha256(model).hexdigest()
         monkeypatch.setitem(vocabularies.PUBLIC, "t5", vocabularies.PublicModel(url, digest))
         assert load("t5").fingerprint == digest
-        server.shutdown()
     assert load("t5").fingerprint == digest  # from the cache: the server is gone
     monkeypatch.setitem(vocabularies.PUBLIC, "t5", vocabularies.PublicModel(url, "0" * 64))
     with pytest.raises(UserError, match="local copy"):

@@ -16,7 +16,8 @@ import time
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import oracle, rows
-from helpers.stub_server import StubServer, error, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer, error
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import annotations, demo

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
-from helpers.stub_server import StubServer, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer
 
 from sbs_jax.teacher.budget import Budget
 from sbs_jax.teacher.progress import Prices

@@ -6,7 +6,8 @@ import logging
 import time
 
 import pytest
-from helpers.stub_server import Raw, StubServer, error, serving
+from helpers.serving import serving
+from helpers.stub_server import Raw, StubServer, error
 
 from sbs_jax.errors import UserError
 from sbs_jax.teacher import rate_limit

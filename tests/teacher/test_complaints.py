@@ -9,7 +9,8 @@ import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import DISTINCT, oracle, rows
 from helpers.fault_proxy import FaultProxy
-from helpers.stub_server import StubServer, error, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer, error
 
 from sbs_jax.datasets.records import Record, read_jsonl
 from sbs_jax.teacher import answer_parser, prompts

@@ -6,7 +6,8 @@ import math
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
-from helpers.stub_server import Raw, StubServer, completion, serving
+from helpers.serving import serving
+from helpers.stub_server import Raw, StubServer, completion
 
 from sbs_jax.teacher import confidence, replies
 

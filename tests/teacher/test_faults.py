@@ -12,7 +12,8 @@ import time
 
 import pytest
 from helpers.fault_proxy import FAULTS, FaultProxy
-from helpers.stub_server import StubServer, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer
 
 from sbs_jax.datasets import demo
 from sbs_jax.datasets.records import read_jsonl, write_jsonl

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 from helpers import annotate_cli
-from helpers.stub_server import StubServer, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer
 
 from sbs_jax.datasets.records import Record, read_jsonl, write_jsonl
 from sbs_jax.errors import UserError

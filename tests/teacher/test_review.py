@@ -7,7 +7,8 @@ import time
 
 import pytest
 from helpers import annotate_cli
-from helpers.stub_server import StubServer, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer
 
 from sbs_jax.cli import main
 from sbs_jax.datasets.records import read_jsonl

@@ -5,7 +5,8 @@ import json
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
-from helpers.stub_server import StubServer, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer
 
 from sbs_jax.datasets.records import read_jsonl
 

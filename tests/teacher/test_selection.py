@@ -6,7 +6,8 @@ import json
 import pytest
 from helpers import annotate_cli
 from helpers.runs import config_of
-from helpers.stub_server import StubServer, serving
+from helpers.serving import serving
+from helpers.stub_server import StubServer
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import demo

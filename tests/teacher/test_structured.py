@@ -5,7 +5,8 @@ import json
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
-from helpers.stub_server import Raw, StubServer, error, serving
+from helpers.serving import serving
+from helpers.stub_server import Raw, StubServer, error
 
 from sbs_jax.datasets.records import Record, read_jsonl
 from sbs_jax.teacher import prompts, structured

@@ -3,10 +3,10 @@
 import hashlib
 import http.server
 import pathlib
-import threading
 from collections.abc import Iterator
 
 import pytest
+from helpers.serving import serving
 
 from sbs_jax.errors import UserError
 from sbs_jax.utils import download
@@ -81,12 +81,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[_Server]:
-    with _Server() as serving:
-        thread = threading.Thread(target=serving.serve_forever, args=(0.01,))
-        thread.start()
-        yield serving
-        serving.shutdown()
-        thread.join()
+    with serving(_Server()) as running:
+        yield running
 
 
 def _fetch(url: str, folder: pathlib.Path, **options: object) -> pathlib.Path:

@@ -89,7 +89,7 @@ def prepare(
     packed = {
         f"{index}/{name}": rows for index in range(updates) for name, rows in batches[index].items()
     }
-    np.savez(folder / "batches.npz", segments=batches.plan.segments, **packed)
+    np.savez(folder / "batches.npz", segments=batches.plan.max_segments, **packed)
     order = np.resize(epoch_order(count, 0, 0), updates * batch).reshape(updates, batch)
     padded = {name: bench_train.padded(rows) for name, rows in found.items()}
     np.savez(folder / "questions.npz", members=order, **padded)

@@ -209,7 +209,7 @@ class Ours:
                 rate,
                 losses.task_weights(losses.TASKS, 0.5),
                 self._partitioner,
-                segments=self._batches.plan.segments,
+                max_segments=self._batches.plan.max_segments,
             )
 
         self._step = made(config)
@@ -222,7 +222,9 @@ class Ours:
         """Of the first batch, before any update and without dropout."""
         batch = self._partitioner.put_batch(self._batches[0])
         weights = losses.task_weights(losses.TASKS, 0.5)
-        gradients = step.make_gradients(self._quiet, weights, segments=self._batches.plan.segments)
+        gradients = step.make_gradients(
+            self._quiet, weights, max_segments=self._batches.plan.max_segments
+        )
         only_loss = jax.jit(lambda params: gradients(params, batch, jax.random.key(0)).loss)
         return float(only_loss(self._state.params))
 

@@ -42,6 +42,9 @@ schedules = _module("training.schedules", "optimizers")
 partitioning = _module("distributed.partitioning", "partitioning")
 formats = _module("checkpoints.formats.params", "checkpoints.params")
 
+_ARGUMENTS = inspect.signature(step.make_train_step).parameters
+_SEGMENTS = "max_segments" if "max_segments" in _ARGUMENTS else "segments"
+
 KINDS = {
     "attention": r"fmha|flash|cudnn.*(sdpa|attention)",
     "matrix products": r"gemm|nvjet|cutlass|xmma|cublas|dot",
@@ -75,7 +78,7 @@ class Loop:
                 index, feature = name.split("/")
                 batches[int(index)][feature] = stored[name]
         self._batches = [batches[index] for index in sorted(batches)]
-        options = {"segments": segments, **_options(config, platform, chosen)}
+        options = {_SEGMENTS: segments, **_options(config, platform, chosen)}
         weights = losses.task_weights(losses.TASKS, 0.5)
         self._step = step.make_train_step(
             config, chosen, rate, weights, self._partitioner, **options
@@ -87,7 +90,7 @@ class Loop:
 
             self._state = stacked_state(self._state)
         quiet = T5Config(**{**vars(config), "dropout_rate": 0.0})
-        self._gradients = step.make_gradients(quiet, weights, segments=segments)
+        self._gradients = step.make_gradients(quiet, weights, **{_SEGMENTS: segments})
         self._next = 0
 
     def loss(self) -> float:
@@ -130,7 +133,7 @@ class Loop:
 
 def _options(config: T5Config, platform: str, optimizer: object) -> dict:
     """The arguments of `make_train_step` that `sbs train` of this build would give."""
-    if "stacked" not in inspect.signature(step.make_train_step).parameters:
+    if "stacked" not in _ARGUMENTS:
         return {}
     from sbs_jax.training import devices
 

@@ -66,7 +66,7 @@ def lower(config: T5Config) -> str:
         rate,
         losses.task_weights(losses.TASKS, 0.5),
         partitioner,
-        segments=SEGMENTS,
+        max_segments=SEGMENTS,
         fused_attention=True,
         stacked=True,
     )

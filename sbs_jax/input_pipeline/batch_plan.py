@@ -102,13 +102,13 @@ class Plan:
     Attributes:
         shapes: of its batches, the cheapest first; a batch takes the first that holds it. A batch
             that fits none gets `multiple_of` more rows of the last one at a time.
-        segments: the most sequences that fit a row of any shape.
+        max_segments: the most sequences that fit a row of any shape.
         input_fill, target_fill: expected share of positions that hold a token.
     """
 
     spec: PlanSpec
     shapes: tuple[BatchShape, ...]
-    segments: int
+    max_segments: int
     input_fill: float
     target_fill: float
 
@@ -145,10 +145,10 @@ def make_plan(questions: TrainingQuestions, spec: PlanSpec) -> Plan:
         tokens = questions.tokens(members(len(questions), spec.seed, 0, len(questions)))
         inputs, targets = tokens.sum(axis=1).tolist()
         fills = (inputs * per_row / row_lengths.inputs, targets * per_row / row_lengths.targets)
-    segments = questions.most_brought // questions.most_placed
+    max_segments = questions.most_brought // questions.most_placed
     if spec.pack:
-        segments = max(questions.most_in(shape.row_lengths) for shape in shapes)
-    return Plan(spec, shapes, segments, *fills)
+        max_segments = max(questions.most_in(shape.row_lengths) for shape in shapes)
+    return Plan(spec, shapes, max_segments, *fills)
 
 
 def shape_for(batches: Sequence[Lengths], multiple_of: int = 1, emb_dim: int = 512) -> BatchShape:

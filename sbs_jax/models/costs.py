@@ -17,14 +17,14 @@ class Shape:
     """The batch of one update: rows of encoder and decoder positions, on all devices together.
 
     Attributes:
-        segments: see `step.make_train_step`.
+        max_segments: see `step.make_train_step`.
         origin: where the numbers come from, for people.
     """
 
     rows: int
     inputs: int
     targets: int
-    segments: int
+    max_segments: int
     origin: str
 
 
@@ -64,8 +64,10 @@ def _noise_bytes(model: T5Config, shape: Shape, split: int) -> tuple[float, floa
     if not model.dropout_rate:
         return 0.0, 0.0
     heads, mlp = model.num_heads / split, model.mlp_dim / split
-    encoder = shape.segments * (2 * model.emb_dim + mlp) + heads * shape.inputs
-    decoder = shape.segments * (3 * model.emb_dim + mlp) + heads * (shape.targets + shape.inputs)
+    encoder = shape.max_segments * (2 * model.emb_dim + mlp) + heads * shape.inputs
+    decoder = shape.max_segments * (3 * model.emb_dim + mlp) + heads * (
+        shape.targets + shape.inputs
+    )
     return _NOISE * encoder, _NOISE * decoder
 
 

@@ -66,13 +66,13 @@ class Noise:
 
     T5X shares a mask along the whole row, which saves a lot on CPU (a mask per element doubles
     the step of a small model). In a packed row that would tie unrelated examples together and
-    train measurably worse, so here each of a row's `segments` has its own mask: packed or not, an
-    example meets the same kind of noise. Rows with more sequences reuse masks.
+    train measurably worse, so here each of a row's `max_segments` has its own mask: packed or not,
+    an example meets the same kind of noise. Rows with more sequences reuse masks.
 
     Args:
         bits: enough random numbers for all masks of the layer; see `noise_size`.
         rate: probability of a zero, exact to 2**-16.
-        segments: sequences of a packed row that get their own mask.
+        max_segments: sequences of a packed row that get their own mask.
         segment_ids: which sequence a position belongs to.
     """
 
@@ -80,13 +80,13 @@ class Noise:
         self,
         bits: UInt16[Array, "B n"],
         rate: float,
-        segments: int,
+        max_segments: int,
         segment_ids: Int[Array, "B L"],
     ) -> None:
         self._keep = bits >= jnp.uint16(round(rate * 2**16))
         self._scale = 1.0 / (1.0 - rate)
-        self._segments = segments
-        self._index = (segment_ids % segments)[:, :, None]
+        self._max_segments = max_segments
+        self._index = (segment_ids % max_segments)[:, :, None]
         self._used = 0
 
     def _next(self, *shape: int) -> Bool[Array, "B ..."]:
@@ -98,8 +98,8 @@ class Noise:
 
     def sequences(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Drops features of whole sequences: one mask for all positions of a sequence."""
-        keep = self._next(self._segments, x.shape[2])
-        if self._segments > 1:
+        keep = self._next(self._max_segments, x.shape[2])
+        if self._max_segments > 1:
             keep = jnp.take_along_axis(keep, self._index, axis=1, mode="promise_in_bounds")
         return self._drop(x, keep)
 
@@ -113,14 +113,16 @@ class Noise:
         return self._drop(values, self._next(*values.shape[1:3])[..., None])
 
 
-def noise_size(config: T5Config, segments: int, parts: int, key_lengths: tuple[int, ...]) -> int:
+def noise_size(
+    config: T5Config, max_segments: int, parts: int, key_lengths: tuple[int, ...]
+) -> int:
     """Random numbers per row for a layer that adds `parts` to the stream, one of them an MLP.
 
     Args:
         key_lengths: keys of each attention.
     """
     features = parts * config.emb_dim + (config.mlp_dim if key_lengths else 0)
-    return segments * features + config.num_heads * sum(key_lengths)
+    return max_segments * features + config.num_heads * sum(key_lengths)
 
 
 class RMSNorm(nn.Module):

@@ -81,8 +81,8 @@ def draw_bits(
     cfg: T5Config = stack.config
     if deterministic or cfg.dropout_rate == 0.0:
         return None, None
-    size = noise_size(cfg, stack.segments, parts, key_lengths)
-    around = noise_size(cfg, stack.segments, 2, ())
+    size = noise_size(cfg, stack.max_segments, parts, key_lengths)
+    around = noise_size(cfg, stack.max_segments, 2, ())
     bits = jax.random.bits(stack.make_rng("dropout"), (rows, layers * size + around), jnp.uint16)
     inside = bits[:, around:].reshape(rows, layers, size).swapaxes(0, 1)
     return inside, bits[:, :around]

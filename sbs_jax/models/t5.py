@@ -36,12 +36,12 @@ class _Layer(nn.Module):
     """What both kinds of layer have.
 
     Attributes:
-        segments: sequences of a packed row that get their own dropout masks.
+        max_segments: sequences of a packed row that get their own dropout masks.
         fused_attention: see `Attention.fused`.
     """
 
     config: T5Config
-    segments: int
+    max_segments: int
     fused_attention: bool = False
 
     def noise(
@@ -49,7 +49,7 @@ class _Layer(nn.Module):
     ) -> Noise | None:
         if bits is None:
             return None
-        return Noise(bits, self.config.dropout_rate, self.segments, segment_ids)
+        return Noise(bits, self.config.dropout_rate, self.max_segments, segment_ids)
 
 
 def _dropped(x: Float[Array, "B L D"], noise: Noise | None) -> Float[Array, "B L D"]:
@@ -142,7 +142,7 @@ class Encoder(nn.Module):
     """The encoder stack; `relpos_bias` is shared by its layers."""
 
     config: T5Config
-    segments: int
+    max_segments: int
     fused_attention: bool = False
 
     @nn.compact
@@ -156,15 +156,15 @@ class Encoder(nn.Module):
         noise = (
             around
             if around is None
-            else Noise(around, cfg.dropout_rate, self.segments, segment_ids)
+            else Noise(around, cfg.dropout_rate, self.max_segments, segment_ids)
         )
         x = _dropped(x, noise)
         layer = remat(EncoderLayer, cfg)
         if self.is_initializing():
             for i in range(cfg.num_encoder_layers):
-                x = layer(cfg, self.segments, name=f"layers_{i}")(x, None, bias, segment_ids)
+                x = layer(cfg, self.max_segments, name=f"layers_{i}")(x, None, bias, segment_ids)
         else:
-            one = layer(cfg, self.segments, self.fused_attention, parent=None)
+            one = layer(cfg, self.max_segments, self.fused_attention, parent=None)
             x = run_layers(self, one, cfg.num_encoder_layers, x, bits, bias, segment_ids)
         return _dropped(RMSNorm(cfg, name="encoder_norm")(x), noise)
 
@@ -173,7 +173,7 @@ class Decoder(nn.Module):
     """The decoder stack, for whole sequences (training) or position by position (decoding)."""
 
     config: T5Config
-    segments: int
+    max_segments: int
     fused_attention: bool = False
 
     def setup(self) -> None:
@@ -181,7 +181,8 @@ class Decoder(nn.Module):
         layer = remat(DecoderLayer, cfg)
         self.relpos_bias = RelativePositionBias(cfg, bidirectional=False)
         self.layers = [
-            layer(cfg, self.segments, self.fused_attention) for _ in range(cfg.num_decoder_layers)
+            layer(cfg, self.max_segments, self.fused_attention)
+            for _ in range(cfg.num_decoder_layers)
         ]
         self.decoder_norm = RMSNorm(cfg)
         if not cfg.logits_via_embedding:
@@ -208,7 +209,7 @@ class Decoder(nn.Module):
         noise = (
             around
             if around is None
-            else Noise(around, cfg.dropout_rate, self.segments, segment_ids)
+            else Noise(around, cfg.dropout_rate, self.max_segments, segment_ids)
         )
         x = _dropped(x, noise)
         inputs = (encoded, self_bias, cross_bias, segment_ids)
@@ -275,16 +276,16 @@ class Transformer(nn.Module):
     """The encoder-decoder; parameter tree as in T5X: token_embedder, encoder, decoder.
 
     Attributes:
-        segments: most sequences of a packed row that get their own dropout masks.
+        max_segments: most sequences of a packed row that get their own dropout masks.
         fused_attention: use cuDNN's attention; needs a CUDA device, bfloat16 and even lengths.
     """
 
     config: T5Config
-    segments: int = 1
+    max_segments: int = 1
     fused_attention: bool = False
 
     def setup(self) -> None:
-        settings = (self.config, self.segments, self.fused_attention)
+        settings = (self.config, self.max_segments, self.fused_attention)
         self.token_embedder = TokenEmbedder(self.config)
         self.encoder = Encoder(*settings)
         self.decoder = Decoder(*settings)

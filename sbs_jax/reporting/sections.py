@@ -28,7 +28,7 @@ from sbs_jax.reporting.figures import Curves
 from sbs_jax.reporting.pictures import Figure
 from sbs_jax.reporting.rows import Row, row_name
 from sbs_jax.reporting.statistics import Summary
-from sbs_jax.reporting.study_files import Found, Study
+from sbs_jax.reporting.study_files import Sources, Study
 from sbs_jax.reporting.tables import Table
 from sbs_jax.runs.reader import Run
 from sbs_jax.utils.buckets import AnyPath
@@ -85,7 +85,7 @@ class Section:
         }
 
 
-def build(sources: Found) -> list[Section]:
+def build(sources: Sources) -> list[Section]:
     """The sections of a report, studies first; their figures' names differ."""
     parts: list[Section] = []
     for name, folder in sources.studies.items():
@@ -190,7 +190,7 @@ def _label_tables(summary: Summary, by_row: dict[Row, Answers]) -> list[Table]:
     return parts
 
 
-def _single(sources: Found) -> Section:
+def _single(sources: Sources) -> Section:
     runs = sources.runs
     by_run = [(run, answer) for run in runs if (answer := answers.read(run))]
     curves = [

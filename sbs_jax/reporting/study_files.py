@@ -94,7 +94,7 @@ def _method(run: reader.Run) -> str | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Sources:
     """The studies and runs to report.
 
     Attributes:
@@ -106,7 +106,7 @@ class Found:
     problems: list[tuple[str, str]]
 
 
-def find(sources: Sequence[AnyPath]) -> Found:
+def find(sources: Sequence[AnyPath]) -> Sources:
     """The studies and runs among the given folders, or else among what they hold.
 
     A folder that is given twice counts once. Studies and runs are named by the shortest ends of
@@ -129,7 +129,7 @@ def find(sources: Sequence[AnyPath]) -> Found:
             "demo has written"
         )
     names = short_names(folders)
-    sorted_out = Found({}, [], problems)
+    sorted_out = Sources({}, [], problems)
     for path, folder in folders.items():
         kind = _kind(folder)
         if kind == STUDY_ROWS:

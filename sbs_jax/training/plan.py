@@ -119,14 +119,14 @@ def batch_shape(config: TrainConfig, devices: int, sizes: Sequence[int] = ()) ->
                 f"multiple of {multiple} (batch shards x micro-batches)"
             )
         rows, inputs, targets = sizes
-        return Shape(rows, inputs, targets, segments=1 + config.pack, origin="as given")
+        return Shape(rows, inputs, targets, max_segments=1 + config.pack, origin="as given")
     try:
         plan = pipeline.training_batches(pipeline.Source.of(config), config, multiple).plan
     except UserError as error:
         raise UserError(
             f"{error}; or give --plan_shape=ROWS,INPUTS,TARGETS to plan without the data"
         ) from None
-    return Shape(*plan.largest, plan.segments, "from the run's data")
+    return Shape(*plan.largest, plan.max_segments, "from the run's data")
 
 
 def plan(config: TrainConfig, devices: int, shape: Shape) -> Plan:
@@ -227,7 +227,7 @@ def measure(config: TrainConfig, devices: int, shape: Shape) -> Measured:
         schedules.learning_rate_of(config.optimizer, config.train_steps),
         losses.task_weights(losses.TASKS, config.alpha),
         partitioner,
-        segments=shape.segments,
+        max_segments=shape.max_segments,
         num_microbatches=mesh.num_microbatches,
     )
     state = step.abstract_state(config.model, optimizer, partitioner)

@@ -68,13 +68,13 @@ def make_gradients(
     config: T5Config,
     task_weights: Float[Array, " tasks"],
     *,
-    segments: int = 1,
+    max_segments: int = 1,
     num_microbatches: int = 1,
     normalization: str = GLOBAL,
     fused_attention: bool = False,
 ) -> Callable[[dict, Batch, Array], Gradients]:
     """(parameters, batch, dropout's rng) -> `Gradients`; arguments as in `make_train_step`."""
-    model = Transformer(config, segments, fused_attention)
+    model = Transformer(config, max_segments, fused_attention)
     dropout = config.dropout_rate > 0.0
 
     def loss_fn(params: dict, batch: Batch, counts: Float[Array, " tasks"], rng: Array):
@@ -135,7 +135,7 @@ def make_train_step(
     partitioner: Partitioner,
     *,
     seed: int = 0,
-    segments: int = 1,
+    max_segments: int = 1,
     num_microbatches: int = 1,
     normalization: str = GLOBAL,
     on_nonfinite: str = "stop",
@@ -147,7 +147,7 @@ def make_train_step(
     Args:
         task_weights: see `losses.task_weights`.
         seed: dropout masks and rounding are functions of (seed, step, micro-batch) alone.
-        segments: sequences of a packed row that get their own dropout masks.
+        max_segments: sequences of a packed row that get their own dropout masks.
         num_microbatches: rows [B] are worked in this many consecutive groups, one after another.
         normalization: `GLOBAL` (exact) or `PER_MICROBATCH` (transformers' accumulation).
         on_nonfinite: where loss, gradient or new parameters are not finite, "skip" counts the
@@ -165,7 +165,7 @@ def make_train_step(
     gradients = make_gradients(
         config,
         task_weights,
-        segments=segments,
+        max_segments=max_segments,
         num_microbatches=num_microbatches,
         normalization=normalization,
         fused_attention=fused_attention,

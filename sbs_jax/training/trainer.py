@@ -141,7 +141,7 @@ def _make_step(run: Run) -> tuple[optax.GradientTransformation, functools.partia
         losses.task_weights(tasks, config.alpha),
         run.partitioner,
         seed=config.random_seed,
-        segments=plan.segments,
+        max_segments=plan.max_segments,
         num_microbatches=config.partitioner.num_microbatches,
         on_nonfinite=config.on_nonfinite,
         fused_attention=devices.has_fused_attention(config.model, platform),

@@ -13,6 +13,9 @@ from sbs_jax.datasets import demo
 from sbs_jax.datasets.records import Record, write_jsonl
 
 DISTINCT = 10
+SECRET = (
+    "sk-very-secret-0123456789"  # the key that fixtures set, to be looked for where none may be
+)
 
 
 def oracle(call: Call, sample: int) -> str:

@@ -128,4 +128,4 @@ def test_every_target_of_a_row_has_its_own_dropout_masks_and_inputs_count_once()
     assert questions.tokens(members).tolist() == [[20] * 30, [8] * 30]
     made = Batches(tables_of(*sides), np.arange(30), PlanSpec(8, 20, 0, shared_encoder=True))
     most = max(int(made[step]["decoder_segment_ids"].max()) for step in range(20))
-    assert most == made.plan.segments > 2
+    assert most == made.plan.max_segments > 2

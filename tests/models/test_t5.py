@@ -223,7 +223,7 @@ def test_every_layer_and_row_meets_its_own_dropout(scan_layers):
 
     class Stack(nn.Module):
         config: T5Config
-        segments: int = 2
+        max_segments: int = 2
 
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
@@ -251,9 +251,9 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     assert 0 < float(jnp.max(jnp.abs(logits[0, :4] - exact[0, :4]))) < 0.3
 
 
-def noise_of(segment_ids: jax.Array, numbers: int, segments: int = 4) -> layers.Noise:
+def noise_of(segment_ids: jax.Array, numbers: int, max_segments: int = 4) -> layers.Noise:
     bits = jax.random.bits(jax.random.key(0), (segment_ids.shape[0], numbers), jnp.uint16)
-    return layers.Noise(bits, 0.5, segments, segment_ids)
+    return layers.Noise(bits, 0.5, max_segments, segment_ids)
 
 
 def test_a_dropout_mask_holds_for_one_sequence_and_for_all_its_positions():

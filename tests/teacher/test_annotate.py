@@ -1,9 +1,5 @@
 """`sbs annotate` from the command line against a scripted server."""
 
-import csv
-import functools
-import gzip
-import io
 import json
 import os
 import re
@@ -16,40 +12,13 @@ import time
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import oracle, rows
-from helpers.serving import serving
-from helpers.stub_server import StubServer, error
+from helpers.stub_server import error
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import annotations, demo
-from sbs_jax.datasets.records import Record, read_jsonl, write_jsonl
-from sbs_jax.teacher import batch_api
+from sbs_jax.datasets.records import read_jsonl, write_jsonl
 
 pytest.importorskip("openai")
-
-SECRET = "sk-very-secret-0123456789"
-
-
-@pytest.fixture
-def stub():
-    with serving(StubServer(oracle)) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-
-
-@pytest.fixture
-def questions(tmp_path):
-    return annotate_cli.write_questions(tmp_path / "train.jsonl")
-
-
-@pytest.fixture
-def annotate(stub, questions, tmp_path):
-    """Runs `sbs annotate` and returns its exit status; flags as keyword arguments."""
-
-    return functools.partial(annotate_cli.run, stub, tmp_path)
 
 
 @pytest.mark.parametrize("api", ["chat", "completions"])
@@ -296,9 +265,9 @@ def test_the_key_reaches_no_file_and_no_output(annotate, stub, tmp_path, capsys)
     annotate()
     said = capsys.readouterr()
     assert "I saw Bearer [key]" in said.err
-    assert SECRET not in said.out + said.err
+    assert annotate_cli.SECRET not in said.out + said.err
     for path in (tmp_path / "out").rglob("*"):
-        assert SECRET.encode() not in path.read_bytes()
+        assert annotate_cli.SECRET.encode() not in path.read_bytes()
 
 
 def test_shards_merge_into_one(annotate, stub, tmp_path, capsys):
@@ -317,107 +286,6 @@ def test_shards_merge_into_one(annotate, stub, tmp_path, capsys):
     assert len(stub.calls) == calls + 10
     for name in ("train.jsonl", "rationales.jsonl", "report_card.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_batches_share_the_journal(annotate, stub, tmp_path, capsys):
-    annotate(limit=4, temperature=0.7)
-    assert annotate(batch_export=True, n=2, base_url=None) == 0
-    out = tmp_path / "out"
-    requests = rows(out / "batch" / "requests-001.jsonl")
-    assert len(requests) == 10 and len(stub.calls) == 4
-    assert requests[0].keys() == {"custom_id", "method", "url", "body"}
-    assert requests[0]["url"] == "/v1/chat/completions"
-    assert [request["body"].get("n", 1) for request in requests] == [1] * 4 + [2] * 6
-    assert annotate(batch_export=True, n=2) == 2  # one at a time
-    assert "holds an earlier export" in capsys.readouterr().err
-
-    results = tmp_path / "results.jsonl"
-    lines = [_batch_result(i, request) for i, request in enumerate(requests)]
-    lines[3] = {"custom_id": requests[3]["custom_id"], "response": None}
-    lines[3]["error"] = {"code": "batch_expired", "message": "too late"}
-    results.write_text("".join(json.dumps(line) + "\n" for line in lines[::-1]))
-    for expected in ("15 answers added, 0 known already", "0 answers added, 9 known already"):
-        assert annotate(batch_import=results, n=2) == 0
-        said = capsys.readouterr().out
-        assert f"{expected}, 1 failed: too late" in said
-    assert annotate(n=2) == 0  # the rest directly
-    assert len(stub.calls) == 5
-    assert {row["samples"] for row in rows(out / "rationales.jsonl")} == {2}
-
-
-def _batch_result(number, request):
-    choices = [
-        {"message": {"content": f"so {sample} . So the answer is yes."}, "finish_reason": "stop"}
-        for sample in range(request["body"].get("n", 1))
-    ]
-    body = {"id": f"r{number}", "model": "m", "choices": choices, "usage": {"prompt_tokens": 5}}
-    response = {"status_code": 200, "body": body}
-    return {"custom_id": request["custom_id"], "response": response, "error": None}
-
-
-def test_a_batch_that_gave_too_little_is_not_counted_twice(annotate, tmp_path, capsys):
-    annotate(batch_export=True, n=3, limit=1)
-    (request,) = rows(tmp_path / "out" / "batch" / "requests-001.jsonl")
-    result = _batch_result(1, request)
-    del result["response"]["body"]["choices"][2]
-    results = tmp_path / "results.jsonl"
-    results.write_text(json.dumps(result) + "\n")
-    for _ in range(2):
-        annotate(batch_import=results, n=3, limit=1)
-    said = capsys.readouterr().out
-    assert "2 answers added, 0 known" in said and "0 answers added, 1 known" in said
-    assert len(rows(tmp_path / "out" / "journal.jsonl")) == 2
-
-
-def test_large_batches_are_split(annotate, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_api, "MOST_REQUESTS", 4)
-    assert annotate(batch_export=True) == 0
-    parts = sorted((tmp_path / "out" / "batch").iterdir())
-    assert [path.name for path in parts] == [f"requests-00{i}.jsonl" for i in (1, 2, 3)]
-    assert [len(rows(path)) for path in parts] == [4, 4, 2]
-
-
-def test_a_file_that_is_no_batch_result(annotate, tmp_path, capsys):
-    path = tmp_path / "wrong.jsonl"
-    for text in (
-        "[1]\n",
-        "id,response\n",
-        '{"custom_id": "x", "body": {}}\n',
-        '{"response": {}}\n',
-    ):
-        path.write_text("\n" + text)
-        assert annotate(batch_import=path) == 2
-        assert "wrong.jsonl:2: not a result of the Batch API" in capsys.readouterr().err
-
-
-def _in(response, **more):
-    return lambda body: {"response": response(body), "error": None, **more}
-
-
-BATCH_FORMS = [
-    _in(lambda body: {"status_code": "200", "body": body}),
-    _in(lambda body: {"status_code": 201, "body": body}),
-    _in(lambda body: {"body": body}),
-    _in(lambda body: body),
-    _in(lambda body: {"status_code": 200, "body": json.dumps(body)}),
-    _in(lambda body: {"status_code": 200, "body": body | {"usage": {"total": 10**20}}}),
-    _in(lambda body: {"status_code": 200, "body": body}, error={"code": "", "message": ""}),
-]
-
-
-def test_results_in_the_forms_of_several_services(annotate, tmp_path, capsys):
-    annotate(batch_export=True)
-    requests = rows(tmp_path / "out" / "batch" / "requests-001.jsonl")
-    lines = []
-    for number, request in enumerate(requests[: len(BATCH_FORMS)]):
-        body = _batch_result(number, request)["response"]["body"]
-        lines.append(json.dumps({"custom_id": request["custom_id"]} | BATCH_FORMS[number](body)))
-    lines.insert(1, "garbage")
-    path = tmp_path / "results.jsonl.gz"
-    path.write_bytes(gzip.compress("\ufeff".encode() + "\r\n".join(lines).encode()))
-    assert annotate(batch_import=path) == 0
-    said = capsys.readouterr().out
-    assert f"{len(BATCH_FORMS)} answers added, 0 known already, 1 failed: line 2 is no" in said
 
 
 def test_requests_per_minute(annotate):
@@ -470,154 +338,6 @@ def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(stub, questions, tmp_p
     assert len(rows(journal)) == (5 if patient else 4)
     assert len(rows(tmp_path / "out" / "train.jsonl")) == 12
     assert len(stub.calls) == 5
-
-
-BAD_INPUT = [
-    ({"task": "cqaa"}, "cqaa: no such prompt; built-in: anli1"),
-    ({"model": None}, "--model is required"),
-    ({"input": "nothing.jsonl"}, "nothing.jsonl: no such file"),
-    ({"shard": "3/3"}, "--shard=3/3: expected I/N with I from 0 to N-1"),
-    ({"shard": "a"}, "--shard=a: expected I/N"),
-    ({"request_json": "{"}, "--request_json: not valid JSON"),
-    ({"request_json": '{"n": 2}'}, "--request_json: expected an object without"),
-    ({"request_json": '{"max_tokens": "many"}'}, "max_tokens must be a whole number above 0"),
-    ({"request_json": '{"max_completion_tokens": 0}'}, "must be a whole number above 0"),
-    ({"request_json": '{"top_p": NaN}'}, "--request_json: not valid JSON (NaN is no JSON)"),
-    ({"n": 0}, "n"),
-]
-
-
-@pytest.mark.parametrize(("flags", "message"), BAD_INPUT)
-def test_bad_input_is_one_line(annotate, stub, tmp_path, capsys, flags, message):
-    assert annotate(**flags) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
-    assert stub.calls == [] and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--teacher=embedded", "--task=cqa"], "--teacher=embedded: it knows the task demo only"),
-        (
-            ["--import_released=x.zip", "--task=cqa", "--input=x.jsonl"],
-            "--input: --import_released brings its own inputs",
-        ),
-        (
-            ["--import_released=x.zip", "--task=demo"],
-            "--import_released: it holds esnli, anli1, cqa, svamp, not demo",
-        ),
-    ],
-)
-def test_imports_of_another_dataset(tmp_path, capsys, flags, message):
-    assert main(["annotate", f"--out={tmp_path / 'out'}", *flags]) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_records_without_gold_labels_are_not_scored(annotate, questions, tmp_path):
-    write_jsonl(questions, [Record("a", "can a b c ?", ""), Record("b", "can a b d ?", "yes")])
-    annotate()
-    card = json.loads((tmp_path / "out" / "report_card.json").read_text())["train"]
-    assert card["accuracy"]["n"] == 1
-    assert all(record.llm_label for record in read_jsonl(tmp_path / "out" / "train.jsonl"))
-
-
-def test_out_never_replaces_the_input(annotate, questions, capsys):
-    before = questions.read_bytes()
-    assert annotate(out=questions.parent) == 2
-    assert "--out would replace this input" in capsys.readouterr().err
-    assert questions.read_bytes() == before
-
-
-def test_an_empty_input_is_named(annotate, questions, tmp_path, capsys):
-    questions.write_text("")
-    assert annotate() == 2
-    assert "train.jsonl: the file is empty" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_half_a_character(annotate, stub, questions, tmp_path, capsys):
-    stub.script = lambda call, sample: "half \ud800 . So the answer is yes."
-    assert annotate() == 0
-    assert next(read_jsonl(tmp_path / "out" / "train.jsonl")).rationale == "half ? ."
-    assert rows(tmp_path / "out" / "journal.jsonl")[0]["text"].startswith("half \ud800")
-    questions.write_text('{"id": "x", "input": "\\ud800", "label": "yes"}\n')
-    calls = len(stub.calls)
-    assert annotate() == 2
-    assert "train.jsonl:1: half of a surrogate pair" in capsys.readouterr().err
-    assert len(stub.calls) == calls
-
-
-def test_a_broken_line_is_named(annotate, questions, capsys):
-    questions.write_text('{"input": "can a x y ?", "label": "yes"}\n{"input": "no label"}\n')
-    assert annotate() == 2
-    assert "train.jsonl:2: field 'label' is missing" in capsys.readouterr().err
-
-
-def test_several_inputs(annotate, stub, questions, tmp_path):
-    other = tmp_path / "test.jsonl"
-    write_jsonl(other, [Record("t", "can a zzz yyy ?", "yes")])
-    flags = [f"--input={other}", f"--out={tmp_path / 'out'}", f"--base_url={stub.base_url}"]
-    flags += ["--task=demo", "--model=m", f"--input={questions}"]
-    assert main(["annotate", *flags]) == 0
-    assert len(list(read_jsonl(tmp_path / "out" / "test.jsonl"))) == 1
-    assert len(list(read_jsonl(tmp_path / "out" / "train.jsonl"))) == 12
-    splits = [row["split"] for row in rows(tmp_path / "out" / "rationales.jsonl")]
-    assert splits == ["test"] + ["train"] * 12
-
-
-def _as_csv(records):
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerows([("id", "input", "label"), *((r.id, r.input, r.label) for r in records)])
-    return text.getvalue().encode()
-
-
-def _as_lines(records):
-    return b"\n".join(
-        json.dumps({"id": r.id, "input": r.input, "label": r.label}).encode() for r in records
-    )
-
-
-def _as_array(records):
-    return b"[" + _as_lines(records).replace(b"\n", b",") + b"]"
-
-
-TABLES = [
-    ("train.csv", _as_csv),
-    ("train.CSV.GZ", lambda records: gzip.compress(_as_csv(records))),
-    ("train.json", _as_array),
-    ("train.jsonl", lambda records: b"\xef\xbb\xbf \n" + _as_array(records)),
-    ("train.jsonl.gz", lambda records: gzip.compress(_as_lines(records))),
-]
-
-
-@pytest.mark.parametrize(("name", "write"), TABLES)
-def test_the_input_may_be_any_table(annotate, tmp_path, name, write):
-    records = [Record(r.id, f"{r.input}\u2028?", r.label) for r in demo.questions("train")[:2]]
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / name).write_bytes(write(records))
-    assert annotate(input=tmp_path / "in" / name) == 0
-    answered = list(read_jsonl(tmp_path / "out" / "train.jsonl"))
-    assert [(r.id, r.input, r.label) for r in answered] == [
-        (r.id, r.input, r.label) for r in records
-    ]
-
-
-def test_a_table_without_the_fields_of_records_is_named(annotate, tmp_path, capsys):
-    path = tmp_path / "mine.csv"
-    path.write_text("question,answer\nq,a\n")
-    assert annotate(input=path) == 2
-    assert "mine.csv:2: field 'input' is missing" in capsys.readouterr().err
-
-
-def test_the_default_input_is_the_prepared_file(stub, questions, tmp_path):
-    (tmp_path / "data" / "demo").mkdir(parents=True)
-    questions.rename(tmp_path / "data" / "demo" / "train.jsonl")
-    flags = [f"--data_dir={tmp_path / 'data'}", f"--out={tmp_path / 'out'}", "--model=m"]
-    assert main(["annotate", "--task=demo", f"--base_url={stub.base_url}", *flags]) == 0
-    assert len(list(read_jsonl(tmp_path / "out" / "train.jsonl"))) == 12
 
 
 def test_zero_shot_and_given_labels(annotate, stub, questions):

@@ -5,8 +5,6 @@ import asyncio
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
-from helpers.serving import serving
-from helpers.stub_server import StubServer
 
 from sbs_jax.teacher.budget import Budget
 from sbs_jax.teacher.progress import Prices
@@ -50,15 +48,6 @@ def calls(budget, used, at_once=1, most=(10, 10)):
 @pytest.mark.parametrize("at_once", [1, 5])
 def test_what_fits_starts(prices, tokens, cost, spent, used, started, at_once):
     assert calls(Budget(prices, tokens, cost, spent), used, at_once) == started
-
-
-@pytest.fixture
-def stub(tmp_path, monkeypatch):
-    pytest.importorskip("openai")
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    annotate_cli.write_questions(tmp_path / "train.jsonl")
-    with serving(StubServer(annotate_cli.oracle)) as server:
-        yield server
 
 
 def spent(folder):

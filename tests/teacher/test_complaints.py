@@ -10,20 +10,12 @@ from helpers import annotate_cli
 from helpers.annotate_cli import DISTINCT, oracle, rows
 from helpers.fault_proxy import FaultProxy
 from helpers.serving import serving
-from helpers.stub_server import StubServer, error
+from helpers.stub_server import error
 
 from sbs_jax.datasets.records import Record, read_jsonl
 from sbs_jax.teacher import answer_parser, prompts
 
 pytest.importorskip("openai")
-
-
-@pytest.fixture
-def stub(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    annotate_cli.write_questions(tmp_path / "train.jsonl")
-    with serving(StubServer(oracle)) as server:
-        yield server
 
 
 def answered(folder):

@@ -6,8 +6,7 @@ import math
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
-from helpers.serving import serving
-from helpers.stub_server import Raw, StubServer, completion
+from helpers.stub_server import Raw, completion
 
 from sbs_jax.teacher import confidence, replies
 
@@ -56,14 +55,6 @@ def test_shapes(logprobs, tokens):
 @pytest.mark.parametrize("value", [None, 3, [3], [["a", "b"]], [["a", 1, 2]]])
 def test_odd_lines_have_no_tokens(value):
     assert confidence.tokens_of(value) == []
-
-
-@pytest.fixture
-def stub(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    annotate_cli.write_questions(tmp_path / "train.jsonl")
-    with serving(StubServer(lambda call, sample: "")) as running:
-        yield running
 
 
 def test_confidence_reaches_filter_and_report_card(stub, tmp_path, capsys):

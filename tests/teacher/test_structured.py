@@ -5,8 +5,7 @@ import json
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
-from helpers.serving import serving
-from helpers.stub_server import Raw, StubServer, error
+from helpers.stub_server import Raw, error
 
 from sbs_jax.datasets.records import Record, read_jsonl
 from sbs_jax.teacher import prompts, structured
@@ -56,14 +55,6 @@ def server(knows, refusal):
         return json.dumps({"rationale": "It is so.", "answer": "yes"})
 
     return script
-
-
-@pytest.fixture
-def stub(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    annotate_cli.write_questions(tmp_path / "train.jsonl")
-    with serving(StubServer(lambda call, sample: "")) as running:
-        yield running
 
 
 REFUSALS = [

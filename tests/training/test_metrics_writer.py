@@ -111,7 +111,7 @@ def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
     partitioner = Partitioner(num_partitions=2)
     weights = losses.task_weights(losses.TASKS, 0.5)
     train_step = step.make_train_step(
-        config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="reduce"
+        config.model, optimizer, rate, weights, partitioner, max_segments=99, on_nonfinite="reduce"
     )
     batches = batches_of(config)
 
@@ -154,7 +154,13 @@ def test_the_schedule_goes_on_over_skipped_updates(config, on_nonfinite):
     partitioner = Partitioner(devices=jax.devices()[:1])
     weights = losses.task_weights(losses.TASKS, 0.5)
     train_step = step.make_train_step(
-        config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite=on_nonfinite
+        config.model,
+        optimizer,
+        rate,
+        weights,
+        partitioner,
+        max_segments=99,
+        on_nonfinite=on_nonfinite,
     )
     batches = batches_of(config)
     state = step.init_state(config.model, optimizer, partitioner, seed=0)
@@ -188,7 +194,7 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
     partitioner = Partitioner(num_partitions=2)
     weights = losses.task_weights(losses.TASKS, 0.5)
     train_step = step.make_train_step(
-        config.model, optimizer, rate, weights, partitioner, segments=99, on_nonfinite="skip"
+        config.model, optimizer, rate, weights, partitioner, max_segments=99, on_nonfinite="skip"
     )
     batches = batches_of(config)
     state = step.init_state(config.model, optimizer, partitioner, seed=0)

@@ -39,8 +39,8 @@ T5_1_0 = {
     "num_heads": 8,
     "dropout_rate": 0.0,
 }
-SHAPE = Shape(rows=8, inputs=128, targets=64, segments=2, origin="")
-FEW_ROWS = Shape(rows=2, inputs=64, targets=32, segments=2, origin="")
+SHAPE = Shape(rows=8, inputs=128, targets=64, max_segments=2, origin="")
+FEW_ROWS = Shape(rows=2, inputs=64, targets=32, max_segments=2, origin="")
 
 
 def config_of(partitioner: PartitionerConfig = PartitionerConfig(), **model: object) -> TrainConfig:  # noqa: B008
@@ -198,7 +198,7 @@ def test_adafactor_has_smaller_slots():
 def test_the_batch_is_that_of_the_data():
     found = plan.batch_shape(config_of(vocab_size=256), 2)
     assert found.origin == "from the run's data"
-    assert found.rows % 2 == 0 and found.segments > 1
+    assert found.rows % 2 == 0 and found.max_segments > 1
 
 
 @pytest.mark.parametrize(

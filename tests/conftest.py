@@ -36,9 +36,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
-# Compiled programs of earlier runs are used again: the second run takes about half the time.
+# Compiled programs of other tests, processes and earlier runs are used again: most programs are
+# compiled in less than the second from which JAX keeps them by default, and by several tests.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.03")
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from jax import export
 from sbs_jax.checkpoints import convert
 from sbs_jax.checkpoints.formats.hf_tokenizer import SPIECE
 from sbs_jax.checkpoints.formats.hf_write import write_safetensors
-from sbs_jax.checkpoints.formats.params import nested, shapes_of
+from sbs_jax.checkpoints.formats.params import nested, read_arrays, shapes_of
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.errors import UserError
@@ -230,7 +230,7 @@ def _check(folder: Path, student: Student, program: dict[str, Any]) -> bool:
     tokens = rng.integers(3, checkpoint.config.vocab_size, shape).astype(np.int32)
     tokens[1, shape[1] // 2 :] = vocabularies.PAD_ID
     ids = export.deserialize((folder / program["file"]).read_bytes()).call(loaded, tokens)
-    params = {name: array.read() for name, array in checkpoint.params.items()}
+    params = read_arrays(checkpoint)
     expected = jax.jit(_ids(checkpoint.config, ids.shape[1]))(params, jnp.asarray(tokens))
     same = all(np.array_equal(_bits(loaded[name]), _bits(params[name])) for name in params)
     if not same or not np.array_equal(ids, expected):

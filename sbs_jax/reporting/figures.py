@@ -390,6 +390,8 @@ def _pyplot() -> Any:
 
 def _picture(figure: Any) -> Picture:
     png, svg = io.BytesIO(), io.StringIO()
+    figure.draw_without_rendering()  # lays it out; once for both files
+    figure.set_layout_engine("none")
     figure.savefig(png, format="png", dpi=150)
     figure.savefig(svg, format="svg", metadata={"Date": None})  # the same numbers: the same file
     _pyplot().close(figure)

@@ -6,6 +6,7 @@ Stacked: the arrays of all layers of a stack in one, ``layers`` in place of ``la
 program with fewer arguments starts sooner. The train step takes either.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -149,7 +150,7 @@ def stacked_state(state: TrainState) -> TrainState:
     def join(*leaves: jax.Array) -> jax.Array:
         old = _named(leaves[0])
         sharding = NamedSharding(old.mesh, PartitionSpec(None, *old.spec))
-        return _consumed(jax.jit(lambda *parts: jnp.stack(parts), out_shardings=sharding), leaves)
+        return _consumed(_stacker(sharding), leaves)
 
     return state if is_stacked(state.params) else stack_layers(state, join)
 
@@ -160,9 +161,20 @@ def named_state(state: TrainState) -> TrainState:
     def split(leaf: jax.Array) -> list[jax.Array]:
         count, old = leaf.shape[0], _named(leaf)
         sharding = NamedSharding(old.mesh, PartitionSpec(*old.spec[1:]))
-        return _consumed(jax.jit(list, out_shardings=[sharding] * count), (leaf,))
+        return _consumed(_splitter(sharding, count), (leaf,))
 
     return unstack_layers(state, split) if is_stacked(state.params) else state
+
+
+# Kept, so that arrays of one shape share a compiled program.
+@functools.lru_cache(maxsize=64)
+def _stacker(sharding: NamedSharding) -> Callable:
+    return jax.jit(lambda *parts: jnp.stack(parts), out_shardings=sharding)
+
+
+@functools.lru_cache(maxsize=64)
+def _splitter(sharding: NamedSharding, count: int) -> Callable:
+    return jax.jit(list, out_shardings=[sharding] * count)
 
 
 def _consumed(function: Callable, leaves: tuple[jax.Array, ...]) -> Any:

@@ -332,6 +332,7 @@ def test_damage_is_one_clear_error_and_nothing_is_written(folder, tmp_path, dama
     assert sorted(tmp_path.iterdir()) == there
 
 
+@pytest.mark.slow
 def test_random_damage_is_never_a_traceback(folder):
     path = folder / "pytorch_model.bin"
     state = state_of(tensors_of(folder))

@@ -92,6 +92,7 @@ def test_every_verb_works_on_the_moved_folder(
     assert (Path("hf") / "spiece.model").read_bytes() == (student / "spiece.model").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_command_continues(trained: tuple[Path, str], folder: Path) -> None:
     student, _ = trained
     shutil.copytree(student, "runs/reviews")

@@ -34,6 +34,8 @@ from sbs_jax.utils import paths
 
 import gin  # isort: skip
 
+pytestmark = pytest.mark.slow
+
 LABEL, RATIONALE, INPUTS = 5, 16, 24
 BINDINGS = [
     "TRAIN_STEPS = 300",

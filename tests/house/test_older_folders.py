@@ -15,6 +15,8 @@ from sbs_jax.cli import main
 from sbs_jax.configs import gin_loader
 from sbs_jax.input_pipeline.token_cache import TokenTable
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = pathlib.Path(__file__).parents[1] / "data" / "before_packages.zip"
 
 

@@ -18,6 +18,8 @@ from sbs_jax.inference.student import find_run
 from sbs_jax.input_pipeline import pipeline
 from sbs_jax.training import trainer
 
+pytestmark = pytest.mark.slow
+
 N = 12
 
 

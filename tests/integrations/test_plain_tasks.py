@@ -130,7 +130,8 @@ def test_rates_that_make_no_epoch_are_refused(rates: list[float]) -> None:
         plain_tasks._copies("m", [4, 4], rates)
 
 
-@pytest.mark.parametrize("name", [pytest.param("plums", marks=pytest.mark.slow), "fruit"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plums", "fruit"])
 def test_our_engine_trains_and_keeps_the_tasks_metric(name: str, tmp_path: Path) -> None:
     config = runs.config_of(
         tmp_path / "run",

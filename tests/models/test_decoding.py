@@ -75,6 +75,7 @@ def test_greedy_is_the_chain_of_most_likely_tokens(params):
     np.testing.assert_array_equal(decode(params, tokens), without_cache(params, tokens))
 
 
+@pytest.mark.slow
 def test_batch_order_padding_and_mesh_change_nothing(params):
     tokens = questions(16, 10)
     whole = decode(params, tokens)

@@ -518,6 +518,7 @@ def test_the_teacher_is_judged_by_the_metric_of_the_run(tmp_path):
     assert reader.read_run(tmp_path).test_predictions()[0]["teacher_correct"]
 
 
+@pytest.mark.slow
 def test_a_second_report_is_the_same(tmp_path):
     study = random_study(tmp_path / "study", n=40)
     report.write([study], tmp_path / "out")

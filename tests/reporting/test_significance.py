@@ -80,6 +80,7 @@ def test_the_interval_over_seeds_alone_would_fail_this_simulation():
     assert false_readings(draw, over_seeds) > 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "n", "sd"), [(3, 200, 0.1), (5, 300, 0.3)])
 def test_the_headline_interval_covers_the_true_difference(seeds, n, sd):
     """Nominal 95%, of a true difference that is not 0, within 93-97%."""

@@ -22,6 +22,8 @@ from sbs_jax.errors import UserError
 from sbs_jax.studies import demo
 from sbs_jax.studies.demo import Arm, Grid
 
+pytestmark = pytest.mark.slow
+
 TINY = Grid(
     arms=(Arm("standard", "finetune"), Arm("step_by_step", "step_by_step")),
     fractions=(0.5,),

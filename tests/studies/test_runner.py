@@ -79,6 +79,7 @@ def test_a_worker_that_dies_is_noticed_and_replaced(tmp_path):
     assert "its worker ended with status 9" in reason and "worker-0.log" in reason
 
 
+@pytest.mark.slow
 def test_failed_runs_are_tried_again_and_the_others_are_done(tmp_path):
     """Three runs, the first and last refused; at the next start, mended, all are finished."""
     demo.annotate(tmp_path, 0)

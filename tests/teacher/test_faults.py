@@ -65,6 +65,7 @@ def lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_twenty_kills_among_faults(tmp_path):
     asked = demo.questions("train")[:RECORDS]
     write_jsonl(tmp_path / "train.jsonl", asked)

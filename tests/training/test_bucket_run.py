@@ -16,6 +16,8 @@ from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 from sbs_jax.utils.buckets import place
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "bucket-run"
 MODEL_DIR = f"gs://runs/{PREFIX}/run"
 

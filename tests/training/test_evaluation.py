@@ -77,6 +77,7 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_costs_no_update(tmp_path, capsys):
     METRIC.fails = True
     with pytest.raises(UserError, match=r"record 'validation-0'.* metric Metric raises ValueError"):

@@ -24,6 +24,8 @@ from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.training import optimizers, schedules, train_step, trainer
 from sbs_jax.utils.buckets import place
 
+pytestmark = pytest.mark.slow
+
 BATCH, QUESTIONS = 32, 800  # of the embedded dataset: 25 updates are an epoch
 PATIENCE = 120.0
 RACES = 0.05  # seconds within which a kill follows the update it waits for
@@ -166,10 +168,8 @@ def assert_same_run(ours: Path, theirs: Path, journals: Path, steps: int) -> Non
     assert losses(ours) == losses(theirs)
 
 
-@pytest.mark.parametrize(
-    ("kills", "steps"), [(1, 25), pytest.param(20, 150, marks=pytest.mark.slow)]
-)
-def test_kills_change_nothing(tmp_path, kills, steps):
+def test_kills_change_nothing(tmp_path):
+    kills, steps = 20, 150
     lives, whole, model_dir = Lives(tmp_path, steps), tmp_path / "whole", tmp_path / "run"
     lives.finish(whole)
     rng = np.random.default_rng(kills)
@@ -201,20 +201,17 @@ MOMENTS = (
 )
 
 
-@pytest.mark.parametrize(
-    "moments", [MOMENTS[6:7], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=len
-)
-def test_kills_change_nothing_in_a_bucket(tmp_path, cloud_storage, moments):
-    steps, model_dir = 25, place(f"gs://runs/kills/{len(moments)}")
+def test_kills_change_nothing_in_a_bucket(tmp_path, cloud_storage):
+    steps, model_dir = 25, place("gs://runs/kills/run")
     lives, whole = Lives(tmp_path, steps, cloud_storage.variables), tmp_path / "whole"
     lives.finish(whole)
-    for moment in moments:
+    for moment in MOMENTS:
         lives.kill_at(model_dir, cloud_storage, moment)
     lives.finish(model_dir)
     noted = noted_lives(tmp_path / f"{model_dir.name}.journal")
     assert len({life[0]["start"] for life in noted}) > 1
     assert_same_run(model_dir, whole, tmp_path, steps)
-    names = cloud_storage.names(f"kills/{len(moments)}/")
+    names = cloud_storage.names("kills/run/")
     steps_left = {name.split("/")[3] for name in names if re.search(r"/checkpoints/\d+/", name)}
     marked = {name.split("/")[3] for name in names if name.endswith("/commit_success.txt")}
     assert steps_left == marked == {"24", "25"}, "what a kill cut off is cleared away"

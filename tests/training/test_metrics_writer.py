@@ -69,6 +69,7 @@ def test_a_run_stops_before_it_saves_what_is_not_finite(config):
     assert checkpoints(config.model_dir) == [4]
 
 
+@pytest.mark.slow
 def test_the_advice_works_the_update_is_skipped_and_counted(config):
     with pytest.raises(UserError, match="step 6"):
         trainer.train(config)
@@ -210,7 +211,8 @@ def test_a_skipped_update_leaves_everything_but_the_step(config):
     assert all(np.any(a != b) for a, b in zip(moved, jax.tree.leaves(before[0]), strict=True))
 
 
-@pytest.mark.parametrize("pack", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pack", [True, False])
 def test_the_train_step_is_traced_once_in_a_run(tmp_path, monkeypatch, pack):
     """Varying batches, two evaluations in the middle, and the final one."""
     traced, real = [], losses.task_sums

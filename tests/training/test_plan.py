@@ -80,17 +80,12 @@ def test_memory_and_flops_are_those_of_the_compiled_step(config, devices, shape,
     assert found.flops / devices == pytest.approx(xla.flops, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "mesh", "devices", "sizes"),
     [
         ("minimal", PartitionerConfig(), 1, {}),
-        pytest.param(
-            "full",
-            PartitionerConfig(fsdp=4),
-            4,
-            {"emb_dim": 512, "mlp_dim": 2048},
-            marks=pytest.mark.slow,
-        ),
+        ("full", PartitionerConfig(fsdp=4), 4, {"emb_dim": 512, "mlp_dim": 2048}),
     ],
     ids=["minimal, one device", "full, fsdp"],
 )

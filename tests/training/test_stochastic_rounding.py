@@ -141,6 +141,7 @@ def test_rounding_depends_on_seed_and_step_not_on_the_mesh():
     np.testing.assert_allclose(ours, theirs, rtol=2**-7, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up_in_float32():
     """Sixteen gradients of bfloat16 parameters: summed in bfloat16 they would lose much more."""
     params = init_params(BFLOAT16, jax.random.key(0))

@@ -86,9 +86,9 @@ def assert_same(found: tuple[list[dict], dict], wanted: tuple[list[dict], dict])
     "settings",
     [
         {"num_partitions": 1},
-        {"num_partitions": 2},
+        pytest.param({"num_partitions": 2}, marks=pytest.mark.slow),
         {"num_partitions": 2, "fsdp": 2},
-        {"fsdp": 8},
+        pytest.param({"fsdp": 8}, marks=pytest.mark.slow),
     ],
     ids=["data8", "data4-model2", "data2-fsdp2-model2", "fsdp8"],
 )
@@ -134,6 +134,7 @@ def test_stacked_layers_give_the_same_run(deep, settings, changes):
     assert_same(run(partitioner, config=config, packed=True, stacked=True), deep)
 
 
+@pytest.mark.slow
 def test_stacking_and_back_gives_the_same_state_and_deletes_the_other():
     partitioner = Partitioner(num_partitions=2, fsdp=2)
     rate = schedules.create_learning_rate_scheduler(total_steps=10)
@@ -207,6 +208,7 @@ def deep() -> tuple[list[dict], dict]:
     return run(Partitioner(devices=jax.devices()[:1]), config=DEEP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("microbatches", [2, 3])
 def test_packing_and_micro_batches_change_nothing(plain, microbatches):
     single = Partitioner(devices=jax.devices()[:1])
@@ -220,6 +222,7 @@ def test_the_originals_accumulation_is_another_number(plain):
     assert abs(history[0]["loss"] - plain[0][0]["loss"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_seed_and_step_not_on_the_mesh():
     config = T5Config(**{**vars(CONFIG), "dropout_rate": 0.3})
     one = run(Partitioner(devices=jax.devices()[:1]), config=config)

@@ -202,6 +202,7 @@ sys.exit(main(["train", "--gin_file=experiments/demo_step_by_step.gin",
     assert "TRAIN_STEPS = 3" in reloaded
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     command = [
         sys.executable,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sbs_jax.checkpoints import integrity, orbax_setup
-from sbs_jax.checkpoints.formats import orbax_arrays
+from sbs_jax.checkpoints.formats.orbax_arrays import OrbaxFolder
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of, nested
 from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.errors import UserError
@@ -44,15 +44,23 @@ def read(path: str, step: int | None = None) -> Checkpoint:
         damage = integrity.damage(folder)
         if damage:
             raise UserError(f"{folder}: damaged ({damage}); copy it again")
-    state = folder / orbax_setup.STATE
+    state = OrbaxFolder(folder / orbax_setup.STATE)
     params = {
         name.removeprefix(_PARAMS): as_float32(array, name, str(folder))
-        for name, array in orbax_arrays.read(state).items()
+        for name, array in state.arrays.items()
         if name.startswith(_PARAMS)
     }
     model, vocabulary = _described(model_dir)
     config = config_of(params, str(folder), model.get("dropout_rate"))
-    return Checkpoint("sbs", str(folder), params, config, int(folder.name), vocabulary)
+    return Checkpoint(
+        "sbs",
+        str(folder),
+        params,
+        config,
+        int(folder.name),
+        vocabulary,
+        read_together=functools.partial(state.read, _PARAMS),
+    )
 
 
 def _step_folder(path: AnyPath, step: int | None) -> AnyPath:

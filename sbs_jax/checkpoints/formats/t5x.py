@@ -6,6 +6,7 @@ T5X is not needed: flax.serialization reads and writes the index. Source of the 
 ``t5x/checkpoints.py``, version 3.
 """
 
+import functools
 import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sbs_jax.checkpoints.formats import orbax_arrays, zarr
+from sbs_jax.checkpoints.formats import zarr
+from sbs_jax.checkpoints.formats.orbax_arrays import OrbaxFolder
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of
 from sbs_jax.checkpoints.formats.zarr import Read
 from sbs_jax.errors import UserError
 
 INDEX = "checkpoint"
 ORBAX = "state"
+_TARGET = "target/"
 _VERSION = 3
 _UINT16_VERSIONS = (0, 1, 2)  # these store bfloat16 as uint16
 _PATIENCE = 600  # seconds for one file of a bucket
@@ -35,11 +38,12 @@ def read(path: str) -> Checkpoint:
     Raises UserError if the index is damaged, an array's description is, or it is no T5.
     """
     orbax = Path(path) / ORBAX
-    arrays = orbax_arrays.read(orbax.absolute()) if orbax.is_dir() else read_state(path)
+    folder = OrbaxFolder(orbax.absolute()) if orbax.is_dir() else None
+    arrays = folder.arrays if folder else read_state(path)
     params = {
-        name.removeprefix("target/"): as_float32(array, name, path)
+        name.removeprefix(_TARGET): as_float32(array, name, path)
         for name, array in arrays.items()
-        if name.startswith("target/")
+        if name.startswith(_TARGET)
     }
     step = arrays.get("state/step")
     return Checkpoint(
@@ -48,6 +52,7 @@ def read(path: str) -> Checkpoint:
         params=params,
         config=config_of(params, path),
         step=int(step.read()) if step is not None and step.shape == () else 0,
+        read_together=functools.partial(folder.read, _TARGET) if folder else None,
     )
 
 

@@ -48,7 +48,11 @@ def assert_same_tensors(found, expected):
         assert found[name].tobytes() == tensor.tobytes(), name
 
 
-@pytest.mark.parametrize("config", [made.UNTIED, made.TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize(
+    "config",
+    [made.UNTIED, pytest.param(made.TIED, marks=pytest.mark.slow)],
+    ids=["untied", "tied"],
+)
 def test_the_round_trip_is_bit_equal(tmp_path, capsys, config):
     source = make(tmp_path / "source", config)
     assert_same_tensors(

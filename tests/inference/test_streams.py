@@ -77,9 +77,11 @@ def test_an_error_comes_after_the_items_before_it(error):
 
 
 def test_a_stream_nobody_reads_on_does_not_hold_the_process():
+    earlier = set(threading.enumerate())
     pipe = Pipe()
     pipe.items.put(1)
     groups = arrived(iter(pipe), 1)
     assert next(groups) == [1]
-    assert all(t.daemon for t in threading.enumerate() if t is not threading.main_thread())
+    started = set(threading.enumerate()) - earlier
+    assert started and all(thread.daemon for thread in started)
     pipe.items.put(None)

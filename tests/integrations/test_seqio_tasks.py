@@ -322,14 +322,13 @@ def test_records_from_a_seqio_source(settings: None, tmp_path: pathlib.Path) -> 
         list(dataset.read("valid"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
-        pytest.param("import seqio, sbs_jax.tasks", marks=pytest.mark.slow),
+        "import seqio, sbs_jax.tasks",
         "import sbs_jax.tasks, seqio, sbs_jax.integrations.seqio_tasks",
-        pytest.param(
-            "import sbs_jax.integrations.seqio_tasks, sbs_jax.tasks, seqio", marks=pytest.mark.slow
-        ),
+        "import sbs_jax.integrations.seqio_tasks, sbs_jax.tasks, seqio",
     ],
 )
 def test_one_import_registers_all_tasks_in_seqio(imports: str) -> None:

@@ -22,7 +22,7 @@ VARIANTS = {
 }
 
 
-LONG = ("v1.1", "bfloat16", "wide heads")  # to compile
+LONG = ("v1.1", "1.0", "bfloat16", "wide heads")  # to compile
 
 
 def assert_same(drawn, whole):

@@ -158,7 +158,7 @@ def loss_and_gradients(config: T5Config) -> tuple[jax.Array, dict]:
     ("policy", "scan_layers"),
     [
         pytest.param("minimal", False, marks=pytest.mark.slow),
-        ("full", False),
+        pytest.param("full", False, marks=pytest.mark.slow),
         ("minimal", True),
         pytest.param("full", True, marks=pytest.mark.slow),
     ],

@@ -19,8 +19,8 @@ from scipy import stats
 
 from sbs_jax.cli import main
 from sbs_jax.errors import UserError
+from sbs_jax.reporting import figures, study_files
 from sbs_jax.reporting import page as report
-from sbs_jax.reporting import study_files
 from sbs_jax.runs import reader
 
 TEXTS = {
@@ -74,6 +74,17 @@ def made(request, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path, str, bo
     (folder / "study.json").write_text(json.dumps(TEXTS), encoding="utf-8")
     out = folder / "out"
     return folder, out, report.write([folder], out), request.param
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Asks for pictures in the test's own reports; `made` has them."""
+
+
+@pytest.fixture(autouse=True)
+def _words(request, monkeypatch) -> None:
+    if "pictures" not in request.fixturenames:  # most of a report's time
+        monkeypatch.setattr(figures, "available", lambda: False)
 
 
 def answers_of(folder: pathlib.Path, arm: str, fraction: float) -> list[list[dict]]:
@@ -420,7 +431,7 @@ def test_a_missing_or_half_written_run_is_listed(tmp_path):
     assert "higher" not in text.split("missing or damaged")[0], "nothing is read without answers"
 
 
-def test_sizes_and_alphas_are_arms_with_a_picture(tmp_path):
+def test_sizes_and_alphas_are_arms_with_a_picture(pictures, tmp_path):
     for seed in range(3):
         for size, parameters in (("small", 60_000_000), ("base", 220_000_000)):
             rows = [prediction(i, (i + seed) % 5 > 0, i % 3 > 0) for i in range(60)]
@@ -467,7 +478,7 @@ def test_every_number_of_others_has_its_provenance(shared):
     assert recomputed["svamp"] == round(100 * 148 / 200, 2)
 
 
-def test_single_runs_are_compared_with_their_teacher(tmp_path):
+def test_single_runs_are_compared_with_their_teacher(pictures, tmp_path):
     rows = [prediction(i, i >= 15, i < 90) for i in range(100)]
     make_run(tmp_path / "runs" / "a", "demo_step_by_step", rows)
     make_run(tmp_path / "runs" / "b", "demo_finetune", rows)
@@ -519,7 +530,7 @@ def test_the_teacher_is_judged_by_the_metric_of_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_report_is_the_same(tmp_path):
+def test_a_second_report_is_the_same(pictures, tmp_path):
     study = random_study(tmp_path / "study", n=40)
     report.write([study], tmp_path / "out")
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

@@ -43,7 +43,7 @@ def false_readings(draw, estimate) -> float:
     ("draw", "seeds", "n", "sd"),
     [
         (against_teacher, 3, 200, 0.0),
-        (against_teacher, 3, 200, 0.1),
+        pytest.param(against_teacher, 3, 200, 0.1, marks=pytest.mark.slow),
         (against_method, 3, 200, 0.1),
         pytest.param(against_teacher, 3, 200, 0.3, marks=pytest.mark.slow),
         pytest.param(against_teacher, 5, 200, 0.1, marks=pytest.mark.slow),

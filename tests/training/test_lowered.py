@@ -29,6 +29,7 @@ def test_the_step_of_base_stays_under_its_ceilings(scan_layers):
     assert text.count("__cudnn$fmhaScaleBiasSoftmaxBackward(") == 3
 
 
+@pytest.mark.slow
 def test_called_functions_count_once_a_call_when_inlined():
     def found(layers: int) -> dict[str, int]:
         config = dataclasses.replace(

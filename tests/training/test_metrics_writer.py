@@ -81,6 +81,7 @@ def test_the_advice_works_the_update_is_skipped_and_counted(config):
     assert summary["train_steps"] == 12
 
 
+@pytest.mark.slow
 def test_before_the_first_checkpoint_the_error_says_so(config):
     with pytest.raises(UserError, match=r"step 6: .* Checkpoints: none yet"):
         trainer.train(dataclasses.replace(config, eval_period=12))

@@ -47,8 +47,16 @@ def test_twenty_steps_equal_the_originals(shared, replay, name, packed, devices)
     assert result["decode_total"] == {"micro_ga1": 4, "pt_svamp": 50}.get(name, 0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 8, 64])
-@pytest.mark.parametrize("by_length", [False, True], ids=["unsorted", "sorted"])
+@pytest.mark.parametrize(
+    ("batch_size", "by_length"),
+    [
+        (8, False),
+        (64, True),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(64, False, marks=pytest.mark.slow),
+        pytest.param(8, True, marks=pytest.mark.slow),
+    ],
+)
 def test_greedy_ids_equal_the_originals_at_any_batch(shared, replay, batch_size, by_length):
     case = replay.Case(shared / "vectors", "pt_svamp")
     params = read_all(hf.read(str(case.weights("final"))))

@@ -104,8 +104,8 @@ def test_every_mesh_gives_the_same_run(plain, settings, layout):
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"devices": jax.devices()[:1]}, marks=pytest.mark.slow),
-        {"num_partitions": 2, "fsdp": 2},
+        {"devices": jax.devices()[:1]},
+        pytest.param({"num_partitions": 2, "fsdp": 2}, marks=pytest.mark.slow),
     ],
     ids=["one", "data2-fsdp2-model2"],
 )
@@ -118,7 +118,7 @@ def test_scanned_layers_give_the_same_run(deep, settings):
     ("settings", "changes"),
     [
         ({"devices": jax.devices()[:1]}, {}),
-        ({"devices": jax.devices()[:1]}, {"scan_layers": True}),
+        pytest.param({"devices": jax.devices()[:1]}, {"scan_layers": True}, marks=pytest.mark.slow),
         pytest.param({"num_partitions": 2, "fsdp": 2}, {}, marks=pytest.mark.slow),
         pytest.param(
             {"num_partitions": 2, "fsdp": 2},

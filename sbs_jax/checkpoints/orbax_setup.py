@@ -52,7 +52,17 @@ def open_manager(
         (EXTRA, ocp.args.JsonRestore, note),
     ):
         registry.add(item, kind, handler)
-    return ocp.CheckpointManager(directory, options=options, handler_registry=registry)
+    make = functools.partial(
+        ocp.CheckpointManager, directory, options=options, handler_registry=registry
+    )
+    try:
+        return make()
+    except FileNotFoundError:
+        # Orbax removes a half-written checkpoint while it lists the folder. In a bucket the folder
+        # ends with its last file, and Orbax takes that for an error; the next time it creates it.
+        if read_only:
+            raise
+        return make()
 
 
 def reason(error: BaseException) -> str:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from helpers import xla
 from jax.sharding import NamedSharding, PartitionSpec
@@ -480,3 +481,22 @@ def test_a_damaged_score_file_only_loses_the_ranking(tmp_path, text):
     (tmp_path / "c" / "scores.json").write_text(text)
     with CheckpointManager(tmp_path / "c", metric="accuracy", read_only=True) as store:
         assert (store.best_step(), store.latest_step()) == (None, 1)
+
+
+def test_a_folder_that_goes_while_orbax_clears_and_lists_it_is_opened_again(tmp_path, monkeypatch):
+    """In a bucket a folder ends with its last file; seen when a run's first save was killed."""
+    opened = []
+
+    class Racing(ocp.CheckpointManager):
+        def __init__(self, directory, *args, **options):
+            opened.append(directory)
+            if len(opened) == 1:
+                raise FileNotFoundError(directory)
+            super().__init__(directory, *args, **options)
+
+    monkeypatch.setattr(ocp, "CheckpointManager", Racing)
+    with CheckpointManager(tmp_path / "checkpoints") as store:
+        assert store.steps() == [] and len(opened) == 2
+    opened.clear()
+    with pytest.raises(UserError, match="cannot hold checkpoints"):
+        CheckpointManager(tmp_path / "checkpoints", read_only=True)

@@ -43,7 +43,7 @@ TARGETS = {
         "teacher/labels.py",
         ["tests/teacher/test_labels.py", "tests/teacher/test_answer_parser.py"],
     ),
-    "integrity": ("checkpoints/integrity.py", ["tests/checkpoints/test_manager.py"]),
+    "integrity": ("checkpoints/integrity.py", ["tests/checkpoints/test_integrity.py"]),
 }
 
 _SWAPS: dict[type[ast.AST], type[ast.AST]] = {

@@ -401,3 +401,16 @@ def test_tolerant_readings_of_the_release(release_dir):
             assert (read.rationale, read.label) == completions.PARSERS["cqa"](text)
     assert outcomes == {"exact": 1175, "several": 25, "spelling": 15, "phrase": 6}
     assert right == 959  # 943 with the original's parser
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"rationale": "It is wet.", "answer": "(b) sea"}', '"(b) sea"'),
+        ("It is wet. So the answer is (b) sea.", "So the answer is (b) sea."),
+    ],
+)
+def test_where_the_label_stands_for_its_confidence(text, sentence):
+    record = Record("1", "Where?\nAnswer Choices:\n(a) bank\n(b) sea", "sea")
+    reading = answer_parser.read(prompts.load("cqa"), record, text)
+    assert (reading.label, reading.sentence, reading.wording) == ("sea", sentence, "sea")

@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 120
 
 # name -> (module, its tests)
 TARGETS = {

@@ -52,9 +52,10 @@ def test_twenty_steps_equal_the_originals(shared, replay, name, packed, devices)
     [
         (8, False),
         (64, True),
-        pytest.param(1, False, marks=pytest.mark.slow),
-        pytest.param(64, False, marks=pytest.mark.slow),
-        pytest.param(8, True, marks=pytest.mark.slow),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(1, False), (64, False), (1, True), (8, True)]
+        ),
     ],
 )
 def test_greedy_ids_equal_the_originals_at_any_batch(shared, replay, batch_size, by_length):

@@ -1,4 +1,4 @@
-"""Reads an Orbax folder array by array, by name: of our runs and of upstream T5X's."""
+"""Reads arrays of an Orbax folder by name, one or several: of our runs and of upstream T5X's."""
 
 import functools
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from sbs_jax.utils.buckets import AnyPath
 
 
 class OrbaxFolder:
-    """The arrays of an Orbax folder.
+    """The arrays of an Orbax folder, their numbers not yet read.
 
-    Args:
-        state: the folder.
+    Attributes:
+        arrays: by name, each readable alone.
 
     Raises UserError if its description cannot be read; an array's own damage shows when it is read.
     """
@@ -45,7 +45,7 @@ class OrbaxFolder:
         Args:
             under: the names' common beginning, which the result leaves out.
 
-        Raises UserError if one of them is damaged.
+        Raises UserError if one of them is damaged; TensorStore's words name it.
         """
         import orbax.checkpoint as ocp
 

@@ -69,6 +69,7 @@ def test_the_originals_weights_survive_the_round_trip(shared, tmp_path):
     assert_same_tensors(round_trip(source, tmp_path), load_file(source))
 
 
+@pytest.mark.slow
 def test_every_bit_pattern_survives(tmp_path):
     """NaN payloads, denormals, infinities and minus zero are numbers like others here."""
     source = make(tmp_path / "source")

@@ -344,6 +344,7 @@ def test_a_killed_save_never_counts(tmp_path):
     assert os.listdir(directory) == ["3"]
 
 
+@pytest.mark.slow
 def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
     """Each process writes its half; damage that only one of them reads is passed over by both."""
     script = """

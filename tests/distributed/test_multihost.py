@@ -223,6 +223,7 @@ def test_a_process_that_lives_but_hangs_ends_the_run(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_processes_told_different_things_are_refused(tmp_path):
     with pair(tmp_path / "run", second=("--gin.ALPHA=0.25",)) as children:
         told = [child.communicate(timeout=120)[1] for child in children]

@@ -119,7 +119,8 @@ def test_bytes_equal_too(view: str, data_dir: pathlib.Path, settings: None) -> N
     assert _assert_equal_tokens("anli1", view, "test", "bytes", data_dir / "cache", LENGTHS)
 
 
-@pytest.mark.parametrize("name", [pytest.param("cqa", marks=pytest.mark.slow), "svamp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cqa", "svamp"])
 def test_tokens_equal_on_the_released_data(
     name: str,
     release_dir: pathlib.Path,

@@ -190,6 +190,7 @@ def test_parameters_that_overflow_are_never_saved(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
 
 
+@pytest.mark.slow
 def test_a_skipped_update_leaves_everything_but_the_step(config):
     rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
     optimizer = optimizers.create_optimizer("adamw", rate)

@@ -63,7 +63,13 @@ def config_of(partitioner: PartitionerConfig = PartitionerConfig(), **model: obj
     [
         (config_of(), 1, SHAPE, 0.15),
         (config_of(**T5_1_0), 1, SHAPE, 0.15),
-        (config_of(PartitionerConfig(num_partitions=2, fsdp=2)), 8, SHAPE, 0.25),
+        pytest.param(
+            config_of(PartitionerConfig(num_partitions=2, fsdp=2)),
+            8,
+            SHAPE,
+            0.25,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["T5 1.1", "T5 1.0 without dropout", "2x2x2"],
 )

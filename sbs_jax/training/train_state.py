@@ -54,11 +54,24 @@ def init_state(
         params = parameters.create(config, seed_argument(seed), shardings.params)
     else:
         cast = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), params, shapes.params)
-        params = jax.device_put(cast, shardings.params)
+        params = owned(jax.device_put(cast, shardings.params), partitioner)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
     rate_scale = jax.device_put(jnp.ones((), jnp.float32), shardings.rate_scale)
     return TrainState(step, params, opt_state, rate_scale)
+
+
+def owned(tree: Any, partitioner: Partitioner) -> Any:
+    """The same arrays in memory of jax's, which a step that is given them can use again.
+
+    On a CPU `jax.device_put` and Orbax keep a numpy array's memory where it happens to be
+    aligned, whatever `may_alias` says (findings/jax_device_put_may_alias.sh). The first step must
+    copy such an array. The copy comes to lie behind the step's temporaries, whose memory then
+    cannot grow for the next shape: glibc takes it a second time.
+    """
+    if partitioner.platform != "cpu":
+        return tree
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding, may_alias=False), tree)
 
 
 def abstract_state(

@@ -21,7 +21,7 @@ from sbs_jax.training import train_step as step
 from sbs_jax.training.metrics_writer import MetricsLog, StepMetrics
 from sbs_jax.training.phases import Phases, Profiler
 from sbs_jax.training.preparation import Run, prepare
-from sbs_jax.training.train_state import TrainState, named_state, stacked_state
+from sbs_jax.training.train_state import TrainState, named_state, owned, stacked_state
 from sbs_jax.utils.console import say
 
 _BEST_METRIC = "accuracy"
@@ -159,7 +159,7 @@ def _restore(
         shapes = step.abstract_state(config.model, optimizer, run.partitioner)
         state, _ = store.restore_latest(shapes)
         say(f"continues from step {int(state.step)} of {config.model_dir}")
-        return state
+        return owned(state, run.partitioner)
     origin = config.initial_checkpoint_path if run.initial_params else "random parameters"
     say(f"starts from {origin}")
     return step.init_state(

@@ -16,7 +16,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing
 from sbs_jax.training import losses, optimizers, schedules
 from sbs_jax.training import train_step as step
-from sbs_jax.training.train_state import is_stacked, named_state, stacked_state
+from sbs_jax.training.train_state import is_stacked, named_state, owned, stacked_state
 
 DEEP = dataclasses.replace(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
 ROWS = packing.RowLengths(24, 16)
@@ -293,6 +293,45 @@ def test_starting_parameters_are_taken_over_and_adafactor_shards():
     again = step.init_state(CONFIG, optimizer, partitioner, 0, jax.device_get(first.params))
     for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy where jax keeps numpy's memory instead of copying it."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def places(state: object) -> dict[str, list[int]]:
+    """Addresses of every array, a shard each."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path): [
+            s.data.unsafe_buffer_pointer() for s in leaf.addressable_shards
+        ]
+        for path, leaf in leaves
+    }
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_step_reuses_the_memory_of_the_state_it_is_given(restored, devices):
+    partitioner = Partitioner(devices=jax.devices()[:devices])
+    rate = schedules.create_learning_rate_scheduler(total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    params = jax.device_get(step.init_state(CONFIG, optimizer, partitioner, seed=3).params)
+    state = step.init_state(CONFIG, optimizer, partitioner, 0, jax.tree.map(aligned, params))
+    if restored:
+        held = jax.tree.map(lambda leaf: aligned(np.asarray(leaf)), state)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        state = owned(jax.device_put(held, shardings), partitioner)
+    weights = losses.task_weights(losses.TASKS, 0.5)
+    train_step = step.make_train_step(CONFIG, optimizer, rate, weights, partitioner)
+    before = places(state)
+    state, _ = train_step(state, partitioner.put_batch(batch_with(0, packed=True)))
+    assert places(state) == before
 
 
 def test_every_seed_runs_the_same_program():

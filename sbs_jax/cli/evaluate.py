@@ -6,13 +6,15 @@ only the predictions file of the split:
 
   sbs evaluate --model_dir=runs/cqa
   sbs evaluate --model_dir=runs/cqa --split=validation --output_rationale
+  sbs evaluate --model_dir=runs/t5x_cqa
+
+The last is a run of upstream T5X, whose newest checkpoint is taken.
 """
 
 from absl import flags
 
 from sbs_jax.cli import flags as shared
 from sbs_jax.cli import runtime
-from sbs_jax.errors import UserError
 from sbs_jax.utils import buckets
 
 FLAGS = flags.FlagValues()
@@ -27,20 +29,10 @@ runtime.define(FLAGS)
 
 def main(argv: list[str]) -> None:
     """Scores and prints."""
-    from sbs_jax.configs import gin_loader
-    from sbs_jax.runs import layout, t5x_run
+    from sbs_jax.runs import run_gin
 
     buckets.reach(FLAGS.model_dir, "--model_dir")
-    t5x_run.refuse(FLAGS.model_dir)
-    config = buckets.place(FLAGS.model_dir) / layout.CONFIG_GIN
-    if not config.is_file():
-        raise UserError(f"{config}: not there; --model_dir is the MODEL_DIR of sbs train")
-    with buckets.local_copy(config) as file:
-        scan = gin_loader.load([file], [])
-        if "MODEL_DIR" in scan.macros:  # the folder may have been moved, with its records
-            scan = gin_loader.load([file], [f"MODEL_DIR = {FLAGS.model_dir!r}"])
-    # Imports the modules, and calls the functions, that define the run's dataset.
-    gin_loader.build("configs.TrainConfig", scan)
+    run_gin.register(FLAGS.model_dir)
 
     runtime.start(FLAGS)
     from sbs_jax.inference import evaluate

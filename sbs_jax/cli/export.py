@@ -1,7 +1,8 @@
 """Write a trained student as a folder that can be deployed without sbs_jax.
 
 SRC is a MODEL_DIR of sbs train (its best checkpoint on validation, or MODEL_DIR/checkpoints/STEP),
-or any checkpoint that sbs convert reads. The result appears complete or not at all:
+one of t5x.train (its newest), or any checkpoint that sbs convert reads. The result appears complete
+or not at all:
 
   sbs export --to=hf runs/cqa students/cqa
   sbs export --to=stablehlo runs/cqa programs/cqa

@@ -130,8 +130,9 @@ def split(values: flags.FlagValues, default: str, text: str) -> None:
 
 def checkpoint(values: flags.FlagValues) -> None:
     """--model_dir and --step: a trained student."""
-    place(values, "model_dir", None, "The MODEL_DIR of sbs train.", required=True)
-    text = "Checkpoint to use; default: the best on validation."
+    text = "The MODEL_DIR of sbs train, or of t5x.train with our gin files."
+    place(values, "model_dir", None, text, required=True)
+    text = "Checkpoint to use; default: the best on validation, of t5x.train the newest."
     flags.DEFINE_integer("step", None, text, flag_values=values)
 
 

@@ -294,7 +294,7 @@ def _training(student: Student) -> str:
         f"The same run again, from this folder, by `{CONFIG_GIN}` next to this file:\n\n"
         f"    sbs train --gin_file={CONFIG_GIN} --gin.MODEL_DIR='\"runs/again\"'"
         if student.config_gin
-        else "The run left no config.gin: it was not started by `sbs train`."
+        else "The run left no config.gin for `sbs train`: it was not started by it."
     )
     versions = ", ".join(f"{k} {v}" for k, v in (student.results or {}).get("versions", {}).items())
     return f"| | |\n|---|---|\n{table}\n\n{command}" + (f"\n\nWith {versions}." if versions else "")

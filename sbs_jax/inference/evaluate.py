@@ -16,9 +16,9 @@ def evaluate_split(
     """Scores a run's student on a split, prints it and writes the split's predictions file.
 
     Args:
-        model_dir: of the run.
+        model_dir: of the run, of `sbs train` or of upstream T5X.
         split: train, validation or test.
-        step: of the checkpoint; None takes the best on validation.
+        step: of the checkpoint; None takes the best on validation, of T5X the newest.
         output_rationale: decode the student's rationales too.
 
     Raises:

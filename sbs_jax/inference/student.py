@@ -6,14 +6,13 @@ Prediction, evaluation and export all start from the same `Student`, found by `f
 import dataclasses
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from sbs_jax.checkpoints import initial
-from sbs_jax.checkpoints.formats import native
-from sbs_jax.checkpoints.formats.params import Checkpoint, read_all
+from sbs_jax.checkpoints.formats import native, t5x
+from sbs_jax.checkpoints.formats.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs import T5Config, TrainConfig
 from sbs_jax.datasets import methods, registry
 from sbs_jax.datasets.methods import Method, Prefixes
@@ -91,9 +90,9 @@ class Student:
     Attributes:
         checkpoint: parameters, read when needed; its config is that of inference, its vocabulary
             names `vocabulary`.
-        run: the run that trained it; None for parameters from elsewhere.
+        run: the run that trained it, ours or T5X's; None for parameters from elsewhere.
         results: content of results.json, if it is of this very step; else None.
-        config_gin: the run's config.gin, or None.
+        config_gin: the run's config.gin, or None; T5X's is none that `sbs train` reads.
     """
 
     checkpoint: Checkpoint
@@ -124,22 +123,21 @@ def find(
     """The student in a MODEL_DIR (its best checkpoint), one step of it, or any other checkpoint.
 
     Args:
-        source: what `initial.find` takes.
+        source: what `initial.find` takes, or a MODEL_DIR of upstream T5X.
         vocabulary: where the vocabulary is now, or which it is if the source does not name it.
-        step: a checkpoint of a MODEL_DIR; None takes the best on validation.
+        step: a checkpoint of a MODEL_DIR; None takes the best on validation, of T5X the newest.
 
     Raises:
         UserError: no checkpoint, or a vocabulary that is unknown, missing or another one.
     """
     source = os.fspath(source)
-    checkpoint = initial.find(source) if step is None else native.read(source, step)
+    of_t5x = t5x_run.is_ours(source)
+    checkpoint, run = _open_t5x(source, step) if of_t5x else _open(source, step)
     checkpoint = initial.with_vocabulary(checkpoint, vocabulary)
-    ours = checkpoint.kind == "sbs"
-    model_dir = (place if ours else Path)(checkpoint.path).parent.parent
-    run = _run(model_dir) if ours else None
     if checkpoint.vocabulary is None:
         raise UserError(f"{source}: does not name its vocabulary; give it with --vocabulary")
-    loaded = _vocabulary(model_dir if run else None, checkpoint.vocabulary)
+    ours = None if run is None or of_t5x else place(checkpoint.path).parent.parent
+    loaded = _vocabulary(ours, checkpoint.vocabulary)
     if loaded.size > checkpoint.config.vocab_size:
         raise UserError(
             f"--vocabulary {loaded.spec!r}: needs {loaded.size} embedding rows, {source} has "
@@ -147,28 +145,28 @@ def find(
         )
     config = _for_inference(run.model) if run else checkpoint.config
     checkpoint = dataclasses.replace(checkpoint, config=config)
-    if run is None:
-        return Student(checkpoint, loaded)
-    results = _json(model_dir / layout.RESULTS)
+    if ours is None:
+        return Student(checkpoint, loaded, run)
+    results = _json(ours / layout.RESULTS)
     return Student(
         checkpoint,
         loaded,
         run=run,
         results=results if results and results.get("step") == checkpoint.step else None,
-        config_gin=_text(model_dir / layout.CONFIG_GIN),
+        config_gin=_text(ours / layout.CONFIG_GIN),
     )
 
 
 def find_run(
     model_dir: str | os.PathLike[str], vocabulary: str | None = None, step: int | None = None
 ) -> Student:
-    """As `find`, of a MODEL_DIR of `sbs train` only.
+    """As `find`, of a MODEL_DIR of `sbs train` or of upstream T5X only.
 
     Raises:
         UserError: as `find`, or the folder holds no run.
     """
-    t5x_run.refuse(model_dir)
-    run_dir.load(model_dir)
+    load = t5x_run.load if t5x_run.is_one(model_dir) else run_dir.load
+    load(model_dir)
     student = find(model_dir, vocabulary, step)
     if student.run is None:
         raise UserError(
@@ -176,6 +174,26 @@ def find_run(
             "give the MODEL_DIR of sbs train"
         )
     return student
+
+
+def _open(source: str, step: int | None) -> tuple[Checkpoint, TrainConfig | None]:
+    """A checkpoint of any format, and the run of ours that trained it."""
+    checkpoint = initial.find(source) if step is None else native.read(source, step)
+    ours = checkpoint.kind == "sbs"
+    return checkpoint, _run(place(checkpoint.path).parent.parent) if ours else None
+
+
+def _open_t5x(model_dir: str, step: int | None) -> tuple[Checkpoint, TrainConfig]:
+    """The same of a MODEL_DIR of upstream T5X, whose config.gin describes all its checkpoints."""
+    run = t5x_run.load(model_dir)
+    chosen, folder = t5x_run.checkpoint(model_dir, step)
+    checkpoint = t5x.read(os.fspath(folder))
+    try:
+        check_fits(checkpoint.params, run.model, checkpoint.path)
+    except UserError as error:
+        config_gin = os.path.join(model_dir, layout.CONFIG_GIN)
+        raise UserError(f"{config_gin} describes another model than {error}") from None
+    return dataclasses.replace(checkpoint, step=chosen, vocabulary=run.vocabulary), run
 
 
 def _run(model_dir: AnyPath) -> TrainConfig | None:

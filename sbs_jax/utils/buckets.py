@@ -43,6 +43,11 @@ def place(path: str | os.PathLike[str]) -> Path:
     return cast(Path, epath.Path(path))
 
 
+def can_list(path: str | os.PathLike[str]) -> bool:
+    """Whether `place` takes it: a local path, or a `gs://` address where gcsfs is installed."""
+    return not os.fspath(path).startswith(_SCHEME) or bool(importlib.util.find_spec("gcsfs"))
+
+
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[str]:
     """The name of a local file with this content, for readers that take no addresses."""

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import msgpack
 import numpy as np
-from helpers import made_checkpoints, torch_files
+from helpers import made_checkpoints, t5x_runs, torch_files
 
 from sbs_jax.checkpoints.formats import hf, hf_vocabulary, hf_write, t5x, torch_file, zarr
-from sbs_jax.configs import T5Config, gin_scanner
+from sbs_jax.configs import T5Config, TrainConfig, gin_scanner, t5x_config
 from sbs_jax.datasets import annotations, asdiv, completions, records, release, tables
 from sbs_jax.errors import UserError
 from sbs_jax.metrics import equations
@@ -329,6 +329,25 @@ def _gin_seeds() -> list[bytes]:
     return [text.encode(), b"include 'given.gin'\n", b'X = """a\nb"""\nY = \\\n  1\n']
 
 
+def _config_of_t5x(data: bytes) -> None:
+    path = _file("config.gin", data)
+    t5x_config.without_t5x(path)
+    assert t5x_config.read(path).train_steps > 0
+
+
+def _config_of_t5x_seeds() -> list[bytes]:
+    lengths = {"inputs": 8, "targets": 8}
+    config = TrainConfig(
+        model_dir="x",
+        mixture_or_task_name="demo_finetune",
+        task_feature_lengths=lengths,
+        train_steps=1,
+        model=_TINY,
+        vocabulary="demo",
+    )
+    return [t5x_runs.config_gin(config).encode()]
+
+
 _FORMATS = "sbs_jax.checkpoints.formats"
 _DATASETS = "sbs_jax.datasets"
 READERS = {
@@ -345,4 +364,5 @@ READERS = {
     "completions": Reader(_completions, _completions_seeds, "sbs_jax.teacher.answer_parser"),
     "equations": Reader(_equations, _equations_seeds, "sbs_jax.metrics.equations"),
     "gin": Reader(_gin, _gin_seeds, "sbs_jax.configs.gin_scanner"),
+    "t5x_gin": Reader(_config_of_t5x, _config_of_t5x_seeds, "sbs_jax.configs.t5x_config"),
 }

@@ -1,4 +1,4 @@
-"""A folder of upstream T5X: its scores in a report, and one line wherever a run is needed."""
+"""A folder of upstream T5X: its scores in a report, its checkpoints, and where it is refused."""
 
 import json
 import pathlib
@@ -9,6 +9,7 @@ from scipy import stats
 from sbs_jax.cli import main
 from sbs_jax.errors import UserError
 from sbs_jax.runs import t5x_run
+from sbs_jax.utils import buckets
 
 
 @pytest.fixture
@@ -48,29 +49,39 @@ def test_an_evaluation_without_scores_is_listed(folder, tmp_path, capsys):
     assert "inference_eval: holds no accuracy of a task" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["evaluate", "--model_dir=RUN"],
-        ["predict", "--model_dir=RUN", "--input=in.jsonl"],
-        ["cascade", "--model_dir=RUN"],
-    ],
-)
-def test_what_needs_a_run_of_ours_says_what_to_do(folder, tmp_path, monkeypatch, capsys, command):
-    monkeypatch.chdir(tmp_path)
-    pathlib.Path("in.jsonl").write_text('{"input": "?"}\n')
-    assert main([part.replace("RUN", str(folder)) for part in command]) == 2
+def test_the_cascade_says_what_to_do(folder, capsys):
+    assert main(["cascade", f"--model_dir={folder}"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"{folder}: a run of T5X (checkpoint_100); score it with t5x.eval" in said
+    assert f"{folder}: a run of T5X, which has no results.json; run sbs evaluate" in said
 
 
 def test_only_a_run_of_t5x_is_refused(folder, tmp_path):
     t5x_run.refuse(tmp_path)
+    t5x_run.refuse(folder / "checkpoint_10")
     (folder / "run.json").write_text("{}")
     t5x_run.refuse(folder)
     (folder / "run.json").unlink()
     with pytest.raises(UserError, match="a run of T5X"):
         t5x_run.refuse(folder)
+
+
+def test_a_bucket_is_not_asked_in_vain(monkeypatch):
+    """Not for a public checkpoint, which is read without login, nor where nothing can be listed."""
+    monkeypatch.setattr(t5x_run, "place", None)
+    assert not t5x_run.is_one("gs://t5-data/pretrained_models/t5x/small/checkpoint_1000000/")
+    monkeypatch.setattr(buckets, "can_list", lambda path: False)
+    assert not t5x_run.is_one("gs://bucket/run")
+
+
+def test_the_newest_checkpoint_is_that_of_the_largest_step(folder):
+    """Unfinished ones have other names."""
+    for name in ("checkpoint_200.orbax-checkpoint-tmp-3", "checkpoint_300.tmp-17", "checkpoint_x"):
+        (folder / name).mkdir()
+    assert t5x_run.steps(folder) == [9, 10, 100]
+    assert t5x_run.checkpoint(folder) == (100, folder / "checkpoint_100")
+    assert t5x_run.checkpoint(folder, 9) == (9, folder / "checkpoint_9")
+    with pytest.raises(UserError, match="no checkpoint of step 11; has 9, 10, 100"):
+        t5x_run.checkpoint(folder, 11)
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from sbs_jax.checkpoints.formats.orbax_arrays import OrbaxFolder
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, as_float32, config_of
 from sbs_jax.checkpoints.formats.zarr import Read
 from sbs_jax.errors import UserError
+from sbs_jax.utils.buckets import AnyPath, can_list, place
+from sbs_jax.utils.paths import is_remote
 
 INDEX = "checkpoint"
 ORBAX = "state"
@@ -33,12 +35,13 @@ _FACTOR_FROM = 128  # Adafactor factors a matrix whose second largest dimension 
 def read(path: str) -> Checkpoint:
     """The parameters of a checkpoint folder, local or ``gs://``, without optimizer slots.
 
-    A local folder may also hold what T5X writes by default, an Orbax folder ``state``.
+    The folder may also hold what T5X writes by default, an Orbax folder ``state``; in a bucket that
+    needs gcsfs.
 
     Raises UserError if the index is damaged, an array's description is, or it is no T5.
     """
-    orbax = Path(path) / ORBAX
-    folder = OrbaxFolder(orbax.absolute()) if orbax.is_dir() else None
+    orbax = _orbax(path)
+    folder = OrbaxFolder(orbax) if orbax else None
     arrays = folder.arrays if folder else read_state(path)
     params = {
         name.removeprefix(_TARGET): as_float32(array, name, path)
@@ -54,6 +57,17 @@ def read(path: str) -> Checkpoint:
         step=int(step.read()) if step is not None and step.shape == () else 0,
         read_together=functools.partial(folder.read, _TARGET) if folder else None,
     )
+
+
+def _orbax(path: str) -> AnyPath | None:
+    """The Orbax folder of a checkpoint; None for a legacy one, looked for first in a bucket."""
+    if not is_remote(path):
+        folder = Path(path).absolute() / ORBAX
+    elif not path.startswith("gs://") or not can_list(path) or _bucket(path)(INDEX) is not None:
+        return None
+    else:
+        folder = place(path) / ORBAX
+    return folder if folder.is_dir() else None
 
 
 def read_state(path: str) -> dict[str, LazyArray]:

@@ -22,6 +22,7 @@ FLAGS = flags.FlagValues()
 shared.checkpoint(FLAGS)
 shared.split(FLAGS, "test", "Split to score.")
 shared.output_rationale(FLAGS)
+shared.vocabulary(FLAGS, "where the run's is now, if moved.")
 shared.data_dir(FLAGS)
 shared.cache_dir(FLAGS)
 runtime.define(FLAGS)
@@ -37,4 +38,6 @@ def main(argv: list[str]) -> None:
     runtime.start(FLAGS)
     from sbs_jax.inference import evaluate
 
-    evaluate.evaluate_split(FLAGS.model_dir, FLAGS.split, FLAGS.step, FLAGS.output_rationale)
+    evaluate.evaluate_split(
+        FLAGS.model_dir, FLAGS.split, FLAGS.step, FLAGS.output_rationale, FLAGS.vocabulary
+    )

@@ -11,7 +11,11 @@ from sbs_jax.input_pipeline import pipeline
 
 
 def evaluate_split(
-    model_dir: str | os.PathLike[str], split: str, step: int | None, output_rationale: bool
+    model_dir: str | os.PathLike[str],
+    split: str,
+    step: int | None,
+    output_rationale: bool,
+    vocabulary: str | None = None,
 ) -> Result:
     """Scores a run's student on a split, prints it and writes the split's predictions file.
 
@@ -20,12 +24,13 @@ def evaluate_split(
         split: train, validation or test.
         step: of the checkpoint; None takes the best on validation, of T5X the newest.
         output_rationale: decode the student's rationales too.
+        vocabulary: where the run's vocabulary is now, if it was moved.
 
     Raises:
         UserError: no run, no such or no intact checkpoint, or data that cannot be read.
     """
     partitioner = Partitioner()
-    loaded = student.find_run(model_dir, step=step)
+    loaded = student.find_run(model_dir, vocabulary, step)
     assert loaded.run is not None
     config = dataclasses.replace(
         loaded.run,

@@ -155,9 +155,12 @@ def test_a_folder_in_a_bucket(written, ours, theirs, tmp_path, cloud_storage):
     assert answers == predicted(ours, tmp_path, f"--step={LAST}")
 
 
-def test_a_moved_vocabulary_is_named(theirs, tmp_path):
+def test_a_moved_vocabulary_is_named(theirs, tmp_path, capsys):
     change(theirs, {"VOCABULARY": "'gone/spiece.model'"})
+    assert main(["evaluate", f"--model_dir={theirs}"]) == 2
+    assert "(--vocabulary says where it is now)" in capsys.readouterr().err
     assert predicted(theirs, tmp_path, "--vocabulary=demo")
+    assert evaluated(theirs, "--vocabulary=demo").keys() == {LAST}
 
 
 def test_export_takes_it_as_a_run(theirs, tmp_path):

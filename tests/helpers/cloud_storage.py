@@ -5,11 +5,13 @@ Source: https://cloud.google.com/storage/docs/json_api/v1
 """
 
 import base64
+import datetime
 import http.server
 import itertools
 import json
 import re
 import threading
+import time
 import urllib.parse
 import zlib
 from collections.abc import Callable
@@ -22,10 +24,11 @@ _BUCKET = re.compile(r"/storage/v1/b/([^/?]+)")
 
 
 class Object(NamedTuple):
-    """An object's content and generation."""
+    """An object's content, generation, and time of its last write in seconds since 1970."""
 
     data: bytes
     generation: int
+    updated: float
 
 
 class Refused(Exception):
@@ -77,7 +80,7 @@ class CloudStorage(http.server.ThreadingHTTPServer):
         """Writes an object under the preconditions of a request."""
         with self.lock:
             self._check(name, query or {})
-            self.objects[name] = Object(data, next(self._generations))
+            self.objects[name] = Object(data, next(self._generations), time.time())
             return self.objects[name]
 
     def get(self, name: str, query: dict[str, str] | None = None) -> Object:
@@ -269,6 +272,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _described(name: str, found: Object) -> dict:
+    written = datetime.datetime.fromtimestamp(found.updated, datetime.UTC)
     crc = zlib.crc32(found.data).to_bytes(4, "big")  # nobody here compares CRC-32C
     return {
         "kind": "storage#object",
@@ -280,6 +284,6 @@ def _described(name: str, found: Object) -> dict:
         "metageneration": "1",
         "etag": base64.b64encode(crc).decode(),
         "contentType": "application/octet-stream",
-        "updated": "2026-01-01T00:00:00.000Z",
+        "updated": f"{written:%Y-%m-%dT%H:%M:%S.%fZ}",
         "timeCreated": "2026-01-01T00:00:00.000Z",
     }

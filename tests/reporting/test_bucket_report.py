@@ -6,7 +6,7 @@ import pytest
 from helpers.studies import random_study
 
 from sbs_jax.cli import main
-from sbs_jax.reporting import figures, page
+from sbs_jax.reporting import figures, page, study_files
 
 
 def upload(server, folder: pathlib.Path, name: str) -> None:
@@ -17,12 +17,15 @@ def upload(server, folder: pathlib.Path, name: str) -> None:
 
 def test_a_report_from_and_into_a_bucket(tmp_path, cloud_storage, monkeypatch, capsys):
     study = random_study(tmp_path / "study", n=40, fractions=(1.0,))
+    (study / study_files.STUDY_TEXTS).write_text('{"title": "What the bucket holds"}')
     upload(cloud_storage, study, "reported/study")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     # The study is in the folder that is named.
     assert main(["report", "--runs=gs://runs/reported", "--out=gs://runs/reported/again"]) == 0
-    assert capsys.readouterr().out.endswith(f"\nwritten: gs://runs/reported/again/{page.PAGE}\n")
+    printed = capsys.readouterr().out
+    assert printed.startswith("What the bucket holds\n")
+    assert printed.endswith(f"\nwritten: gs://runs/reported/again/{page.PAGE}\n")
     assert list((tmp_path / "here").iterdir()) == []
     names = [name.removeprefix("reported/again/") for name in cloud_storage.names("reported/again")]
     pictures = {f"accuracy.{end}" for end in ("png", "svg", "csv", "json")}

@@ -84,10 +84,16 @@ def read_bytes(path: Path) -> bytes:
     """
     if not is_remote(path):
         return path.read_bytes()
-    place(path)  # sets the clients up
+    return cast(bytes, _file_system().cat_file(os.fspath(path)))
+
+
+@functools.cache
+def _file_system() -> Any:
+    """That of etils, by the same arguments: another one would log in again, in every thread."""
+    _set_up()
     import fsspec
 
-    return cast(bytes, fsspec.filesystem("gs").cat_file(os.fspath(path)))
+    return fsspec.filesystem("gcs", finalize_on_close=True)
 
 
 def key_value_store(folder: str, retries: int = 32) -> Any:

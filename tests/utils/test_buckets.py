@@ -107,6 +107,17 @@ def test_an_object_is_read_as_it_was_at_one_moment(cloud_storage, folder, monkey
     assert [row for _, row in jsonl.objects(place(folder) / "study.jsonl")] in whole
 
 
+def test_all_threads_read_with_one_login(cloud_storage, folder):
+    path = place(folder) / "run.json"
+    files.write_bytes(path, b"1")
+    clients = type(buckets._file_system())._cache
+    before = len(clients)
+    for _ in range(3):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            assert pool.submit(buckets.read_bytes, path).result() == b"1"
+    assert len(clients) == before
+
+
 def test_what_another_process_writes_is_seen(cloud_storage, folder):
     path = place(folder) / "run.json"
     assert not path.exists() and list(path.parent.glob("*")) == []

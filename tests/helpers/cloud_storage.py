@@ -10,6 +10,7 @@ import http.server
 import itertools
 import json
 import re
+import sys
 import threading
 import time
 import urllib.parse
@@ -69,7 +70,8 @@ class CloudStorage(http.server.ThreadingHTTPServer):
     @property
     def variables(self) -> dict[str, str]:
         """What makes the libraries of a process talk to this server, without login."""
-        return {"STORAGE_EMULATOR_HOST": self.url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none"}
+        login = {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "NO_GCE_CHECK": "true"}
+        return {"STORAGE_EMULATOR_HOST": self.url, **login}
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of the objects below a prefix, sorted."""
@@ -96,6 +98,11 @@ class CloudStorage(http.server.ThreadingHTTPServer):
         with self.lock:
             self.get(name, query)
             del self.objects[name]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client may end at any time."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def _check(self, name: str, query: dict[str, str]) -> None:
         generation = self.objects[name].generation if name in self.objects else 0

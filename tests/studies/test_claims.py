@@ -102,7 +102,7 @@ def test_leaving_gives_everything_up_at_once(folder):
 def test_a_beating_owner_keeps_its_claim(folder):
     with Claims(folder, expiry=3) as one:
         assert one.take("run")
-        assert not threading.Event().wait(4.5)
+        assert not threading.Event().wait(3.5)
         with Claims(folder, expiry=3) as other:
             assert not other.take("run")
 

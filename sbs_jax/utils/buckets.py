@@ -84,16 +84,12 @@ def read_bytes(path: Path) -> bytes:
     """
     if not is_remote(path):
         return path.read_bytes()
-    return cast(bytes, _file_system().cat_file(os.fspath(path)))
-
-
-@functools.cache
-def _file_system() -> Any:
-    """That of etils, by the same arguments: another one would log in again, in every thread."""
-    _set_up()
+    place(path)  # sets the clients up
     import fsspec
 
-    return fsspec.filesystem("gcs", finalize_on_close=True)
+    # With the arguments of etils it is the client that etils has; another one would log in again.
+    client = fsspec.filesystem("gcs", finalize_on_close=True)
+    return cast(bytes, client.cat_file(os.fspath(path)))
 
 
 def key_value_store(folder: str, retries: int = 32) -> Any:

@@ -107,15 +107,21 @@ def test_an_object_is_read_as_it_was_at_one_moment(cloud_storage, folder, monkey
     assert [row for _, row in jsonl.objects(place(folder) / "study.jsonl")] in whole
 
 
-def test_all_threads_read_with_one_login(cloud_storage, folder):
+def test_a_read_logs_in_no_second_time(cloud_storage, folder, monkeypatch):
+    import fsspec
+
     path = place(folder) / "run.json"
     files.write_bytes(path, b"1")
-    clients = type(buckets._file_system())._cache
-    before = len(clients)
-    for _ in range(3):
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            assert pool.submit(buckets.read_bytes, path).result() == b"1"
-    assert len(clients) == before
+    clients, open_client = [], fsspec.filesystem
+
+    def noted(*args, **named):
+        clients.append(open_client(*args, **named))
+        return clients[-1]
+
+    monkeypatch.setattr(fsspec, "filesystem", noted)
+    assert buckets.read_bytes(path) == b"1"
+    (client,) = clients
+    assert client is path._backend.fs(path)
 
 
 def test_what_another_process_writes_is_seen(cloud_storage, folder):

@@ -4,6 +4,7 @@ Examples:
   sbs report --runs runs/cqa --out reports/cqa
   sbs report --runs runs/cqa runs/svamp --out reports/both
   sbs report --runs demo --out demo/again
+  sbs report --runs gs://BUCKET/studies/cqa --out gs://BUCKET/reports/cqa
 
 Writes OUT/report.html, which needs no other file, the tables as results.md and results.json, and
 each picture as PNG and SVG with its numbers as CSV and JSON. docs/studies.md explains every number.
@@ -23,7 +24,7 @@ shared.places_flag(
     "Folder of a run (MODEL_DIR) or a study, or a folder that holds such; several may follow.",
     required=True,
 )
-shared.path(FLAGS, "out", None, "Folder to write to.", required=True)
+shared.place(FLAGS, "out", None, "Folder to write to, local or gs://.", required=True)
 
 
 def main(argv: list[str]) -> None:

@@ -6,7 +6,8 @@ The gin file binds configs.StudyConfig: which experiments are the arms, which fr
   sbs study --gin_file=studies/cqa.gin --gin.STUDY_DIR='"studies/cqa"' --data_dir=data
   sbs study --gin_file=studies/demo.gin --gin.STUDY_DIR='"studies/demo"' --dry_run --device_price=2
 
-On several machines that share the folder, start it on each with --gin.StudyConfig.shared=True.
+STUDY_DIR is a local folder, or gs://BUCKET/FOLDER with the extra gcs. On several machines that
+share it, start the command on each with --gin.StudyConfig.shared=True.
 
 STUDY_DIR/report.html begins with the verdict, STUDY_DIR/study.jsonl holds a row per run,
 STUDY_DIR/runs/ every MODEL_DIR. A run that fails is a row with its reason; the others go on, the

@@ -122,7 +122,7 @@ def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
     vocabulary = _load(spec, model)
     macros = {
         "MODEL_DIR": model_dir,
-        "DATASET": table.name_of(buckets.absolute(place(model_dir)).name),
+        "DATASET": table.name_of(buckets.resolved(place(model_dir)).name),
         "METHOD": table.method(records),
         "METRIC": values.metric,
         "VOCABULARY": spec,

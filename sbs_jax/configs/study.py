@@ -15,7 +15,7 @@ from sbs_jax.configs.validation import (
     require,
     setting,
 )
-from sbs_jax.utils.paths import local
+from sbs_jax.utils.paths import expand
 
 # The macros in which the runs of a study differ.
 CELL_MACROS = ("MODEL_DIR", "DATA_FRACTION", "RANDOM_SEED")
@@ -30,7 +30,7 @@ class StudyConfig:
     """A grid of runs: every arm on every fraction of the data with every seed.
 
     Attributes:
-        study_dir: STUDY_DIR. The same command with the same folder does what is missing.
+        study_dir: STUDY_DIR, local or `gs://`. The same command does what is missing there.
         arms: the gin files of an experiment (a name or a list) by the name of what is compared.
             ``standard`` and ``step_by_step`` are names the report knows.
         datasets: put for ``{dataset}`` in the arms' files, each a part of the grid; none: the
@@ -56,7 +56,7 @@ class StudyConfig:
             no other has claimed, waits for the rest and writes the report.
     """
 
-    study_dir: str = setting(macro="STUDY_DIR", path=local)
+    study_dir: str = setting(macro="STUDY_DIR", path=expand)
     arms: Mapping[str, str | Sequence[str]] = setting(
         rule=Rule(bool, '{"NAME": "experiments/FILE.gin", ...}')
     )

@@ -9,13 +9,12 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sbs_jax.reporting import figures, sections, study_files
 from sbs_jax.reporting.sections import Figure, Section
 from sbs_jax.utils import buckets, files, paths
-from sbs_jax.utils.buckets import place
+from sbs_jax.utils.buckets import AnyPath, place
 
 PAGE, MARKDOWN, NUMBERS = "report.html", "results.md", "results.json"
 _PICTURES = (
@@ -29,7 +28,7 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
     Args:
         sources: MODEL_DIRs, study folders, or folders that hold such.
-        out: the folder to write to.
+        out: the folder to write to, local or gs://.
 
     Returns:
         The verdict, tables and remarks as text.
@@ -41,25 +40,26 @@ def write(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     """
     for source in sources:
         buckets.reach(os.fspath(source), "--runs")
+    buckets.reach(os.fspath(out), "--out")
     parts = sections.build(study_files.find([place(source) for source in sources]))
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    folder = place(out)
+    buckets.make_folder(folder)
     for figure in (figure for section in parts for figure in section.figures):
-        _write_figure(out, figure)
+        _write_figure(folder, figure)
     notes = [] if figures.available() else [_PICTURES]
     with_page = importlib.util.find_spec("jinja2") is not None
     if with_page:
-        files.write_bytes(out / PAGE, _html(parts, notes).encode())
+        files.write_bytes(folder / PAGE, _html(parts, notes).encode())
     notes += [] if with_page else [_NO_PAGE]
     text = "\n\n".join([*(section.text() for section in parts), *notes])
     markdown = "\n\n".join([*(section.markdown() for section in parts), *notes])
-    files.write_lines(out / MARKDOWN, [markdown, "\n"])
+    files.write_lines(folder / MARKDOWN, [markdown, "\n"])
     numbers = json.dumps([section.to_json() for section in parts], indent=1)
-    files.write_lines(out / NUMBERS, [numbers, "\n"])
+    files.write_lines(folder / NUMBERS, [numbers, "\n"])
     return text
 
 
-def _write_figure(out: Path, figure: Figure) -> None:
+def _write_figure(out: AnyPath, figure: Figure) -> None:
     files.write_bytes(out / f"{figure.name}.png", figure.picture.png)
     files.write_bytes(out / f"{figure.name}.svg", figure.picture.svg)
     files.write_lines(out / f"{figure.name}.json", [json.dumps(figure.data, indent=1)])

@@ -12,7 +12,7 @@ from sbs_jax.reporting.answers import Answers
 from sbs_jax.reporting.rows import Failure, Row
 from sbs_jax.runs import layout, reader, t5x_run
 from sbs_jax.utils import jsonl
-from sbs_jax.utils.buckets import AnyPath, absolute
+from sbs_jax.utils.buckets import AnyPath, read_bytes, resolved
 
 STUDY_ROWS, STUDY_TEXTS = "study.jsonl", "study.json"
 _KINDS = (STUDY_ROWS, layout.RESULTS, layout.METRICS, t5x_run.EVALUATIONS)
@@ -120,7 +120,7 @@ def find(sources: Sequence[AnyPath]) -> Sources:
     for source in sources:
         children = sorted(source.iterdir()) if source.is_dir() else []
         here = [source] if _kind(source) else [child for child in children if _kind(child)]
-        folders |= {absolute(f): f for f in here if absolute(f) not in folders}
+        folders |= {resolved(f): f for f in here if resolved(f) not in folders}
         if not here:
             problems.append((str(source), f"neither it nor a folder in it holds {_one_of(_KINDS)}"))
     if not folders:
@@ -224,7 +224,7 @@ def _files(folder: AnyPath, row: Row) -> tuple[reader.Run | None, Answers | None
 def _texts(path: AnyPath) -> StudyTexts:
     if not path.exists():
         return StudyTexts()
-    texts: dict[str, Any] = jsonl.parse_object(path.read_text(encoding="utf-8"), str(path))
+    texts: dict[str, Any] = jsonl.parse_object(read_bytes(path).decode(), str(path))
     known = {field.name for field in dataclasses.fields(StudyTexts)}
     if unknown := texts.keys() - known:
         raise UserError(

@@ -9,7 +9,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.metrics import accuracy
 from sbs_jax.runs import layout
 from sbs_jax.utils import jsonl
-from sbs_jax.utils.buckets import absolute
+from sbs_jax.utils.buckets import resolved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def read_run(folder: Path, name: str = "") -> Run:
         if not isinstance(fields.get("step"), int):
             raise UserError(f"{where}: field 'step' is missing")
     return Run(
-        name=name or absolute(folder).name,
+        name=name or resolved(folder).name,
         folder=folder,
         results=_read_results(results) if results.exists() else None,
         metrics=[fields for _, fields in logged],

@@ -17,7 +17,6 @@ from sbs_jax.utils import buckets, console
 from sbs_jax.utils.buckets import place
 from sbs_jax.utils.console import say
 from sbs_jax.utils.files import locked, write_lines
-from sbs_jax.utils.paths import is_remote
 
 _FINGERPRINTS = "fingerprints"
 
@@ -175,10 +174,8 @@ def _wait_until_seen(path: Path, seconds: float) -> None:
 
 
 def _make(model_dir: Path) -> None:
-    if is_remote(model_dir):
-        return  # a bucket has objects only
     try:
-        model_dir.mkdir(parents=True, exist_ok=True)
+        buckets.make_folder(model_dir)
     except OSError as error:
         raise UserError(
             f"MODEL_DIR {model_dir}: cannot be made ({error.strerror}); choose another folder"

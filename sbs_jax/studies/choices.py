@@ -15,6 +15,7 @@ from sbs_jax.runs import layout, reader
 from sbs_jax.studies import gin_cells
 from sbs_jax.studies.cells import Group, Run, group_name
 from sbs_jax.studies.gin_cells import More
+from sbs_jax.utils.buckets import absolute, place
 
 _NONE = "This study chose no hyper-parameter: every arm has the settings that its files give."
 
@@ -35,7 +36,7 @@ class Try:
     @property
     def accuracy(self) -> Accuracy | None:
         """On validation; None before it is finished."""
-        folder = Path(self.run.config.model_dir)
+        folder = place(self.run.config.model_dir)
         if not (folder / layout.RESULTS).is_file():
             return None
         results = reader.read_run(folder).results or {}
@@ -60,7 +61,7 @@ def tries(config: StudyConfig, search_paths: Sequence[str | Path], more: More) -
     for number, values in enumerate(itertools.product(*config.choices.values())):
         tried = dataclasses.replace(
             config,
-            study_dir=str(folder(Path(config.study_dir).absolute()) / f"try{number}"),
+            study_dir=str(folder(absolute(place(config.study_dir))) / f"try{number}"),
             fractions=(max(config.fractions),),
             seeds=config.seeds[:1],
         )

@@ -5,6 +5,9 @@ make it at the same time one succeeds. Every owner touches claims/OWNER.alive ag
 that file is gone, or untouched for as long as a claim lasts, another process may make
 claims/NAME.1, and so on: the highest number holds. Ages are differences of two times of the file
 system, so the machines' clocks may differ.
+
+In a bucket the files are objects: one of several creations succeeds by the service's precondition,
+an object is touched by writing it anew, and its times are the service's, in whole seconds.
 """
 
 import contextlib
@@ -16,7 +19,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from sbs_jax.utils.files import atomic_writer
+from sbs_jax.utils import buckets
+from sbs_jax.utils.files import atomic_writer, write_lines
+from sbs_jax.utils.paths import is_remote
 
 FOLDER = "claims"
 EXPIRY = 300.0  # seconds; a file system may show a time that is a minute old
@@ -39,8 +44,8 @@ class Claims:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Claims":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._sign(self.owner).touch()
+        buckets.make_folder(self._folder)
+        self._touch()
         self._thread.start()
         return self
 
@@ -52,7 +57,14 @@ class Claims:
     def _beat(self) -> None:
         while not self._stop.wait(self._expiry / _BEATS):
             with contextlib.suppress(OSError):  # a share that hangs for a while; then the next beat
-                self._sign(self.owner).touch()
+                self._touch()
+
+    def _touch(self) -> None:
+        sign = self._sign(self.owner)
+        if is_remote(sign):
+            write_lines(sign, [self.owner])
+        else:
+            sign.touch()
 
     def _sign(self, owner: str) -> Path:
         return self._folder / f"{owner}.{_ALIVE}"
@@ -98,13 +110,13 @@ class Claims:
             (int(end) for of, _, end in parts if of == name and end.isdecimal()), default=-1
         )
         try:
-            return number, (self._folder / f"{name}.{number}").read_text(encoding="utf-8")
+            return number, buckets.read_bytes(self._folder / f"{name}.{number}").decode()
         except FileNotFoundError:  # none, or given up since
             return number, None
 
     def _lives(self, owner: str) -> bool:
         try:
-            now, last = (self._sign(of).stat().st_mtime for of in (self.owner, owner))
+            now, last = (buckets.version(self._sign(of))[1] for of in (self.owner, owner))
         except FileNotFoundError:
             return owner == self.owner
-        return now - last < self._expiry
+        return (now - last) / 1e9 < self._expiry

@@ -11,6 +11,7 @@ from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.studies.cells import Group, Run, cell_dir
 from sbs_jax.training import learning_rates
+from sbs_jax.utils import buckets
 
 import gin  # isort: skip  # after gin_launch, which mends an import that gin 0.5.0 forgets
 
@@ -42,7 +43,7 @@ class Place:
         return (*rest, self.alpha, self.dataset), (*rest, None, self.dataset)
 
     def cell_dir(self, study_dir: str) -> str:
-        return cell_dir(Path(study_dir).absolute(), **vars(self))
+        return cell_dir(buckets.absolute(buckets.place(study_dir)), **vars(self))
 
 
 def places(config: StudyConfig) -> Iterator[Place]:

@@ -15,7 +15,7 @@ from sbs_jax.studies import choices, controls, estimate, gin_cells, runner, sear
 from sbs_jax.studies.cells import Run, group_name
 from sbs_jax.studies.gin_cells import More
 from sbs_jax.studies.runner import Study
-from sbs_jax.utils import paths
+from sbs_jax.utils import buckets, paths
 
 _CAVEATS = (
     "Checkpoints were chosen on validation; the test questions were scored once, at the end.",
@@ -47,17 +47,19 @@ class Grid:
 
     @property
     def folder(self) -> Path:
-        return Path(self.config.study_dir).absolute()
+        return buckets.absolute(buckets.place(self.config.study_dir))
 
 
 def load(files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | Path]) -> Grid:
     """Reads a study's gin files, and those of every run.
 
     Raises:
-        UserError: for any mistake in any of the files, before anything is trained.
+        UserError: for any mistake in any of the files, or a bucket that cannot be read, before
+            anything is trained.
     """
     parsed = gin_loader.load(files, bindings, search_paths)
     config = gin_loader.build("configs.StudyConfig", parsed)
+    buckets.reach(config.study_dir, "STUDY_DIR")
     imports = list(parsed.imports)
     at = list(gin_cells.places(config))
     more: More = {}

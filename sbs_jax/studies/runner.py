@@ -22,7 +22,9 @@ from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import study_rows
 from sbs_jax.studies.cells import Key, Run
 from sbs_jax.studies.ledger import Ledger
+from sbs_jax.studies.worker_logs import Logs
 from sbs_jax.studies.workers import ONE_CPU_THREAD, Failure, Outcome, Workers
+from sbs_jax.utils import buckets, paths
 from sbs_jax.utils.console import Progress, duration, say
 from sbs_jax.utils.files import write_lines
 
@@ -54,9 +56,13 @@ class Study:
 
 
 def environment(folder: Path, one_cpu_thread: bool) -> dict[str, str]:
-    """Variables for workers: compiled programs are shared in the folder, or where the user says."""
-    cache = os.environ.get(_CACHE_VARIABLE, str(folder / "cache"))
-    shared = {_CACHE_VARIABLE: cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    """Variables for workers, which share compiled programs.
+
+    Those are kept where the user says, else in the folder, or on this machine if it is a bucket's.
+    """
+    cache = paths.cache_home() / "compiled" if paths.is_remote(folder) else folder / "cache"
+    kept_in = os.environ.get(_CACHE_VARIABLE, str(cache))
+    shared = {_CACHE_VARIABLE: kept_in, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     return shared | (ONE_CPU_THREAD if one_cpu_thread else {})
 
 
@@ -82,18 +88,21 @@ def run(study: Study) -> list[tuple[Run, str]]:
     count = min(study.workers, len(todo))
     try:
         with ledger.reserved(study.shared) as name:
-            logs = study.folder / "logs" / name
+            logs = Logs(study.folder, name)
             say(f"{len(todo)} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
             say("The first takes longest: frameworks are loaded and programs compiled.")
-            with Workers(count, study.prepare, study.environment, logs) as workers:
-                _train(study, ledger, workers)
+            try:
+                with Workers(count, study.prepare, study.environment, logs.folder) as workers:
+                    _train(study, ledger, workers, logs)
+            finally:
+                logs.copy()
     except KeyboardInterrupt:
         say(f"{ledger.finished} of {total} runs are finished; the same command continues")
         raise
     return ledger.failures()
 
 
-def _train(study: Study, ledger: Ledger, workers: Workers) -> None:
+def _train(study: Study, ledger: Ledger, workers: Workers, logs: Logs) -> None:
     """Ends when no run is left, here or on another machine."""
     progress = _Progress(ledger, len(study.runs), workers.count)
     while todo := ledger.left():
@@ -106,6 +115,7 @@ def _train(study: Study, ledger: Ledger, workers: Workers) -> None:
             else:
                 row = ledger.end(run, study_rows.finished(study.folder, run, outcome))
                 progress.finished(run, outcome, row)
+            logs.copy()
         ledger.refresh()
         if ledger.left():
             progress.wait()
@@ -131,7 +141,7 @@ def tell(study: Study, planned: Sequence[Run]) -> None:
     ]
     texts = json.dumps(dataclasses.asdict(study.texts) | {"planned": places}, indent=2)
     try:
-        study.folder.mkdir(parents=True, exist_ok=True)
+        buckets.make_folder(study.folder)
         write_lines(study.folder / study_files.STUDY_TEXTS, [texts + "\n"])
     except OSError as error:
         raise UserError(

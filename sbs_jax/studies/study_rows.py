@@ -11,7 +11,7 @@ from sbs_jax.reporting import study_files
 from sbs_jax.runs import reader
 from sbs_jax.studies.cells import Key, Run, fixed
 from sbs_jax.studies.workers import Outcome
-from sbs_jax.utils import jsonl
+from sbs_jax.utils import buckets, jsonl
 from sbs_jax.utils.files import write_lines
 
 
@@ -38,7 +38,7 @@ def _checked(run: Run, row: dict[str, Any], where: str) -> dict[str, Any]:
     if row.get("settings") != run.settings:
         _check_same(run, where)
         row = {**row, "settings": run.settings}
-    before = row.get("data") or _training_data(Path(run.config.model_dir))
+    before = row.get("data") or _training_data(buckets.place(run.config.model_dir))
     for split, now in run.data.items():
         if before.get(split, now) != now:
             raise UserError(
@@ -101,7 +101,7 @@ def finished(folder: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
         **counts,
         "steps": run.config.train_steps,
         "train_examples": outcome.train_examples,
-        "cpu_seconds": _cpu_seconds(Path(run.config.model_dir)),
+        "cpu_seconds": _cpu_seconds(buckets.place(run.config.model_dir)),
         "teacher": scored["teacher"],
         "majority": run.majority.to_json() if run.majority else scored["majority"],
         "dataset": outcome.dataset,
@@ -119,7 +119,7 @@ def failed(run: Run, reason: str) -> dict[str, Any]:
 
 def model_dir(folder: Path, run: Run) -> str:
     """Relative to the study's folder."""
-    return str(Path(run.config.model_dir).relative_to(folder))
+    return str(buckets.place(run.config.model_dir).relative_to(folder))
 
 
 def place(run: Run) -> dict[str, Any]:

@@ -68,13 +68,9 @@ class _Lock:
     """The object, and what this process knows of it."""
 
     def __init__(self, folder: str, name: str) -> None:
-        import tensorstore
-
-        buckets.place(folder)  # sets the clients up
         self._where = f"{name} {folder}"
         # A renewal must end, one way or the other, long before the lock expires.
-        context = tensorstore.Context({"gcs_request_retries": {"max_retries": 3}})
-        self._store = tensorstore.KvStore.open(f"{folder.rstrip('/')}/", context=context).result()
+        self._store = buckets.key_value_store(folder, retries=3)
         self._id = uuid.uuid4().hex
         self._generation = b""
         self._confirmed = 0.0

@@ -6,6 +6,7 @@ Credentials) and are never read or printed here.
 """
 
 import contextlib
+import errno
 import functools
 import importlib.util
 import logging
@@ -13,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sbs_jax.errors import UserError
 from sbs_jax.utils.paths import is_remote
@@ -56,13 +57,75 @@ def local_copy(path: Path) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        copy.write_bytes(path.read_bytes())
+        copy.write_bytes(read_bytes(path))
         yield os.fspath(copy)
 
 
-def absolute(path: Path) -> Path:
+def resolved(path: Path) -> Path:
     """`Path.resolve`; an address is absolute already."""
     return path if is_remote(path) else path.resolve()
+
+
+def absolute(path: AnyPath) -> AnyPath:
+    """`Path.absolute`, which etils' paths get wrong."""
+    return path if is_remote(path) else path.absolute()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a local folder and its parents; a bucket has objects only.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    if not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, or of an object at one moment.
+
+    gcsfs' files ask for size and content separately: where another process writes the object
+    between the two, the content is cut off.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    place(path)  # sets the clients up
+    import fsspec
+
+    # With the arguments of etils it is the client that etils has; another one would log in again.
+    client = fsspec.filesystem("gcs", finalize_on_close=True)
+    return cast(bytes, client.cat_file(os.fspath(path)))
+
+
+def key_value_store(folder: str, retries: int = 32) -> Any:
+    """The objects of a folder, for writes under a precondition: TensorStore's store.
+
+    Args:
+        folder: a `gs://` address.
+        retries: of a request that the service or the network fails.
+    """
+    import tensorstore
+
+    place(folder)  # sets the clients up
+    context = tensorstore.Context({"gcs_request_retries": {"max_retries": retries}})
+    return tensorstore.KvStore.open(f"{folder.rstrip('/')}/", context=context).result()
+
+
+def create(path: Path, content: bytes) -> None:
+    """Writes an object that is not there; of several processes one succeeds.
+
+    A process whose write arrives while the answer is lost is refused by its own object.
+
+    Raises:
+        FileExistsError: the object is there.
+    """
+    store = key_value_store(os.fspath(path.parent))
+    before = store.read(path.name).result()
+    if before.state != "value":
+        stamp = store.write(path.name, content, if_equal=before.stamp.generation).result()
+        if stamp.generation:
+            return
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
 
 
 def version(path: Path) -> tuple[int, int]:

@@ -37,14 +37,14 @@ def atomic_writer(
         path: of the file, or a `gs://` address.
         mode: "w" (UTF-8 text) or "wb".
         overwrite: replace an existing file. If False, one of several processes that write at the
-            same time succeeds; local files only.
+            same time succeeds.
 
     Raises:
         FileExistsError: the file exists and `overwrite` is False.
         OSError: the file cannot be written; nothing is left behind.
     """
     if is_remote(path):
-        with _object_writer(path, mode) as file:
+        with _object_writer(path, mode, overwrite) as file:
             yield file
         return
     target = Path(path)
@@ -61,14 +61,19 @@ def atomic_writer(
 
 
 @contextlib.contextmanager
-def _object_writer(path: str | os.PathLike[str], mode: str) -> Iterator[IO[Any]]:
+def _object_writer(path: str | os.PathLike[str], mode: str, overwrite: bool) -> Iterator[IO[Any]]:
     """Keeps what is written in memory: gcsfs would upload an unfinished file as it closes it."""
     with io.BytesIO() if "b" in mode else io.StringIO() as content:
         yield content
         value = content.getvalue()
         data = value if isinstance(value, bytes) else value.encode()
     try:
-        buckets.place(path).write_bytes(data)
+        if overwrite:
+            buckets.place(path).write_bytes(data)
+        else:
+            buckets.create(buckets.place(path), data)
+    except FileExistsError:
+        raise
     except Exception as error:  # gcsfs, aiohttp and google.auth have no common base
         raise OSError(errno.EIO, buckets.reason(error), os.fspath(path)) from error
 

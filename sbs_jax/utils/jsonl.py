@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from sbs_jax.errors import UserError
-from sbs_jax.utils.buckets import place
+from sbs_jax.utils.buckets import place, read_bytes
 from sbs_jax.utils.paths import is_remote
 
 _GZIP = b"\x1f\x8b"
@@ -56,7 +56,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
     if is_remote(path):
-        return io.BufferedReader(cast(io.RawIOBase, io.BytesIO(place(path).read_bytes())))
+        return io.BufferedReader(cast(io.RawIOBase, io.BytesIO(read_bytes(place(path)))))
     return Path(path).open("rb")
 
 

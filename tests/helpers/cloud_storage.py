@@ -5,11 +5,14 @@ Source: https://cloud.google.com/storage/docs/json_api/v1
 """
 
 import base64
+import datetime
 import http.server
 import itertools
 import json
 import re
+import sys
 import threading
+import time
 import urllib.parse
 import zlib
 from collections.abc import Callable
@@ -22,10 +25,11 @@ _BUCKET = re.compile(r"/storage/v1/b/([^/?]+)")
 
 
 class Object(NamedTuple):
-    """An object's content and generation."""
+    """An object's content, generation, and time of its last write in seconds since 1970."""
 
     data: bytes
     generation: int
+    updated: float
 
 
 class Refused(Exception):
@@ -66,7 +70,8 @@ class CloudStorage(http.server.ThreadingHTTPServer):
     @property
     def variables(self) -> dict[str, str]:
         """What makes the libraries of a process talk to this server, without login."""
-        return {"STORAGE_EMULATOR_HOST": self.url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none"}
+        login = {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "NO_GCE_CHECK": "true"}
+        return {"STORAGE_EMULATOR_HOST": self.url, **login}
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of the objects below a prefix, sorted."""
@@ -77,7 +82,7 @@ class CloudStorage(http.server.ThreadingHTTPServer):
         """Writes an object under the preconditions of a request."""
         with self.lock:
             self._check(name, query or {})
-            self.objects[name] = Object(data, next(self._generations))
+            self.objects[name] = Object(data, next(self._generations), time.time())
             return self.objects[name]
 
     def get(self, name: str, query: dict[str, str] | None = None) -> Object:
@@ -93,6 +98,11 @@ class CloudStorage(http.server.ThreadingHTTPServer):
         with self.lock:
             self.get(name, query)
             del self.objects[name]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client may end at any time."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def _check(self, name: str, query: dict[str, str]) -> None:
         generation = self.objects[name].generation if name in self.objects else 0
@@ -269,6 +279,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _described(name: str, found: Object) -> dict:
+    written = datetime.datetime.fromtimestamp(found.updated, datetime.UTC)
     crc = zlib.crc32(found.data).to_bytes(4, "big")  # nobody here compares CRC-32C
     return {
         "kind": "storage#object",
@@ -280,6 +291,6 @@ def _described(name: str, found: Object) -> dict:
         "metageneration": "1",
         "etag": base64.b64encode(crc).decode(),
         "contentType": "application/octet-stream",
-        "updated": "2026-01-01T00:00:00.000Z",
+        "updated": f"{written:%Y-%m-%dT%H:%M:%S.%fZ}",
         "timeCreated": "2026-01-01T00:00:00.000Z",
     }

@@ -1,4 +1,7 @@
-"""Claims of several machines, each a context here; ledgers that share one study.jsonl."""
+"""Claims of several machines, each a context here; ledgers that share one study.jsonl.
+
+On a disk and in a bucket.
+"""
 
 import concurrent.futures
 import contextlib
@@ -6,6 +9,8 @@ import json
 import os
 import pathlib
 import threading
+import uuid
+from collections.abc import Callable
 
 import pytest
 from helpers.runs import config_of
@@ -14,19 +19,40 @@ from sbs_jax.errors import UserError
 from sbs_jax.studies import cells, claims, study_rows
 from sbs_jax.studies.claims import Claims
 from sbs_jax.studies.ledger import Ledger
+from sbs_jax.utils import bucket_lock
+from sbs_jax.utils.buckets import place
+from sbs_jax.utils.paths import is_remote
 
 LONG_AGO = 1_000_000_000
 
 
-def silence(folder: pathlib.Path, owner: Claims) -> None:
-    """As if it had been killed long ago: nothing touches its sign any more."""
-    owner._stop.set()
-    sign = folder / claims.FOLDER / f"{owner.owner}.alive"
-    os.utime(sign, (LONG_AGO, LONG_AGO))
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request, tmp_path) -> pathlib.Path:
+    """STUDY_DIR."""
+    if request.param == "disk":
+        return tmp_path
+    request.getfixturevalue("cloud_storage")
+    return place(f"gs://runs/claims/{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def silence(request, folder) -> Callable[[Claims], None]:
+    def silenced(owner: Claims) -> None:
+        """As if it had been killed long ago: nothing touches its sign any more."""
+        owner._stop.set()
+        sign = folder / claims.FOLDER / f"{owner.owner}.alive"
+        if is_remote(sign):
+            objects = request.getfixturevalue("cloud_storage").objects
+            name = str(sign).removeprefix("gs://runs/")
+            objects[name] = objects[name]._replace(updated=LONG_AGO)
+        else:
+            os.utime(sign, (LONG_AGO, LONG_AGO))
+
+    return silenced
 
 
 @pytest.mark.parametrize("name", ["a.b", "step_by_step-12.5pct-seed0"])
-def test_one_of_many_gets_a_claim(tmp_path, name):
+def test_one_of_many_gets_a_claim(folder, name):
     """All see at the same time that its owner is gone, and take it over."""
     together = threading.Barrier(8)
 
@@ -36,19 +62,19 @@ def test_one_of_many_gets_a_claim(tmp_path, name):
             together.wait(10)
             return lives
 
-    with Claims(tmp_path) as gone:
+    with Claims(folder) as gone:
         assert gone.take(name)
     with contextlib.ExitStack() as stack:
-        machines = [stack.enter_context(Together(tmp_path)) for _ in range(8)]
+        machines = [stack.enter_context(Together(folder)) for _ in range(8)]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             got = list(pool.map(lambda machine: machine.take(name), machines))
         assert sum(got) == 1
-        with Claims(tmp_path) as other:
+        with Claims(folder) as other:
             assert other.holder(name) == machines[got.index(True)].owner
 
 
-def test_a_claim_is_kept_given_up_and_never_anothers_to_give(tmp_path):
-    with Claims(tmp_path) as one, Claims(tmp_path) as other:
+def test_a_claim_is_kept_given_up_and_never_anothers_to_give(folder):
+    with Claims(folder) as one, Claims(folder) as other:
         assert one.take("run") and one.take("run") and not other.take("run")
         other.release("run")
         assert one.holder("run") == one.owner
@@ -56,38 +82,39 @@ def test_a_claim_is_kept_given_up_and_never_anothers_to_give(tmp_path):
         assert other.holder("run") is None and other.take("run")
 
 
-def test_a_silent_owner_loses_its_claim_to_one(tmp_path):
-    with Claims(tmp_path) as lost, Claims(tmp_path) as one, Claims(tmp_path) as other:
+def test_a_silent_owner_loses_its_claim_to_one(folder, silence):
+    with Claims(folder) as lost, Claims(folder) as one, Claims(folder) as other:
         assert lost.take("run")
-        silence(tmp_path, lost)
+        silence(lost)
         assert one.holder("run") is None
         assert one.take("run") and not other.take("run")
         lost.release("run")
         assert other.holder("run") == one.owner, "what was lost is not given up again"
 
 
-def test_leaving_gives_everything_up_at_once(tmp_path):
-    with Claims(tmp_path) as one:
-        with Claims(tmp_path) as other:
+def test_leaving_gives_everything_up_at_once(folder):
+    with Claims(folder) as one:
+        with Claims(folder) as other:
             assert other.take("run")
         assert one.take("run")
 
 
-def test_a_beating_owner_keeps_its_claim(tmp_path):
-    with Claims(tmp_path, expiry=3) as one, Claims(tmp_path, expiry=3) as other:
+def test_a_beating_owner_keeps_its_claim(folder):
+    with Claims(folder, expiry=3) as one:
         assert one.take("run")
         assert not threading.Event().wait(3.5)
-        assert not other.take("run")
+        with Claims(folder, expiry=3) as other:
+            assert not other.take("run")
 
 
 def runs_of(folder: pathlib.Path) -> list[cells.Run]:
     return [
         cells.Run(
-            "standard", config_of(pathlib.Path(cells.cell_dir(folder, "standard", 1.0, seed)),
-                                  random_seed=seed)
+            "standard",
+            config_of(cells.cell_dir(folder, "standard", 1.0, seed), random_seed=seed),
         )
         for seed in range(3)
-    ]  # fmt: skip
+    ]
 
 
 def row_of(run: cells.Run) -> dict:
@@ -102,9 +129,9 @@ def sharing(folder: pathlib.Path, runs: list[cells.Run]):
         yield ledger
 
 
-def test_two_machines_share_the_runs_and_both_see_all(tmp_path):
-    runs = runs_of(tmp_path)
-    with sharing(tmp_path, runs) as one, sharing(tmp_path, runs) as other:
+def test_two_machines_share_the_runs_and_both_see_all(folder):
+    runs = runs_of(folder)
+    with sharing(folder, runs) as one, sharing(folder, runs) as other:
         assert one.begin(runs[0]) and not other.begin(runs[0]) and other.begin(runs[1])
         assert "seed 0 (" in other.elsewhere() and "seed 2 (nobody now)" in other.elsewhere()
         one.end(runs[0], row_of(runs[0]))
@@ -114,31 +141,32 @@ def test_two_machines_share_the_runs_and_both_see_all(tmp_path):
         one.refresh()
         assert one.left() == other.left() == [runs[2]]
         assert (one.finished, one.failures()) == (1, [(runs[1], "too bad")])
-    with sharing(tmp_path, runs) as later:
+    with sharing(folder, runs) as later:
         assert later.left() == runs[1:], "a new start tries what failed"
         assert later.begin(runs[1])
         assert later.end(runs[1], study_rows.failed(runs[1], "too bad"))["tries"] == 2
         assert later.left() == [runs[2]]
 
 
-def test_a_machine_that_was_given_up_adds_nothing(tmp_path, capsys):
-    runs = runs_of(tmp_path)
-    with sharing(tmp_path, runs) as lost, sharing(tmp_path, runs) as one:
+def test_a_machine_that_was_given_up_adds_nothing(folder, silence, capsys):
+    runs = runs_of(folder)
+    with sharing(folder, runs) as lost, sharing(folder, runs) as one:
         assert lost.begin(runs[0])
-        silence(tmp_path, lost._claims)
+        silence(lost._claims)
         assert one.begin(runs[0])
         lost.end(runs[0], study_rows.failed(runs[0], "too late"))
         assert "is another machine's now" in capsys.readouterr().err
-        assert not (tmp_path / "study.jsonl").exists()
+        assert not (folder / "study.jsonl").exists()
         one.end(runs[0], row_of(runs[0]))
-    (line,) = (tmp_path / "study.jsonl").read_text().splitlines()
+    (line,) = (folder / "study.jsonl").read_text().splitlines()
     assert json.loads(line)["seed"] == 0 and "error" not in json.loads(line)
 
 
-def test_alone_is_alone(tmp_path):
-    runs = runs_of(tmp_path)
-    with Ledger(tmp_path, runs).reserved(shared=False):
-        ledger = Ledger(tmp_path, runs)
+def test_alone_is_alone(folder, monkeypatch):
+    monkeypatch.setattr(bucket_lock, "RENEW_SECONDS", 0.05)
+    runs = runs_of(folder)
+    with Ledger(folder, runs).reserved(shared=False):
+        ledger = Ledger(folder, runs)
         with pytest.raises(UserError, match="another process is working"), ledger.reserved(False):
             pass
-    assert not (tmp_path / claims.FOLDER).exists()
+    assert not (folder / claims.FOLDER).exists()

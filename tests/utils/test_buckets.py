@@ -1,5 +1,6 @@
 """Files and locks of a bucket, against a server on this machine."""
 
+import concurrent.futures
 import gzip
 import json
 import os
@@ -63,6 +64,64 @@ def test_an_object_is_complete_or_absent(cloud_storage, folder):
     assert cloud_storage.objects[f"{name_of(folder)}/results.json"].data == "ä\nb\n".encode()
     assert cloud_storage.names(name_of(folder)) == [f"{name_of(folder)}/results.json"]
     assert path.read_text(encoding="utf-8") == "ä\nb\n"
+
+
+def test_one_of_many_creates_an_object(cloud_storage, folder, monkeypatch):
+    """All have seen that it is not there before the first writes it."""
+    together = threading.Barrier(6)
+    monkeypatch.setattr(
+        cloud_storage, "before", lambda method, *_: together.wait(10) if method == "PUT" else None
+    )
+    path = place(folder) / "claim"
+
+    def creates(content: str) -> bool:
+        try:
+            with files.atomic_writer(path, overwrite=False) as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        created = list(pool.map(creates, "abcdef"))
+    monkeypatch.undo()
+    assert sum(created) == 1
+    assert path.read_text() == "abcdef"[created.index(True)]
+    assert not creates("g") and path.read_text() != "g", "later ones are refused"
+
+
+def test_an_object_is_read_as_it_was_at_one_moment(cloud_storage, folder, monkeypatch):
+    """Another process writes it anew after the first request of a reader."""
+    name, long = f"{name_of(folder)}/study.jsonl", b'{"a": 1}\n{"a": 2}\n'
+    cloud_storage.put(name, b'{"a": 7}\n')
+    asked = []
+
+    def before(method, of, body):
+        if (method, of) == ("GET", name):
+            asked.append(of)
+            if len(asked) > 1:
+                cloud_storage.put(name, long)
+
+    monkeypatch.setattr(cloud_storage, "before", before)
+    whole = ([{"a": 7}], [{"a": 1}, {"a": 2}])
+    assert [row for _, row in jsonl.objects(place(folder) / "study.jsonl")] in whole
+
+
+def test_a_read_logs_in_no_second_time(cloud_storage, folder, monkeypatch):
+    import fsspec
+
+    path = place(folder) / "run.json"
+    files.write_bytes(path, b"1")
+    clients, open_client = [], fsspec.filesystem
+
+    def noted(*args, **named):
+        clients.append(open_client(*args, **named))
+        return clients[-1]
+
+    monkeypatch.setattr(fsspec, "filesystem", noted)
+    assert buckets.read_bytes(path) == b"1"
+    (client,) = clients
+    assert client is path._backend.fs(path)
 
 
 def test_what_another_process_writes_is_seen(cloud_storage, folder):
@@ -216,7 +275,7 @@ HOLD = """
 import sys, time
 from sbs_jax.utils import bucket_lock, files
 from sbs_jax.utils.buckets import place
-bucket_lock.RENEW_SECONDS, bucket_lock.GIVE_UP_SECONDS = 0.05, 0.5
+bucket_lock.RENEW_SECONDS, bucket_lock.GIVE_UP_SECONDS = 0.05, float(sys.argv[2])
 bucket_lock._CALL_SECONDS = 0.3
 with files.locked(place(sys.argv[1]), "MODEL_DIR"):
     print("held", flush=True)
@@ -227,7 +286,8 @@ with files.locked(place(sys.argv[1]), "MODEL_DIR"):
 @pytest.mark.parametrize("cause", ["taken over", "unreachable"])
 def test_a_holder_that_lost_its_lock_ends_at_once(cloud_storage, folder, cause):
     environment = os.environ | cloud_storage.variables
-    command = [sys.executable, "-c", HOLD, folder]
+    patience = {"taken over": "60", "unreachable": "0.5"}[cause]  # a busy machine writes late
+    command = [sys.executable, "-c", HOLD, folder, patience]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as child:
         assert child.stdout.readline() == "held\n"

@@ -21,9 +21,8 @@ from sbs_jax.checkpoints.manager import CheckpointManager
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.runs import layout
-from sbs_jax.utils.buckets import AnyPath, place
+from sbs_jax.utils.buckets import AnyPath, absolute, place
 from sbs_jax.utils.files import write_bytes, write_lines
-from sbs_jax.utils.paths import is_remote
 
 CHECKPOINTS = layout.CHECKPOINTS
 _PARAMS = "params/"
@@ -65,7 +64,7 @@ def read(path: str, step: int | None = None) -> Checkpoint:
 
 def _step_folder(path: AnyPath, step: int | None) -> AnyPath:
     if step is None and path.name.isdigit() and (path / orbax_setup.STATE).is_dir():
-        return _absolute(path)
+        return absolute(path)
     checkpoints = path if path.name == CHECKPOINTS else path / CHECKPOINTS
     with CheckpointManager(checkpoints, metric="accuracy", read_only=True) as store:
         if step is not None:
@@ -74,11 +73,7 @@ def _step_folder(path: AnyPath, step: int | None) -> AnyPath:
         step = best if best is not None else store.latest_step()
     if step is None:
         raise UserError(f"{checkpoints}: holds no checkpoint")
-    return _absolute(checkpoints) / str(step)
-
-
-def _absolute(path: AnyPath) -> AnyPath:
-    return path if is_remote(path) else path.absolute()
+    return absolute(checkpoints) / str(step)
 
 
 def _described(model_dir: AnyPath) -> tuple[dict, str | None]:

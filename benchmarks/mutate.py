@@ -33,7 +33,10 @@ TIMEOUT_SECONDS = 120
 TARGETS = {
     "losses": ("training/losses.py", ["tests/training/test_losses.py"]),
     "packing": ("input_pipeline/packing.py", ["tests/input_pipeline/test_packing.py"]),
-    "batch_plan": ("input_pipeline/batch_plan.py", ["tests/input_pipeline"]),
+    "batch_plan": (
+        "input_pipeline/batch_plan.py",
+        ["tests/input_pipeline/test_batch_plan.py", "tests/input_pipeline/test_batches.py"],
+    ),
     "batches": ("input_pipeline/batches.py", ["tests/input_pipeline/test_batches.py"]),
     "accuracy": ("metrics/accuracy.py", ["tests/metrics"]),
     "equations": ("metrics/equations.py", ["tests/metrics/test_equations.py"]),

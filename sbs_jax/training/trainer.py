@@ -73,6 +73,7 @@ def train(
                 profiler.before(index, state)
                 state = stacked_state(state) if stacked else state
                 state, metrics = update(state, batch)
+                devices.keep_pace(partitioner.platform, metrics)
                 done = index + 1
                 metrics_of_steps.add(index, metrics)
                 log.count_update()

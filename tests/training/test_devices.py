@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
 from helpers.examples import CONFIG
 
@@ -38,3 +40,14 @@ def test_fused_attention_is_refused_where_it_does_not_compile(capsys):
     assert not devices.has_fused_attention(CONFIG, "gpu")
     assert not devices.has_fused_attention(BFLOAT16, "gpu"), "no card is here"
     assert "cuDNN's attention does not run here (cuDNN is not detected.)" in capsys.readouterr().err
+
+
+def test_a_cpu_waits_for_each_step_and_an_accelerator_runs_ahead():
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, y: jnp.tanh(y @ y), x))
+    matrix = jnp.eye(500)
+    slow(matrix).block_until_ready()
+    ahead = slow(matrix)
+    devices.keep_pace("gpu", {"loss": ahead})
+    assert not ahead.is_ready()
+    devices.keep_pace("cpu", {"loss": ahead})
+    assert ahead.is_ready()

@@ -88,7 +88,10 @@ def test_most_completions_are_read_and_none_asked_twice(annotated, questions):
         assert all(row["usage"]["completion_tokens"] <= 80 for row in rows)
 
 
-def test_a_student_of_these_answers_reaches_the_report(annotated, tmp_path):
+def test_a_student_of_these_answers_reaches_the_report_and_selects(
+    annotated, base_url, questions, tmp_path
+):
+    """The student's least sure questions, and as many at random, are asked of the same server."""
     task, out = next(iter(annotated.items()))
     folder = tmp_path / "data"
     records = list(read_jsonl(out / f"{task}.jsonl"))
@@ -116,8 +119,17 @@ def test_a_student_of_these_answers_reaches_the_report(annotated, tmp_path):
         gin = ["--gin_file=own.gin", f"--gin_search_paths={tmp_path}", f"--gin.MODEL_DIR='{run}'"]
         assert main(["train", *gin]) == 0
         assert main(["report", f"--out={tmp_path / 'report'}", f"--runs={run}"]) == 0
+        select = ["--select=uncertain", f"--student={run}", "--budget=4"]
+        annotate(base_url, tmp_path / "selected", task, questions[task], *select)
     finally:
         sys.path.remove(str(tmp_path))
+    arms = {
+        arm: list(read_jsonl(tmp_path / "selected" / arm / f"{task}.jsonl"))
+        for arm in ("uncertain", "random")
+    }
+    asked = (tmp_path / "selected" / "journal.jsonl").read_text().splitlines()
+    assert {arm: len(records) for arm, records in arms.items()} == {"uncertain": 4, "random": 4}
+    assert len(asked) == len({record.id for records in arms.values() for record in records})
     text = (tmp_path / "report" / page.PAGE).read_text()
     assert name in text and "teacher" in text.casefold()
 

@@ -185,7 +185,9 @@ def make_train_step(
         rate_scale = state.rate_scale
         if on_nonfinite != "stop":
             finite = jnp.isfinite(jnp.stack([totals.loss, norm, largest])).all()
-            params, slots, rate_scale = _guarded(move, state, finite, backoff)
+            params, slots, rate_scale = _guarded(
+                move, state, finite, backoff, in_place=partitioner.platform == "cpu"
+            )
         return TrainState(state.step + 1, params, slots, rate_scale), metrics
 
     def placed(
@@ -223,20 +225,27 @@ def _guarded(
     state: TrainState,
     finite: Bool[Array, ""],
     backoff: float,
+    in_place: bool,
 ) -> tuple[dict, optax.OptState, Float[Array, ""]]:
     """(Parameters, slots, rate_scale): of the moved state if it is finite, else of this one.
 
     The move is computed again after `finite` is known: kept until then, the new state would need
     memory next to the old one.
+
+    Args:
+        in_place: by a condition, whose branches write over the state; an accelerator would make
+            the host wait for it. Without, XLA's CPU compiler copies the state.
     """
-    old, finite = jax.lax.optimization_barrier((state, finite))
-    params, slots = move(old)
-    params, slots = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
-        (params, slots),
-        (old.params, kept_slots(slots, old.opt_state)),
-    )
-    return params, slots, jnp.where(finite, old.rate_scale, old.rate_scale * backoff)
+
+    def kept(state: TrainState) -> tuple[dict, optax.OptState]:
+        return state.params, kept_slots(move(state)[1], state.opt_state)
+
+    if in_place:
+        params, slots = jax.lax.cond(finite, move, kept, state)
+    else:
+        old, finite = jax.lax.optimization_barrier((state, finite))
+        params, slots = jax.tree.map(functools.partial(jnp.where, finite), move(old), kept(old))
+    return params, slots, jnp.where(finite, state.rate_scale, state.rate_scale * backoff)
 
 
 def _largest(params: dict) -> Float[Array, ""]:

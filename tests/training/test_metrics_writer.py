@@ -129,6 +129,28 @@ def test_a_reduced_rate_moves_the_parameters_half_as_far(config):
     assert moved((BAD, 0)) == pytest.approx(0.5e-2, rel=1e-3)
 
 
+@pytest.mark.parametrize("preset", ["adamw", "adafactor"])
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
+def test_skipping_costs_no_second_state(config, preset, param_dtype):
+    model = dataclasses.replace(config.model, param_dtype=param_dtype)
+    rate = schedules.create_learning_rate_scheduler("constant", 1e-2)
+    optimizer = optimizers.create_optimizer(preset, rate)
+    partitioner = Partitioner(devices=jax.devices()[:1])
+    shapes = step.abstract_state(model, optimizer, partitioner)
+    batch = partitioner.put_batch(batches_of(config)[0])
+
+    def temporaries(on_nonfinite: str) -> int:
+        weights = losses.task_weights(losses.TASKS, 0.5)
+        train_step = step.make_train_step(
+            model, optimizer, rate, weights, partitioner, on_nonfinite=on_nonfinite
+        )
+        compiled = train_step.func.lower(*train_step.args, shapes, batch).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes.params))
+    assert temporaries("skip") - temporaries("stop") < parameters / 2
+
+
 @pytest.mark.slow
 def test_skipping_gives_up_at_the_tenth_in_a_row(tmp_path):
     wild = OptimizerConfig(learning_rate=1e30, clip_norm=None)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.tables import lengths_like, tables_of
+from helpers.tables import MemoryTable, lengths_like, tables_of
 
 from sbs_jax.input_pipeline import batch_plan, packing
 from sbs_jax.input_pipeline.batch_plan import PlanSpec, TrainingQuestions, make_plan, shape_for
@@ -108,6 +108,41 @@ def test_one_shape_for_given_batches_holds_them_all():
     shape = shape_for(batches, multiple_of=2)
     assert packing.place_all(Group.of(batches), shape).fits.all() and shape.rows % 2 == 0
     assert inputs[:, :48].sum() / (3 * shape.rows * shape.inputs) > 0.8
+
+
+def test_one_example_needs_one_row():
+    lengths = Lengths(np.array([20]), np.array([5]))
+    assert shape_for([lengths]).rows == 1
+    one = TrainingQuestions([(1, MemoryTable([20, 20, 20], [5, 5, 5]))], np.arange(3))
+    assert make_plan(one, PlanSpec(3, 10, 0, pack=False)).largest.rows == 3
+
+
+def test_the_plan_knows_how_many_sequences_a_row_can_hold():
+    tables = tables_of(*lengths_like("cqa", 200))
+    packed = Batches(tables, np.arange(200), PlanSpec(8, 100, 0))
+    segments = max(int(packed[step]["decoder_segment_ids"].max()) for step in range(100))
+    assert 1 < segments <= packed.plan.max_segments
+    assert Batches(tables, np.arange(200), PlanSpec(8, 100, 0, pack=False)).plan.max_segments == 1
+
+
+def test_every_step_of_a_run_is_searched_for_the_heaviest_batches():
+    n, steps = 300, 2000
+    questions = TrainingQuestions(tables_of(*lengths_like("svamp", n)), np.arange(n))
+    spec = PlanSpec(8, steps, seed=5)
+    everything = batch_plan._group(questions, spec, np.arange(steps))
+    totals = np.stack([everything.inputs.sum(axis=1), everything.targets.sum(axis=1)])
+    np.testing.assert_array_equal(batch_plan._step_totals(questions, spec, steps), totals)
+    heavy = batch_plan._heaviest(questions, spec)
+    assert heavy.inputs.sum(axis=1).max() == totals[0].max()
+    assert heavy.targets.sum(axis=1).max() == totals[1].max()
+
+
+def test_a_batch_heavy_on_both_sides_counts_as_heavy():
+    """60 questions are longer in the encoder, 60 in the decoder; only one is long in both."""
+    inputs, targets = np.array([90, *60 * [100], *60 * [1]]), np.array([9, *60 * [1], *60 * [10]])
+    questions = TrainingQuestions([(1, MemoryTable(inputs, targets))], np.arange(len(inputs)))
+    heavy = batch_plan._heaviest(questions, PlanSpec(1, len(inputs), seed=0))
+    assert 90 in heavy.inputs
 
 
 @pytest.mark.slow

@@ -190,6 +190,15 @@ def test_a_record_without_any_target_is_left_out():
     assert {name for step in range(3) for name in made.ids(step)} == {"q0", "q2", "q4", "q5"}
 
 
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("step", [30, -1])
+def test_a_run_has_no_other_steps(step, pack):
+    made = make(steps=30, pack=pack)
+    for ask in (made.__getitem__, made.ids, made.shape):
+        with pytest.raises(IndexError):
+            ask(step)
+
+
 def test_selected_rows_are_the_ones_used():
     made = make(rows=np.array([7, 11, 30]), batch_size=3, steps=2, missing=0.0)
     assert sorted(made.ids(0)) == sorted(made.ids(1)) == ["q11", "q30", "q7"]

@@ -103,12 +103,12 @@ def test_a_student_of_these_answers_reaches_the_report_and_selects(
     ):
         write_jsonl(folder / f"{split}.jsonl", part)
     name = f"llm_{task}_{out.parent.name}".rstrip("0123456789")
-    (tmp_path / "own.py").write_text(
+    (tmp_path / f"{name}_tasks.py").write_text(
         "from sbs_jax.datasets import add_dataset\n"
         f"add_dataset({name!r}, records={str(folder)!r}, vocabulary='bytes')\n"
     )
     (tmp_path / "own.gin").write_text(
-        f"include 'experiments/demo_step_by_step.gin'\nimport own\n"
+        f"include 'experiments/demo_step_by_step.gin'\nimport {name}_tasks\n"
         f"MIXTURE_OR_TASK_NAME = '{name}_step_by_step'\nVOCABULARY = 'bytes'\nVOCAB_SIZE = 384\n"
         "TASK_FEATURE_LENGTHS = {'inputs': 320, 'targets': 96}\nTRAIN_STEPS = 20\n"
         "EVAL_PERIOD = 20\nBATCH_SIZE = 8\n"

@@ -49,8 +49,9 @@ params = jax.device_put(load_file(folder / "model.safetensors"))
 
 
 def load(program):  # -> a function of (params, tokens) for any number of rows
-    call = jax.jit(export.deserialize((folder / program["file"]).read_bytes()).call)
-    batch = program["batch"]
+    exported = export.deserialize((folder / program["file"]).read_bytes())
+    exported.mlir_module()  # fails here, not at the first call, where this jax cannot read it
+    call, batch = jax.jit(exported.call), program["batch"]
 
     def in_parts(params, tokens, *more):
         arrays = [np.pad(x, ((0, -len(x) % batch), (0, 0))) for x in (tokens, *more)]

@@ -7,6 +7,10 @@ from sbs_jax.datasets.methods import Prefixes
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import vocabularies
 
+# Their number decides which pieces are found (findings/sentencepiece_threads.sh): the same on every
+# machine. 16 is SentencePiece's default.
+_THREADS = 16
+
 
 def train(texts: Iterable[str], size: int, always: Iterable[str] = ()) -> bytes:
     """A unigram model (Kudo 2018) with T5's ids for padding, EOS and unknown pieces.
@@ -34,6 +38,7 @@ def train(texts: Iterable[str], size: int, always: Iterable[str] = ()) -> bytes:
             eos_id=vocabularies.EOS_ID,
             unk_id=vocabularies.UNK_ID,
             bos_id=-1,
+            num_threads=_THREADS,
             minloglevel=2,
         )
     except RuntimeError as error:

@@ -1,7 +1,6 @@
 """INITIAL_CHECKPOINT_PATH: parameters to start from, in whatever format the path holds."""
 
 import dataclasses
-import importlib.util
 import re
 from pathlib import Path
 
@@ -78,8 +77,7 @@ def with_vocabulary(checkpoint: Checkpoint, spec: str | None) -> Checkpoint:
 def _kind_in_bucket(url: str) -> str:
     """Ours where the bucket holds what `sbs train` or `sbs convert` writes, else T5X's."""
     name = url.rstrip("/").rpartition("/")[2]
-    ours_is_read = url.startswith("gs://") and importlib.util.find_spec("gcsfs")
-    if name.startswith("checkpoint_") or not ours_is_read:
+    if name.startswith("checkpoint_") or not buckets.can_list(url):
         return "t5x"
     buckets.reach(url, "checkpoint")
     folder = buckets.place(url)

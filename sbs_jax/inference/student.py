@@ -130,8 +130,10 @@ def find(
     Raises:
         UserError: no checkpoint, or a vocabulary that is unknown, missing or another one.
     """
-    source = os.fspath(source)
-    of_t5x = t5x_run.is_ours(source)
+    return _student(os.fspath(source), vocabulary, step, of_t5x=t5x_run.is_ours(source))
+
+
+def _student(source: str, vocabulary: str | None, step: int | None, of_t5x: bool) -> Student:
     checkpoint, run = _open_t5x(source, step) if of_t5x else _open(source, step)
     checkpoint = initial.with_vocabulary(checkpoint, vocabulary)
     if checkpoint.vocabulary is None:
@@ -165,9 +167,10 @@ def find_run(
     Raises:
         UserError: as `find`, or the folder holds no run.
     """
-    load = t5x_run.load if t5x_run.is_one(model_dir) else run_dir.load
-    load(model_dir)
-    student = find(model_dir, vocabulary, step)
+    of_t5x = t5x_run.is_one(model_dir)
+    if not of_t5x:
+        run_dir.load(model_dir)
+    student = _student(os.fspath(model_dir), vocabulary, step, of_t5x)
     if student.run is None:
         raise UserError(
             f"{model_dir}: holds parameters that no run trained, so no way to ask them is known; "

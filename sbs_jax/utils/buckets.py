@@ -45,8 +45,8 @@ def place(path: str | os.PathLike[str]) -> Path:
 
 
 def can_list(path: str | os.PathLike[str]) -> bool:
-    """Whether `place` takes it: a local path, or a `gs://` address where gcsfs is installed."""
-    return not os.fspath(path).startswith(_SCHEME) or bool(importlib.util.find_spec("gcsfs"))
+    """Whether it can be listed here: a local path, or a `gs://` address if gcsfs is there."""
+    return not is_remote(path) or (os.fspath(path).startswith(_SCHEME) and _has_gcsfs())
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def prefer_gcsfs() -> None:
     Call it early: etils asks once per process. TensorFlow's file system takes seconds to import,
     remembers listings that other processes change, and cannot be pointed at a test server.
     """
-    if importlib.util.find_spec("gcsfs"):
+    if _has_gcsfs():
         os.environ.setdefault("EPATH_USE_TF", "false")
 
 
@@ -168,8 +168,12 @@ def require(address: str, name: str) -> None:
     _need_gcsfs(f"{name} {address}")
 
 
+def _has_gcsfs() -> bool:
+    return importlib.util.find_spec("gcsfs") is not None
+
+
 def _need_gcsfs(what: str) -> None:
-    if not importlib.util.find_spec("gcsfs"):
+    if not _has_gcsfs():
         raise UserError(f"{what}: needs gcsfs; run: pip install 'sbs_jax[gcs]'")
 
 

@@ -41,6 +41,14 @@ def config_of(model_dir: Path, **changes: object) -> TrainConfig:
     return TrainConfig(**{**settings, **changes})
 
 
+def trained(model_dir: Path, **changes: object) -> Path:
+    """Trains `config_of` these; returns the MODEL_DIR."""
+    from sbs_jax.training import trainer
+
+    trainer.train(config_of(model_dir, **changes))
+    return model_dir
+
+
 def metrics_of(model_dir: Path) -> list[dict]:
     lines = (model_dir / "metrics.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if "loss" in row]

@@ -1,6 +1,7 @@
 """MODEL_DIRs as upstream `t5x.train` leaves them with our gin files, made without T5X."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,3 +88,13 @@ def make(folder: Path, ours: Path, config: TrainConfig, step: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     convert.convert(str(ours), str(folder / f"checkpoint_{step}"), "t5x")
     (folder / "config.gin").write_text(config_gin(config))
+
+
+def rows(path: Path) -> list[dict]:
+    """The objects of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The content of every file in a folder."""
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.runs import config_of
+from helpers.runs import config_of, trained
 from safetensors.numpy import load_file
 
 from sbs_jax.cli import main
@@ -16,7 +16,6 @@ from sbs_jax.errors import UserError
 from sbs_jax.inference.predictor import Predictor
 from sbs_jax.inference.student import find_run
 from sbs_jax.input_pipeline import pipeline
-from sbs_jax.training import trainer
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +25,8 @@ N = 12
 @pytest.fixture(scope="module")
 def student(tmp_path_factory) -> Path:
     """The MODEL_DIR of a short run."""
-    model_dir = tmp_path_factory.mktemp("shared") / "run"
-    config = config_of(
-        model_dir,
+    return trained(
+        tmp_path_factory.mktemp("shared") / "run",
         shared_encoder=True,
         train_steps=60,
         eval_period=60,
@@ -38,8 +36,6 @@ def student(tmp_path_factory) -> Path:
         task_feature_lengths={"inputs": 24, "targets": 16},
         optimizer=OptimizerConfig(learning_rate=2e-2),
     )
-    trainer.train(config)
-    return model_dir
 
 
 def evaluated(student: Path) -> list[dict]:

@@ -10,7 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from helpers import t5x_runs
-from helpers.runs import config_of
+from helpers.runs import trained
+from helpers.t5x_runs import files, rows
 
 from sbs_jax.checkpoints import initial, orbax_setup
 from sbs_jax.checkpoints.formats.params import read_all
@@ -20,7 +21,6 @@ from sbs_jax.datasets import registry
 from sbs_jax.errors import UserError
 from sbs_jax.inference import evaluate, student
 from sbs_jax.runs import t5x_run
-from sbs_jax.training import trainer
 
 importlib.import_module("sbs_jax.tasks")
 
@@ -31,9 +31,8 @@ QUESTIONS = [{"input": "item 7 is good"}, {"input": "item 8"}]
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory) -> Path:
     """A short run of `sbs train`, with two checkpoints."""
-    model_dir = tmp_path_factory.mktemp("ours") / "run"
-    config = config_of(
-        model_dir,
+    return trained(
+        tmp_path_factory.mktemp("ours") / "run",
         train_steps=LAST,
         eval_period=LAST,
         checkpoint_period=FIRST,
@@ -41,8 +40,6 @@ def ours(tmp_path_factory) -> Path:
         max_decode_length=None,
         optimizer=OptimizerConfig(learning_rate=2e-2),
     )
-    trainer.train(config)
-    return model_dir
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +59,11 @@ def theirs(made, tmp_path) -> Path:
     return shutil.copytree(made, tmp_path / "theirs")
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def evaluated(model_dir: Path, *flags: str) -> dict[int, list[dict]]:
     """Step -> predictions on test that `sbs evaluate` writes."""
     assert main(["evaluate", f"--model_dir={model_dir}", "--output_rationale", *flags]) == 0
     found = model_dir.glob("predictions-demo_label-test-*.jsonl")
-    return {int(path.stem.rpartition("-")[2]): lines(path) for path in found}
+    return {int(path.stem.rpartition("-")[2]): rows(path) for path in found}
 
 
 def predicted(model_dir: Path | str, tmp_path: Path, *flags: str) -> list[dict]:
@@ -82,7 +71,7 @@ def predicted(model_dir: Path | str, tmp_path: Path, *flags: str) -> list[dict]:
     source.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     given = [f"--model_dir={model_dir}", f"--input={source}", f"--output={target}"]
     assert main(["predict", *given, "--output_rationale", *flags]) == 0
-    return lines(target)
+    return rows(target)
 
 
 def test_the_description_is_that_of_the_run(ours, theirs):
@@ -193,8 +182,8 @@ def test_the_runs_own_module_is_imported_and_bound(theirs, tmp_path, monkeypatch
     change(theirs, {"MIXTURE_OR_TASK_NAME": "'plums_finetune'", **bound}, imports)
     assert main(["evaluate", f"--model_dir={theirs}"]) == 0
     registry.remove("plums")
-    rows = lines(theirs / f"predictions-plums_finetune-test-{LAST}.jsonl")
-    assert [row["gold"] for row in rows] == ["good"] * 2
+    predictions = rows(theirs / f"predictions-plums_finetune-test-{LAST}.jsonl")
+    assert [row["gold"] for row in predictions] == ["good"] * 2
 
 
 SMALL = {"configs.T5Config.mlp_dim": "64"}

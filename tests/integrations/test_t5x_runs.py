@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.t5x_runs import files, rows
 
 from sbs_jax.cli import main
 from sbs_jax.datasets import registry
@@ -50,14 +51,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     t5x("eval", f'EVAL_OUTPUT_DIR="{made}/eval"', checkpoint)
     t5x("infer", f'INFER_OUTPUT_DIR="{made}/infer"', checkpoint)
     return made
-
-
-def rows(path: pathlib.Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def files(path: pathlib.Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
 def test_evaluate_counts_what_t5x_eval_counts(folder: pathlib.Path) -> None:

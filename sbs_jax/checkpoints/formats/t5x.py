@@ -63,7 +63,7 @@ def _orbax(path: str) -> AnyPath | None:
     """The Orbax folder of a checkpoint; None for a legacy one, looked for first in a bucket."""
     if not is_remote(path):
         folder = Path(path).absolute() / ORBAX
-    elif not path.startswith("gs://") or not can_list(path) or _bucket(path)(INDEX) is not None:
+    elif not can_list(path) or _bucket(path)(INDEX) is not None:
         return None
     else:
         folder = place(path) / ORBAX

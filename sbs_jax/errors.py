@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _MOST_CHARACTERS = 100  # of a foreign error's own words
 
@@ -39,10 +39,18 @@ def of_users_code(error: BaseException) -> str:
     return f"{type(error).__name__} ({words}){place}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean X?``, or nothing when no known name is similar."""
-    matches = difflib.get_close_matches(name, sorted(set(known) - {name}), n=1, cutoff=0.75)
-    return f"; did you mean {matches[0]}?" if matches else ""
+def nearest(name: str, known: Iterable[str], part: Callable[[str], str] = str) -> str:
+    """``; did you mean X?``, or nothing when no known name is similar.
+
+    Args:
+        part: of a name, which must be similar; of names that share it the nearest is meant.
+    """
+    others = sorted(set(known) - {name})
+    matches = difflib.get_close_matches(part(name), sorted({*map(part, others)}), n=1, cutoff=0.75)
+    if not matches:
+        return ""
+    same = [other for other in others if part(other) == matches[0]]
+    return f"; did you mean {difflib.get_close_matches(name, same, n=1, cutoff=0.0)[0]}?"
 
 
 def os_reason(error: OSError) -> str:

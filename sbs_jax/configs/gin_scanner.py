@@ -252,7 +252,8 @@ class _Scanner:
         path = find(name, self._search_paths)
         if path is None:
             places = ["the working directory", *(shown(str(p)) for p in self._search_paths)]
-            hint = nearest(name, _gin_files(self._search_paths))
+            # Names without their folders, which are alike and would make any two files similar.
+            hint = nearest(name, _gin_files(self._search_paths), os.path.basename)
             raise UserError(f"{referrer}: no gin file {name!r} in {', '.join(places)}{hint}")
         if path in parents:
             raise UserError(f"{referrer}: {name!r} includes itself")

@@ -231,8 +231,10 @@ def test_wrong_binding_on_the_command_line(
     [
         (
             'include "sbs_runs/finetun.gin"',
-            "no gin file 'sbs_runs/finetun.gin' in .*; did you",
+            "no gin file 'sbs_runs/finetun.gin' in .*; did you mean sbs_runs/finetune.gin?",
         ),
+        ('include "experiments/nope.gin"', "'experiments/nope.gin' in [^;]*$"),
+        ('include "cqa_finetune.gin"', "; did you mean experiments/cqa_finetune.gin?"),
         ('include "x.gin"', "'x.gin' includes itself"),
         ("ALPHA = 0.5 0.7", "Expected newline in 'ALPHA = 0.5 0.7'"),
         ("ALPHA = half", "cannot read 'half' as a value in 'ALPHA = half'; a string needs plain"),

@@ -1,7 +1,7 @@
 """Questions trained per CPU-second on one core, against a plain PyTorch loop.
 
     python benchmarks/bench_train.py [--peer path/to/python] [--model mini|small] [--batch N]
-                                     [--peers torch]
+                                     [--peer_variants torch]
 
 The questions have the lengths of CommonsenseQA (inputs 51 tokens, labels 3, rationales 30) and
 random token ids. Both sides start from the same float32 weights of a T5 v1.1 (the head scaled by
@@ -18,7 +18,7 @@ The variants take turns on one core, so that a slow phase of the machine meets a
 * ``torch_malloc``: the same with ours' settings of glibc.
 
 `--peer` names the Python of an environment with torch and transformers; without it only ours is
-timed; `--peers` takes one of the two where memory is short (T5-small at batch 64: 6 GB each).
+timed. `--peer_variants` leaves one out where memory is short (T5-small at batch 64: 12 GB each).
 Prints one JSON line per variant: questions per CPU-second, median and range over the rounds,
 and the median of the ratios to each other variant.
 """
@@ -67,6 +67,7 @@ KINDS: dict[str, dict] = {
     "scan_minimal": {"pack": True, "scan_layers": True, "remat_policy": "minimal"},
     "scan_full": {"pack": True, "scan_layers": True, "remat_policy": "full"},
 }
+PEERS = {"torch": False, "torch_malloc": True}  # whether glibc keeps freed memory
 
 WORKER = """
 import json, resource, sys, time
@@ -316,7 +317,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="mini")
     parser.add_argument("--batch", type=int, default=8, help="questions per update")
     parser.add_argument("--peer", help="Python of an environment with torch and transformers")
-    parser.add_argument("--peers", default="torch,torch_malloc", help="which of its two variants")
+    parser.add_argument("--peer_variants", default=",".join(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--variants", default="ours,unpacked", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=4, help="updates of a variant per round")
@@ -335,7 +336,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if flags.peer:
             command = peer_command(flags.peer, checkpoint, flags.batch, folder)
-            peers = {name: Peer(command, name == "torch_malloc") for name in flags.peers.split(",")}
+            peers = {name: Peer(command, PEERS[name]) for name in flags.peer_variants.split(",")}
         for name, peer in peers.items():
             first[name] = peer(0, 1, False)[1]
             runs[name] = lambda first, last, peer=peer: peer(first, last)[0]

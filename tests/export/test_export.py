@@ -141,7 +141,7 @@ import json, runpy, sys
 import numpy as np, torch
 code, texts, out = sys.argv[1:]
 globals().update(runpy.run_path(code))
-model.eval()
+model.train(False)
 texts = json.load(open(texts))
 tokens = tokenizer(["[label] " + t for t in texts[:8]], padding="max_length", truncation=True,
                    return_tensors="pt")

@@ -1,17 +1,20 @@
 """Questions decoded per CPU-second on one core, against transformers' `generate`.
 
     python benchmarks/bench_decode.py --peer path/to/python [--model mini|small] [--rounds N]
+                                      [--lengths FILE.npy]
 
-The questions have the lengths of CommonsenseQA (inputs 46 tokens on average) and random token ids;
-both sides load the same random float32 weights of a T5 v1.1 and decode exactly T new tokens (no row
-ends early: EOS cannot win), greedily. The variants take turns on one core, so that a slow phase of
-the machine meets all of them, and their ids must be equal.
+The questions have about the lengths of CommonsenseQA (inputs 46 tokens on average), or those in a
+file of yours, and random token ids; both sides load the same random float32 weights of a T5 v1.1
+and decode exactly T new tokens (no row ends early: EOS cannot win), greedily. The variants take
+turns on one core, so that a slow phase of the machine meets all of them; rows whose ids differ are
+counted.
 
-* ``ours``: what `sbs predict` and `sbs evaluate` run.
+* ``ours``: what `sbs predict` and `sbs evaluate` run, with their settings of glibc.
 * ``confidence``: what `sbs predict --confidence` runs for three labels of two to four tokens, which
   gives the exact probability of each and the greedy output where it is one of them.
 * ``generate``: `model.generate` on batches of 64 in the order of the file, padded to the longest.
 * ``sorted generate``: the same on inputs sorted by length.
+* ``... malloc``: the two with ours' settings of glibc.
 
 `--peer` names the Python of an environment with torch and transformers; without it only ours is
 timed. Prints one JSON line per variant and number of tokens: questions per CPU-second, median and
@@ -23,26 +26,22 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
 
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false "
-    "intra_op_parallelism_threads=1"
-)
-
 import jax
 import numpy as np
+from bench_train import Peer  # which also sets $XLA_FLAGS for one core
 
 from sbs_jax.checkpoints.formats import hf_write
 from sbs_jax.checkpoints.formats.params import Checkpoint, LazyArray, read_all, shapes_of
+from sbs_jax.cli import runtime
 from sbs_jax.configs import T5Config
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation.decoder import Decoder
 from sbs_jax.models import label_trie
 
-QUESTIONS, BATCH = 256, 64
+BATCH = 64
 LABELS = [[11, 12, 13, 1], [14, 1], [15, 16, 1]]  # entailment, neutral, contradiction
 MODELS = {
     "mini": T5Config(32128, 256, 4, 4, 4, 64, 512),
@@ -82,15 +81,17 @@ for line in sys.stdin:
 
 
 class Table:
-    """Random questions as a `batches.Table`."""
+    """Random questions of given lengths, EOS included, as a `batches.Table`."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, lengths: np.ndarray | None = None) -> None:
         rng = np.random.default_rng(0)
-        sizes = np.clip(rng.normal(45, 10, QUESTIONS), 8, 98).astype(int)
+        if lengths is None:
+            lengths = np.clip(rng.normal(45, 10, 256), 8, 98).astype(int) + 1
+        sizes = lengths - 1
         self._rows = [np.append(rng.integers(3, vocab_size, n), 1).astype(np.int32) for n in sizes]
-        self.ids = [str(i) for i in range(QUESTIONS)]
-        self.input_lengths = np.array([len(row) for row in self._rows], np.int32)
-        self.target_lengths = np.zeros(QUESTIONS, np.int32)
+        self.ids = [str(i) for i in range(len(sizes))]
+        self.input_lengths = lengths.astype(np.int32)
+        self.target_lengths = np.zeros(len(sizes), np.int32)
 
     def inputs(self, row: int) -> np.ndarray:
         """Token ids of a question."""
@@ -102,7 +103,7 @@ class Table:
 
     def padded(self) -> np.ndarray:
         """All questions in one array, 0 on padding."""
-        tokens = np.zeros((QUESTIONS, self.input_lengths.max()), np.int32)
+        tokens = np.zeros((len(self.ids), self.input_lengths.max()), np.int32)
         for place, row in enumerate(self._rows):
             tokens[place, : len(row)] = row
         return tokens
@@ -133,42 +134,18 @@ class Ours:
 
     def __call__(self, length: int) -> tuple[float, list[list[int]]]:
         start = time.process_time()
-        ids = self._decoder.ids(self._params, self._table, np.arange(QUESTIONS), length)
+        ids = self._decoder.ids(self._params, self._table, np.arange(len(self._table.ids)), length)
         return time.process_time() - start, [row.tolist() for row in ids]
 
     def confidence(self) -> tuple[float, list]:
         """CPU seconds for the probabilities of three labels."""
         start = time.process_time()
-        rows = np.arange(QUESTIONS)
+        rows = np.arange(len(self._table.ids))
         self._decoder.label_scores(self._params, self._table, rows, label_trie.build(LABELS))
         return time.process_time() - start, []
 
 
-class Peer:
-    """transformers in a separate process, on the same core."""
-
-    def __init__(self, python: str, folder: str, file: str) -> None:
-        self._process = subprocess.Popen(
-            [python, "-c", WORKER, folder, file, str(BATCH)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def __call__(self, order: str, length: int) -> tuple[float, list[list[int]]]:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([order, length]) + "\n")
-        self._process.stdin.flush()
-        seconds, ids = json.loads(self._process.stdout.readline())
-        return seconds, ids
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-
-
-def report(length: int, times: dict[str, list[float]]) -> None:
+def report(length: int, questions: int, times: dict[str, list[float]]) -> None:
     """One JSON line per variant."""
     for name, seconds in times.items():
         ratios = {
@@ -178,7 +155,7 @@ def report(length: int, times: dict[str, list[float]]) -> None:
             for peer in times
             if peer != name
         }
-        speeds = [QUESTIONS / s for s in seconds]
+        speeds = [questions / s for s in seconds]
         line = {
             "variant": name,
             "new_tokens": length,
@@ -195,31 +172,36 @@ def main() -> None:
     parser.add_argument("--model", default="mini", choices=MODELS)
     parser.add_argument("--peer", help="Python of an environment with torch and transformers")
     parser.add_argument("--tokens", default="4,7,16", help="numbers of new tokens")
+    parser.add_argument("--lengths", help="file of numpy: tokens of each input, EOS included")
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    runtime.retain_memory()
     config = MODELS[flags.model]
-    checkpoint, table = weights(config), Table(config.vocab_size)
+    lengths = np.load(flags.lengths) if flags.lengths else None
+    checkpoint, table = weights(config), Table(config.vocab_size, lengths)
     ours = Ours(checkpoint, table)
+    peers: dict[str, Peer] = {}
     with tempfile.TemporaryDirectory() as place:
-        peer = None
         if flags.peer:
             hf_write.write(pathlib.Path(place) / "model", checkpoint)
             np.save(pathlib.Path(place) / "rows.npy", table.padded())
-            peer = Peer(flags.peer, f"{place}/model", f"{place}/rows.npy")
+            command = [flags.peer, "-c", WORKER, f"{place}/model", f"{place}/rows.npy", str(BATCH)]
+            peers = {"": Peer(command, False), " malloc": Peer(command, True)}
         for length in map(int, flags.tokens.split(",")):
-            measure(ours, peer, length, flags.rounds)
-        if peer:
+            times = measure(ours, peers, length, flags.rounds)
+            report(length, len(table.ids), times)
+        for peer in peers.values():
             peer.close()
 
 
-def measure(ours: Ours, peer: Peer | None, length: int, rounds: int) -> None:
-    """Warms every variant up, compares their ids, and times them in turn."""
+def measure(ours: Ours, peers: dict[str, Peer], length: int, rounds: int) -> dict[str, list[float]]:
+    """Warms every variant up, compares their ids, and times them in turn: CPU seconds."""
     compiling, ids = ours(length)
     variants = {"ours": lambda: ours(length)}
-    if peer:
-        variants["generate"] = lambda: peer("file", length)
-        variants["sorted generate"] = lambda: peer("sorted", length)
+    for name, peer in peers.items():
+        variants[f"generate{name}"] = lambda peer=peer: peer("file", length)
+        variants[f"sorted generate{name}"] = lambda peer=peer: peer("sorted", length)
     differ = {name: sum(a != b for a, b in zip(run()[1], ids, strict=True))
               for name, run in variants.items()}  # fmt: skip
     print(json.dumps({"new_tokens": length, "compile_cpu_s": round(compiling, 1),
@@ -230,7 +212,7 @@ def measure(ours: Ours, peer: Peer | None, length: int, rounds: int) -> None:
     for _ in range(rounds):
         for name, run in variants.items():
             times[name].append(run()[0])
-    report(length, times)
+    return times
 
 
 if __name__ == "__main__":

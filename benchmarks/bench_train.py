@@ -33,6 +33,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false "
@@ -251,7 +252,7 @@ class Ours:
 
 
 class Peer:
-    """The PyTorch loop in a separate process, on the same core."""
+    """PyTorch in a separate process, on the same core."""
 
     def __init__(self, command: list[str], retain_memory: bool) -> None:
         # This process has put its own settings of glibc into the environment.
@@ -264,12 +265,12 @@ class Peer:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=kept
         )
 
-    def __call__(self, first: int, last: int, train: bool = True) -> tuple[float, float, int]:
-        """CPU seconds, the last loss, and the most memory so far in MB."""
+    def __call__(self, *request: object) -> Any:
+        """The worker's answer to a request; WORKER's: CPU seconds, the last loss, peak MB."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([first, last, train]) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return tuple(json.loads(self._process.stdout.readline()))
+        return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
         """Ends the process."""
@@ -339,7 +340,7 @@ def main() -> None:
             peers = {name: Peer(command, PEERS[name]) for name in flags.peer_variants.split(",")}
         for name, peer in peers.items():
             first[name] = peer(0, 1, False)[1]
-            runs[name] = lambda first, last, peer=peer: peer(first, last)[0]
+            runs[name] = lambda first, last, peer=peer: peer(first, last, True)[0]
         warm = flags.rounds * flags.updates  # every shape of the rounds is compiled before them
         for name, run in runs.items():
             run(0, 1 if name in peers else warm)

@@ -14,7 +14,11 @@ from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.models.decoding import EOS_ID, PAD_ID, greedy, greedy_scored, score_labels
 from sbs_jax.models.label_trie import LabelTrie
 
-_WIDTH_MULTIPLE = 16  # encoder widths are rounded up to this: few shapes, few compilations
+# Rows that a CPU encodes at a time, and what their width is rounded up to. A layer's results of few
+# rows stay in its caches, and few rows are as wide as the longest. The decoder, which reads all its
+# parameters for each token, is faster with more rows (docs/performance.md).
+_ON_CPU = (16, 8)
+_WIDTH_MULTIPLE = 16  # elsewhere, where whole batches are encoded
 
 
 def unended(outputs: Int[np.ndarray, "rows length"]) -> int:
@@ -26,8 +30,8 @@ class Decoder:
     """Turns rows of a token table into ids or text, with one model on one mesh.
 
     Attributes:
-        pace: seconds per question of the last call, without the first batch of each width, which
-            may have been compiled for; None where there was no other.
+        pace: seconds per question of the last call, without the batches that met a width for the
+            first time, which may have been compiled for; None where there was no other.
     """
 
     def __init__(
@@ -42,6 +46,9 @@ class Decoder:
         self._vocabulary = vocabulary
         shards = partitioner.batch_shards
         self._batch_size = -(-batch_size // shards) * shards
+        in_parts = partitioner.platform == "cpu" and shards == 1
+        self._parts = _ON_CPU if in_parts else (self._batch_size, _WIDTH_MULTIPLE)
+        self._met: dict[tuple, set[int]] = {}  # a program's settings -> widths it has met
         self.pace: float | None = None
 
     def decode(
@@ -79,6 +86,7 @@ class Decoder:
                     start_id=start_id,
                 ),
             ),
+            (max_decode_length, start_id),
             table,
             rows,
         )
@@ -96,6 +104,7 @@ class Decoder:
                 partitioner=self._partitioner,
                 max_decode_length=max_decode_length,
             ),
+            ("scored", max_decode_length),
             table,
             rows,
         )
@@ -112,6 +121,7 @@ class Decoder:
             lambda tokens: score_labels(
                 params, tokens, trie, config=self._config, partitioner=self._partitioner
             ),
+            ("labels", trie.edges.shape),
             table,
             rows,
         )
@@ -119,30 +129,31 @@ class Decoder:
 
     def _run(
         self,
-        program: Callable[[Array], tuple[Array, ...]],
+        program: Callable[[list[Array]], tuple[Array, ...]],
+        settings: tuple,
         table: batches.Table,
         rows: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         """What a program makes of every row, in the order of `rows`: each row once."""
         outputs: list[np.ndarray] = []
         done = np.zeros(len(rows), bool)
-        timed: dict[int, list[float]] = {}  # width -> seconds per question, a batch each
-        for places, tokens in batches.eval_batches(
-            table, rows, self._batch_size, width_multiple=_WIDTH_MULTIPLE
-        ):
+        met = self._met.setdefault(settings, set())
+        paces = []  # seconds per question, a batch each
+        for places, parts in batches.eval_batches(table, rows, self._batch_size, *self._parts):
             real = places >= 0
             began = time.perf_counter()
-            results = program(self._partitioner.put_rows(tokens))
+            results = program([self._partitioner.put_rows(part) for part in parts])
             arrays = [self._partitioner.fetch(array) for array in results]
             if not outputs:
                 outputs = [np.zeros((len(rows), *a.shape[1:]), a.dtype) for a in arrays]
             for output, array in zip(outputs, arrays, strict=True):
                 output[places[real]] = array[real]
             done[places[real]] = True
-            pace = (time.perf_counter() - began) / max(int(real.sum()), 1)
-            timed.setdefault(tokens.shape[1], []).append(pace)
+            widths = {part.shape[1] for part in parts}
+            if widths <= met:
+                paces.append((time.perf_counter() - began) / max(int(real.sum()), 1))
+            met |= widths
             multihost.sign_of_progress()
-        again = [pace for paces in timed.values() for pace in paces[1:]]
-        self.pace = float(np.median(again)) if again else None
+        self.pace = float(np.median(paces)) if paces else None
         assert done.all(), "every example is decoded exactly once"
         return tuple(outputs)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 
 from sbs_jax.errors import UserError
 from sbs_jax.input_pipeline import packing
@@ -228,14 +228,18 @@ def iterate(
 
 
 def eval_batches(
-    table: Table, indices: Int[np.ndarray, " records"], batch_size: int, width_multiple: int = 16
-) -> Iterator[tuple[Int[np.ndarray, " batch"], Shaped[np.ndarray, "batch width"]]]:
+    table: Table,
+    indices: Int[np.ndarray, " records"],
+    batch_size: int,
+    part_size: int,
+    width_multiple: int,
+) -> Iterator[tuple[Int[np.ndarray, " batch"], list[Int[np.ndarray, "part width"]]]]:
     """Every record's input once, longest first, in batches of one height and few widths.
 
     Yields:
-        (places, encoder_input_tokens): `places` index `indices`, -1 on the empty rows that fill
-        the last batch; the tokens are int32 [batch_size, width], 0 on padding, the width rounded
-        up to `width_multiple`.
+        (places, parts): `places` index `indices`, -1 on the empty rows that fill the last batch.
+        The parts are the batch's encoder_input_tokens, `part_size` rows at a time, 0 on padding,
+        each as wide as its longest input, rounded up to `width_multiple`.
     """
     indices = np.asarray(indices, np.int64)
     lengths = np.asarray(table.input_lengths)[indices]
@@ -244,9 +248,13 @@ def eval_batches(
         members = order[start : start + batch_size]
         places = np.full(batch_size, -1, np.int64)
         places[: len(members)] = members
-        width = round_up(max(int(lengths[members[0]]), 1), width_multiple)
-        tokens = np.zeros((batch_size, width), np.int32)
-        for line, index in enumerate(indices[members].tolist()):
-            inputs = table.inputs(index)
-            tokens[line, : len(inputs)] = inputs
-        yield places, tokens
+        parts = []
+        for first in range(0, batch_size, part_size):
+            longest = lengths[members[min(first, len(members) - 1)]]  # of empty rows: the last
+            width = round_up(max(int(longest), 1), width_multiple)
+            tokens = np.zeros((min(part_size, batch_size - first), width), np.int32)
+            for line, index in enumerate(indices[members[first : first + part_size]].tolist()):
+                inputs = table.inputs(index)
+                tokens[line, : len(inputs)] = inputs
+            parts.append(tokens)
+        yield places, parts

@@ -1,7 +1,13 @@
-"""Greedy decoding with a key/value cache, and exact probabilities of a closed set of labels."""
+"""Greedy decoding with a key/value cache, and exact probabilities of a closed set of labels.
+
+The encoder is a program of its own: it is compiled for each width of the inputs, in about a third
+of the time of the decoder, which is compiled for few widths and takes several encoded parts as one
+batch.
+"""
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +21,27 @@ from sbs_jax.models.t5 import Transformer
 EOS_ID = 1
 PAD_ID = 0  # also the decoder's start token, as in T5 (but see `methods.START_IDS`)
 
+# Widths that the decoder reads are rounded up to this: padding costs it little, projecting none.
+_MEMORY_MULTIPLE = 64
+
 # Logits of this many nodes of a trie are in memory at a time: [rows, nodes, V] in float32.
 _NODES_AT_ONCE = 16
 
 
+# One question a row, padded with 0; or a batch in parts, each of its own width.
+Questions = Int[Array, "B L"] | Sequence[Int[Array, "_ _"]]
+
+
+class _Memory(NamedTuple):
+    """What a decoder reads of its inputs: each layer's keys and values, and where tokens are."""
+
+    keys_values: list[tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]]]
+    mask: Bool[Array, "B S"]
+
+
 def greedy(
     params: dict,
-    encoder_input_tokens: Int[Array, "B L"],
+    encoder_input_tokens: Questions,
     *,
     config: T5Config,
     partitioner: Partitioner,
@@ -32,7 +52,8 @@ def greedy(
 
     Args:
         params: of a `Transformer` with `config`.
-        encoder_input_tokens: int32, one question a row, padded with 0; any width.
+        encoder_input_tokens: int32, one question a row, padded with 0, of any width; or parts of
+            one batch, each of its own width.
         max_decode_length: T, the most new tokens of a row. The original's generation_max_length
             counts its start token, so its 64 is 63 here.
         start_id: the decoder's first input.
@@ -43,7 +64,7 @@ def greedy(
     """
     return _greedy(
         params,
-        encoder_input_tokens,
+        _read(params, encoder_input_tokens, config, partitioner),
         config=config,
         partitioner=partitioner,
         max_decode_length=max_decode_length,
@@ -54,7 +75,7 @@ def greedy(
 
 def greedy_scored(
     params: dict,
-    encoder_input_tokens: Int[Array, "B L"],
+    encoder_input_tokens: Questions,
     *,
     config: T5Config,
     partitioner: Partitioner,
@@ -63,7 +84,7 @@ def greedy_scored(
     """As `greedy`, with the natural logarithm of each output's probability, its EOS included."""
     return _greedy(
         params,
-        encoder_input_tokens,
+        _read(params, encoder_input_tokens, config, partitioner),
         config=config,
         partitioner=partitioner,
         max_decode_length=max_decode_length,
@@ -72,12 +93,50 @@ def greedy_scored(
     )
 
 
+def _read(
+    params: dict, questions: Questions, config: T5Config, partitioner: Partitioner
+) -> list[_Memory]:
+    """Encodes every part of a batch; the memories have one width."""
+    parts = [questions] if isinstance(questions, jax.Array) else questions
+    width = max(part.shape[1] for part in parts)
+    width += -width % _MEMORY_MULTIPLE
+    encode = functools.partial(_encode, config=config, partitioner=partitioner, width=width)
+    return [encode(params, part) for part in parts]
+
+
+@functools.partial(jax.jit, static_argnames=("config", "partitioner", "width"))
+def _encode(
+    params: dict,
+    encoder_input_tokens: Int[Array, "B L"],
+    *,
+    config: T5Config,
+    partitioner: Partitioner,
+    width: int,
+) -> _Memory:
+    model = Transformer(config)
+    variables = {"params": params}
+    mask = encoder_input_tokens > 0
+    with partitioner.activations():
+        encoded: Any = model.apply(
+            variables, encoder_input_tokens, mask.astype(jnp.int32), method=Transformer.encode
+        )
+        keys_values: Any = model.apply(variables, encoded, method=Transformer.encoder_keys_values)
+    padding = (0, width - mask.shape[1])
+    wide = functools.partial(jnp.pad, pad_width=[(0, 0), (0, 0), padding, (0, 0)])
+    return _Memory(jax.tree.map(wide, keys_values), jnp.pad(mask, [(0, 0), padding]))
+
+
+def _joined(parts: list[_Memory]) -> _Memory:
+    """The parts of a batch as one memory."""
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+
+
 @functools.partial(
     jax.jit, static_argnames=("config", "partitioner", "max_decode_length", "start_id", "scored")
 )
 def _greedy(
     params: dict,
-    encoder_input_tokens: Int[Array, "B L"],
+    parts: list[_Memory],
     *,
     config: T5Config,
     partitioner: Partitioner,
@@ -87,8 +146,8 @@ def _greedy(
 ) -> tuple[Int[Array, "B T"], Float[Array, " B"]]:
     model = Transformer(config)
     variables = {"params": params}
-    mask = encoder_input_tokens > 0
-    rows = encoder_input_tokens.shape[0]
+    memory = _joined(parts)
+    rows = memory.mask.shape[0]
 
     def unfinished(carry: tuple) -> Array:
         index, _, _, ended, _, _ = carry
@@ -97,7 +156,7 @@ def _greedy(
     def advance(carry: tuple) -> tuple:
         index, tokens, caches, ended, output, scores = carry
         logits, caches = model.apply(
-            variables, tokens, index, caches, mask, method=Transformer.decode_step
+            variables, tokens, index, caches, memory.mask, method=Transformer.decode_step
         )
         if scored:
             step_scores = jnp.max(logits, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
@@ -107,13 +166,12 @@ def _greedy(
         return index + 1, tokens, caches, ended | (tokens == EOS_ID), output, scores
 
     with partitioner.activations():
-        caches = _caches(model, variables, encoder_input_tokens, max_decode_length)
         start = (
             jnp.zeros((), jnp.int32),
             jnp.full((rows,), start_id, jnp.int32),
-            caches,
+            _caches(memory, max_decode_length),
             # A row of padding (the last batch's filling) has nothing to say.
-            ~jnp.any(mask, axis=1),
+            ~jnp.any(memory.mask, axis=1),
             jnp.zeros((rows, max_decode_length), jnp.int32),
             jnp.zeros((rows,), jnp.float32),
         )
@@ -121,10 +179,9 @@ def _greedy(
         return output, scores
 
 
-@functools.partial(jax.jit, static_argnames=("config", "partitioner"))
 def score_labels(
     params: dict,
-    encoder_input_tokens: Int[Array, "B L"],
+    encoder_input_tokens: Questions,
     trie: LabelTrie,
     *,
     config: T5Config,
@@ -134,7 +191,7 @@ def score_labels(
 
     Args:
         params: of a `Transformer` with `config`.
-        encoder_input_tokens: int32, one question a row, padded with 0.
+        encoder_input_tokens: as in `greedy`.
         trie: of the labels' token ids (`label_trie.build`), for every row the same.
 
     Returns:
@@ -142,18 +199,31 @@ def score_labels(
         not add up to 1); and the label that `greedy` gives the row, or -1 where its output is none
         of them.
     """
+    parts = _read(params, encoder_input_tokens, config, partitioner)
+    return _score_labels(params, parts, trie, config=config, partitioner=partitioner)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "partitioner"))
+def _score_labels(
+    params: dict,
+    parts: list[_Memory],
+    trie: LabelTrie,
+    *,
+    config: T5Config,
+    partitioner: Partitioner,
+) -> tuple[Float[Array, "B M"], Int[Array, " B"]]:
     model = Transformer(config)
     variables = {"params": params}
+    memory = _joined(parts)
     with partitioner.activations():
         count = trie.tokens.shape[0]
-        caches = _caches(model, variables, encoder_input_tokens, count)
         states: Any = model.apply(
             variables,
             trie.tokens,
             trie.depths,
             trie.sees,
-            caches,
-            encoder_input_tokens > 0,
+            _caches(memory, count),
+            memory.mask,
             method=Transformer.tree_states,
         )
 
@@ -177,11 +247,13 @@ def score_labels(
     return jnp.sum(jnp.where(trie.path_mask, on_paths, 0.0), axis=-1), _walk(trie, likeliest)
 
 
-def _caches(model: Transformer, variables: dict, tokens: Int[Array, "B L"], length: int) -> list:
-    """The encoder's keys and values, computed once, and empty caches of `length` positions."""
-    segments = (tokens > 0).astype(jnp.int32)
-    encoded = model.apply(variables, tokens, segments, method=Transformer.encode)
-    caches: Any = model.apply(variables, encoded, length, method=Transformer.init_cache)
+def _caches(memory: _Memory, length: int) -> list[dict[str, Array]]:
+    """A layer's cache: what it reads of the input, and `length` empty positions of the output."""
+    rows, heads, _, head_dim = memory.keys_values[0][0].shape
+    caches = []
+    for key, value in memory.keys_values:
+        empty = jnp.zeros((rows, heads, length, head_dim), key.dtype)
+        caches.append({"key": empty, "value": empty, "encoder_key": key, "encoder_value": value})
     return caches
 
 

@@ -221,19 +221,10 @@ class Decoder(nn.Module):
             x = run_layers(self, one, len(self.layers), x, bits, *inputs)
         return _dropped(self.decoder_norm(x), noise)
 
-    def init_cache(
-        self, encoded: Float[Array, "B L D"], max_length: int
-    ) -> list[dict[str, Float[Array, "B H _ K"]]]:
-        cfg = self.config
-        shape = (encoded.shape[0], cfg.num_heads, max_length, cfg.head_dim)
-        empty = jnp.zeros(shape, cfg.dtype)
-        caches = []
-        for layer in self.layers:
-            key, value = layer.encoder_keys_values(encoded)
-            caches.append(
-                {"key": empty, "value": empty, "encoder_key": key, "encoder_value": value}
-            )
-        return caches
+    def encoder_keys_values(
+        self, encoded: Float[Array, "B L D"]
+    ) -> list[tuple[Float[Array, "B H L K"], Float[Array, "B H L K"]]]:
+        return [layer.encoder_keys_values(encoded) for layer in self.layers]
 
     def step(
         self,
@@ -325,11 +316,11 @@ class Transformer(nn.Module):
         )
         return self._logits(x)
 
-    def init_cache(
-        self, encoded: Float[Array, "B L D"], max_length: int
-    ) -> list[dict[str, Float[Array, "B H _ K"]]]:
-        """Empty self-attention caches of `max_length` and the encoder's keys and values."""
-        return self.decoder.init_cache(encoded, max_length)
+    def encoder_keys_values(
+        self, encoded: Float[Array, "B L D"]
+    ) -> list[tuple[Float[Array, "B H L K"], Float[Array, "B H L K"]]]:
+        """What each layer of the decoder attends to, from the output of `encode`."""
+        return self.decoder.encoder_keys_values(encoded)
 
     def decode_step(
         self,
@@ -357,7 +348,8 @@ class Transformer(nn.Module):
             tokens: input at each node.
             depths: position of each node.
             sees: whether a node (row) attends to another (column).
-            caches: of `init_cache` with N positions.
+            caches: one of each layer: "key" and "value" with N positions, to be written, and
+                "encoder_key" and "encoder_value" (`encoder_keys_values`).
             encoder_mask: True on tokens of the input.
         """
         x = self.token_embedder(jnp.broadcast_to(tokens, (encoder_mask.shape[0], tokens.shape[0])))

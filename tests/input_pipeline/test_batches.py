@@ -279,15 +279,23 @@ def test_a_mistake_in_a_batch_reaches_the_loop_that_reads_it():
 
 
 @settings(deadline=None, max_examples=25)
-@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=30), batch_size=st.integers(1, 9))
-def test_evaluation_sees_every_row_exactly_once(lengths, batch_size):
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=30),
+    batch_size=st.integers(1, 9),
+    part_size=st.integers(1, 5),
+)
+def test_evaluation_sees_every_row_exactly_once(lengths, batch_size, part_size):
     table = MemoryTable([9, *lengths], [2] * (len(lengths) + 1))
     rows = np.arange(1, len(lengths) + 1)
     seen = []
-    for places, tokens in eval_batches(table, rows, batch_size):
-        assert tokens.shape[0] == len(places) == batch_size
-        assert tokens.shape[1] % 16 == 0 and tokens.dtype == np.int32
-        for place, line in zip(places.tolist(), tokens, strict=True):
+    for places, parts in eval_batches(table, rows, batch_size, part_size, 8):
+        assert len(places) == batch_size == sum(map(len, parts))
+        assert all(len(part) <= part_size and part.dtype == np.int32 for part in parts)
+        for part in parts:
+            longest = max(np.count_nonzero(part, axis=1))
+            assert part.shape[1] % 8 == 0 and (part.shape[1] - longest < 8 or not longest)
+        lines = [line for part in parts for line in part]
+        for place, line in zip(places.tolist(), lines, strict=True):
             want = table.inputs(rows[place]) if place >= 0 else np.zeros(0, np.int32)
             assert line[: len(want)].tolist() == want.tolist() and not line[len(want) :].any()
             seen += [place] if place >= 0 else []

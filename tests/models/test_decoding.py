@@ -87,6 +87,21 @@ def test_batch_order_padding_and_mesh_change_nothing(params):
         np.testing.assert_array_equal(decode(params, tokens[row : row + 1])[0], whole[row])
 
 
+@pytest.mark.parametrize("last_width", [11, 70])  # the memories of both parts are 64 wide, or 128
+def test_parts_of_a_batch_are_the_batch(params, last_width):
+    tokens = questions(7, 11)
+    wide = np.pad(tokens[4:], ((0, 0), (0, last_width - 11)))
+    one = Partitioner(devices=jax.devices()[:1])
+    found = decoding.greedy(
+        params,
+        [one.put_rows(part) for part in (tokens[:4, :9], wide)],
+        config=CONFIG,
+        partitioner=one,
+        max_decode_length=LENGTH,
+    )
+    np.testing.assert_array_equal(one.fetch(found), decode(params, tokens))
+
+
 def test_nothing_follows_the_end_and_empty_rows_stay_empty(params):
     eager = jax.tree.map(lambda x: x, params)
     kernel = eager["decoder"]["logits_dense"]["kernel"]

@@ -123,7 +123,11 @@ def test_cached_steps_give_the_logits_of_the_whole_sequence():
         return module.apply({"params": params}, *args, method=name)
 
     encoded = method("encode", BATCH["encoder_input_tokens"], segments)
-    caches = method("init_cache", encoded, 8)
+    empty = jnp.zeros((len(segments), TINY.num_heads, 8, TINY.head_dim))
+    caches = [
+        {"key": empty, "value": empty, "encoder_key": key, "encoder_value": value}
+        for key, value in method("encoder_keys_values", encoded)
+    ]
     for index in range(4):
         tokens = BATCH["decoder_input_tokens"][:, index]
         logits, caches = method("decode_step", tokens, jnp.int32(index), caches, segments > 0)

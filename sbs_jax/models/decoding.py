@@ -97,7 +97,7 @@ def _read(
     params: dict, questions: Questions, config: T5Config, partitioner: Partitioner
 ) -> list[_Memory]:
     """Encodes every part of a batch; the memories have one width."""
-    parts = [questions] if isinstance(questions, jax.Array) else questions
+    parts = questions if isinstance(questions, list | tuple) else [questions]
     width = max(part.shape[1] for part in parts)
     width += -width % _MEMORY_MULTIPLE
     encode = functools.partial(_encode, config=config, partitioner=partitioner, width=width)

@@ -35,11 +35,9 @@ _INITIALIZERS: dict[str, Callable[[T5Config], Callable]] = {
 }
 
 # XLA's options on a CPU: half the compile time or less; speed and values stay (tested).
-_QUICK = {
-    "xla_backend_optimization_level": 1,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_llvm_disable_expensive_passes": True,
-}
+_QUICK: dict[str, int | bool] = {"xla_backend_optimization_level": 1}
+if jax.__version_info__ < (0, 11):  # gone in 0.12, whose own are as quick
+    _QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
 @functools.lru_cache(maxsize=4)

@@ -62,7 +62,7 @@ def environment(folder: Path, one_cpu_thread: bool) -> dict[str, str]:
     """
     cache = paths.cache_home() / "compiled" if paths.is_remote(folder) else folder / "cache"
     kept_in = os.environ.get(_CACHE_VARIABLE, str(cache))
-    shared = {_CACHE_VARIABLE: kept_in, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    shared = {_CACHE_VARIABLE: kept_in, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
     return shared | (ONE_CPU_THREAD if one_cpu_thread else {})
 
 

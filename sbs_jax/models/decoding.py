@@ -6,7 +6,6 @@ batch.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +28,7 @@ _NODES_AT_ONCE = 16
 
 
 # One question a row, padded with 0; or a batch in parts, each of its own width.
-Questions = Int[Array, "B L"] | Sequence[Int[Array, "_ _"]]
+Questions = Int[Array, "B L"] | list[Int[Array, "_ _"]]
 
 
 class _Memory(NamedTuple):
@@ -97,7 +96,7 @@ def _read(
     params: dict, questions: Questions, config: T5Config, partitioner: Partitioner
 ) -> list[_Memory]:
     """Encodes every part of a batch; the memories have one width."""
-    parts = questions if isinstance(questions, list | tuple) else [questions]
+    parts = questions if isinstance(questions, list) else [questions]
     width = max(part.shape[1] for part in parts)
     width += -width % _MEMORY_MULTIPLE
     encode = functools.partial(_encode, config=config, partitioner=partitioner, width=width)

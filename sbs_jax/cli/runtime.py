@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from absl import flags
 
 from sbs_jax.errors import UserError
-from sbs_jax.utils import paths
+from sbs_jax.utils import compile_cache
 from sbs_jax.utils.console import say
 
 # mallopt's parameters (malloc.h) and values, with the variable that gives a child process the same.
@@ -24,8 +24,6 @@ _RETAIN = {
 # What NVIDIA's images of jax set: collectives overlap computation. One GPU has none.
 _XLA_FLAGS = "XLA_FLAGS"
 _GPU_FLAGS = "--xla_gpu_enable_latency_hiding_scheduler=true"
-_CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
-_MIN_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _GPU_FILES = ("/dev/nvidia0", "/dev/kfd")
 _MAX_BYTES = "JAX_COMPILATION_CACHE_MAX_SIZE"
 
@@ -36,7 +34,7 @@ def define(values: flags.FlagValues) -> None:
         "compilation_cache_dir",
         None,
         "Folder that keeps compiled programs for the next start; '' keeps none. Default: "
-        f"${_CACHE_DIR}, else 'compiled' in the cache folder.",
+        f"${compile_cache.DIRECTORY}, else 'compiled' in the cache folder.",
         flag_values=values,
     )
     flags.DEFINE_boolean(
@@ -102,10 +100,9 @@ def use_compilation_cache(folder: str | None) -> None:
     Several processes may share a folder of ours: as its size is limited, jax locks it for every
     access. A folder that the user's own variable names is left to the user's other variables.
     """
-    if folder is None and _CACHE_DIR in os.environ:
+    if folder is None and compile_cache.DIRECTORY in os.environ:
         return
-    chosen = str(paths.cache_home() / "compiled") if folder is None else folder
-    settings: dict[str, object] = {_CACHE_DIR: chosen}
+    chosen = str(compile_cache.default_folder()) if folder is None else folder
     if chosen and (problem := _cannot_write(chosen)):
         if folder is None:
             say(f"{chosen}: {problem}; compiled programs are not kept")
@@ -113,10 +110,9 @@ def use_compilation_cache(folder: str | None) -> None:
         raise UserError(
             f"--compilation_cache_dir={folder}: {problem}; choose another folder, or '' for none"
         )
-    if chosen:
-        settings[_MIN_SECONDS] = 0.05  # keeps what draws parameters, 0.1 s each
-        if importlib.util.find_spec("filelock"):
-            settings[_MAX_BYTES] = 4 * 2**30
+    settings = compile_cache.settings(chosen)
+    if chosen and importlib.util.find_spec("filelock"):
+        settings[_MAX_BYTES] = 4 * 2**30
     for name, value in settings.items():
         os.environ[name] = str(value)
         if "jax" in sys.modules:  # it has read its variables

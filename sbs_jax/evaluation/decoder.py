@@ -11,7 +11,14 @@ from sbs_jax.distributed import multihost
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.input_pipeline import batches
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
-from sbs_jax.models.decoding import EOS_ID, PAD_ID, greedy, greedy_scored, score_labels
+from sbs_jax.models.decoding import (
+    EOS_ID,
+    PAD_ID,
+    greedy,
+    greedy_scored,
+    memory_width,
+    score_labels,
+)
 from sbs_jax.models.label_trie import LabelTrie
 
 # Rows that a CPU encodes at a time, and what their width is rounded up to. A layer's results of few
@@ -30,8 +37,8 @@ class Decoder:
     """Turns rows of a token table into ids or text, with one model on one mesh.
 
     Attributes:
-        pace: seconds per question of the last call, without the batches that met a width for the
-            first time, which may have been compiled for; None where there was no other.
+        pace: seconds per question of the last call, without the batches of a new shape, which may
+            have been compiled for; None where there was no other.
     """
 
     def __init__(
@@ -48,7 +55,7 @@ class Decoder:
         self._batch_size = -(-batch_size // shards) * shards
         in_parts = partitioner.platform == "cpu" and shards == 1
         self._parts = _ON_CPU if in_parts else (self._batch_size, _WIDTH_MULTIPLE)
-        self._met: dict[tuple, set[int]] = {}  # a program's settings -> widths it has met
+        self._met: dict[tuple, set[tuple]] = {}  # a program's settings -> shapes it has met
         self.pace: float | None = None
 
     def decode(
@@ -121,7 +128,7 @@ class Decoder:
             lambda tokens: score_labels(
                 params, tokens, trie, config=self._config, partitioner=self._partitioner
             ),
-            ("labels", trie.edges.shape),
+            ("labels", *(array.shape for array in trie)),
             table,
             rows,
         )
@@ -142,17 +149,18 @@ class Decoder:
         for places, parts in batches.eval_batches(table, rows, self._batch_size, *self._parts):
             real = places >= 0
             began = time.perf_counter()
-            results = program([self._partitioner.put_rows(part) for part in parts])
+            tokens = [self._partitioner.put_rows(part) for part in parts]
+            results = program(tokens)
             arrays = [self._partitioner.fetch(array) for array in results]
             if not outputs:
                 outputs = [np.zeros((len(rows), *a.shape[1:]), a.dtype) for a in arrays]
             for output, array in zip(outputs, arrays, strict=True):
                 output[places[real]] = array[real]
             done[places[real]] = True
-            widths = {part.shape[1] for part in parts}
-            if widths <= met:
+            shapes = {(part.shape, memory_width(tokens)) for part in tokens}
+            if shapes <= met:
                 paces.append((time.perf_counter() - began) / max(int(real.sum()), 1))
-            met |= widths
+            met |= shapes
             multihost.sign_of_progress()
         self.pace = float(np.median(paces)) if paces else None
         assert done.all(), "every example is decoded exactly once"

@@ -26,7 +26,6 @@ _MEMORY_MULTIPLE = 64
 # Logits of this many nodes of a trie are in memory at a time: [rows, nodes, V] in float32.
 _NODES_AT_ONCE = 16
 
-
 # One question a row, padded with 0; or a batch in parts, each of its own width.
 Questions = Int[Array, "B L"] | list[Int[Array, "_ _"]]
 
@@ -92,13 +91,18 @@ def greedy_scored(
     )
 
 
+def memory_width(parts: list[Int[Array, "_ _"]]) -> int:
+    """Positions that the decoder reads of a batch: the inputs' width, rounded up to 64."""
+    width = max(part.shape[1] for part in parts)
+    return width + -width % _MEMORY_MULTIPLE
+
+
 def _read(
     params: dict, questions: Questions, config: T5Config, partitioner: Partitioner
 ) -> list[_Memory]:
     """Encodes every part of a batch; the memories have one width."""
     parts = questions if isinstance(questions, list) else [questions]
-    width = max(part.shape[1] for part in parts)
-    width += -width % _MEMORY_MULTIPLE
+    width = memory_width(parts)
     encode = functools.partial(_encode, config=config, partitioner=partitioner, width=width)
     return [encode(params, part) for part in parts]
 

@@ -24,13 +24,12 @@ from sbs_jax.studies.cells import Key, Run
 from sbs_jax.studies.ledger import Ledger
 from sbs_jax.studies.worker_logs import Logs
 from sbs_jax.studies.workers import ONE_CPU_THREAD, Failure, Outcome, Workers
-from sbs_jax.utils import buckets, paths
+from sbs_jax.utils import buckets, compile_cache, paths
 from sbs_jax.utils.console import Progress, duration, say
 from sbs_jax.utils.files import write_lines
 
 _POLL_SECONDS = 5.0  # between two looks at what other machines have finished
 _WAITING_SECONDS = 60.0
-_CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +59,9 @@ def environment(folder: Path, one_cpu_thread: bool) -> dict[str, str]:
 
     Those are kept where the user says, else in the folder, or on this machine if it is a bucket's.
     """
-    cache = paths.cache_home() / "compiled" if paths.is_remote(folder) else folder / "cache"
-    kept_in = os.environ.get(_CACHE_VARIABLE, str(cache))
-    shared = {_CACHE_VARIABLE: kept_in, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
+    cache = compile_cache.default_folder() if paths.is_remote(folder) else folder / "cache"
+    kept_in = os.environ.get(compile_cache.DIRECTORY, str(cache))
+    shared = {name: str(value) for name, value in compile_cache.settings(kept_in).items()}
     return shared | (ONE_CPU_THREAD if one_cpu_thread else {})
 
 

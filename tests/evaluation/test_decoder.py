@@ -65,7 +65,7 @@ def test_a_width_compiles_the_encoder_and_not_the_decoder(params):
     assert encoder._cache_size() - before[0] == 4, "whatever the decoder is asked for"
 
 
-def test_the_pace_is_of_batches_that_met_no_new_width(params):
+def test_the_pace_is_of_batches_that_met_no_new_shape(params):
     table, mine = Questions([30] * 40), decoder()
     mine.ids(params, table, np.arange(20), LENGTH)
     assert mine.pace is None
@@ -75,3 +75,6 @@ def test_the_pace_is_of_batches_that_met_no_new_width(params):
     assert mine.pace is None
     mine.ids(params, table, np.arange(40), LENGTH + 3)
     assert mine.pace is not None, "the second batch met the same width"
+    mixed = Questions([70] * 16 + [60] * 48)  # the second batch is narrower to the decoder
+    mine.ids(params, mixed, np.arange(64), LENGTH + 4)
+    assert mine.pace is None

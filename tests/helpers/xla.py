@@ -1,11 +1,14 @@
 """XLA's flags where a test differs from the rest: devices of a process, level of a program."""
 
+import importlib.metadata
 import os
 import re
 
 # jax.jit(..., compiler_options=OPTIMISED): as users have it, where bits are compared with a program
 # that does not take the level of the test run (tests/conftest.py).
-OPTIMISED = {"xla_backend_optimization_level": 3}
+OPTIMISED: dict[str, int | bool] = {"xla_backend_optimization_level": 3}
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # 0.12 has one kind of emitter
+    OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 
 
 def flags(devices: int) -> str:

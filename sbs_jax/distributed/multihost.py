@@ -1,10 +1,11 @@
 """Multi-process runs: joining, agreement between the processes, timeouts, exit codes.
 
 All processes run the same program; only process 0 writes and logs. What one of them cannot do, none
-does (`together`). A process that fails exits at once: jax would have it wait for the others at a
+does (`all_or_none`). A process that fails exits at once: jax would have it wait for the others at a
 barrier, and the others wait for it in a collective operation.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -39,7 +40,7 @@ def joined(
     heartbeat_timeout: int | None = None,
     progress_timeout: int | None = None,
 ) -> Iterator[None]:
-    """Joins this process to a run; a failure inside ends the process at once.
+    """Joins this process to a run; the process ends with the block, at once if it fails.
 
     Args:
         address: IP:port of process 0. jax detects what is None: on Cloud TPU, Kubernetes (GKE),
@@ -75,6 +76,8 @@ def joined(
         _check_devices()
         _watch(progress_timeout or PROGRESS_SECONDS)
         yield
+    except SystemExit as stopped:
+        _part(int(stopped.code or 0))
     except UserError as error:
         _leave(f"sbs: error: process {jax.process_index()}: {error}", USER_ERROR)
     except OSError as error:
@@ -90,6 +93,7 @@ def joined(
                 LOST_PEER,
             )
         _leave(traceback.format_exc().rstrip(), 1)
+    _part(0)
 
 
 _progress = time.monotonic()
@@ -116,6 +120,17 @@ def _watch(timeout: int) -> None:
 
     sign_of_progress()
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _part(status: int) -> None:
+    """Ends this process as `multiprocessing` ends its children: after the exit handlers.
+
+    jax's handler waits there for the other processes. What the interpreter would do next, destroy
+    jax's client with its connections, has hung on a CPU when the other process was gone already.
+    """
+    sys.stdout.flush()
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 def _leave(message: str, status: int) -> None:

@@ -1,15 +1,16 @@
 """The command line: help without frameworks, one line for every mistake, gin files and bindings."""
 
+import contextlib
 import os
 import pathlib
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
+from helpers.schedulers import free_address
 
 from sbs_jax.cli import main, processes, train
 from sbs_jax.cli.main import VERBS
@@ -394,26 +395,21 @@ def test_train_module_is_sbs_train(here: pathlib.Path) -> None:
 
 
 def test_processes_of_one_run_find_each_other() -> None:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    code = (
-        "import sys, jax; from sbs_jax.cli import processes, train; train.FLAGS(sys.argv)\n"
-        "with processes.joined(train.FLAGS):\n"
-        "    print(f'found {jax.process_index()} of {jax.process_count()}')"
-    )
-    flags = ["--process_count=2", "--initialization_timeout=60", f"--coordinator_address={address}"]
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *flags, f"--process_index={index}"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    for index, child in enumerate(children):
-        printed, _ = child.communicate(timeout=120)  # Gloo writes between, even into a line
-        assert printed.count("found") == printed.count(f"found {index} of 2") == 1
+    together = [f"--coordinator_address={free_address()}", "--process_count=2"]
+    with contextlib.ExitStack() as stack:
+        children = []
+        for index in range(2):
+            command = [sys.executable, "-m", "sbs_jax", "devices", *together]
+            child = subprocess.Popen(
+                [*command, f"--process_index={index}"], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(child.communicate)
+            stack.callback(child.kill)
+            children.append(child)
+        for index, child in enumerate(children):
+            printed, _ = child.communicate(timeout=120)  # Gloo writes between, even into a line
+            assert printed.count("process ") == printed.count(f"process {index} of 2: ") == 1
+            assert child.returncode == 0
 
 
 def test_interrupt_is_one_line(here: pathlib.Path) -> None:

@@ -267,3 +267,29 @@ def test_no_cluster_is_one_line(tmp_path):
     assert child.returncode == 2
     assert "jax recognises no cluster" in errors and "--coordinator_address" in errors
     assert len(errors.splitlines()) == 1
+
+
+ENDS = """
+import atexit, sys, time
+from sbs_jax.distributed import multihost
+
+class Stuck:
+    def __del__(self, sleep=time.sleep):
+        sleep(1000)
+
+stuck = Stuck()
+with multihost.joined(sys.argv[1], 1, 0):
+    atexit.register(print, "handlers have run", flush=True)
+    print("done")
+    {end}
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("raise SystemExit(143)", 143)])
+def test_a_destructor_that_hangs_does_not_keep_a_process(end, status):
+    code = ENDS.format(end=end)
+    child = subprocess.run(
+        [sys.executable, "-c", code, free_address()], capture_output=True, text=True, timeout=60
+    )
+    assert child.returncode == status, child.stderr
+    assert child.stdout.splitlines()[-2:] == ["done", "handlers have run"]

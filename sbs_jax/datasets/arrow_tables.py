@@ -1,5 +1,6 @@
 """Reads rows of Parquet and Arrow files, and of datasets that Hugging Face datasets saved."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,29 +76,38 @@ def _rows(path: str, batches: Callable[[], Iterator[Any]]) -> Rows:
             columns = batch.schema.names
             if repeated := {name for name in columns if columns.count(name) > 1}:
                 raise UserError(f"{path}: column {min(repeated)!r} is there twice; drop one")
-            classes = _class_names(batch.schema)
+            meanings = _meanings(batch.schema)
             for row in batch.to_pylist():
                 number += 1
-                for column, names in classes.items():
-                    row[column] = _named(names, row[column])
+                for column, meaning in meanings.items():
+                    row[column] = meaning(row[column])
                 yield f"{path}: row {number}", row
     except (OSError, pyarrow.ArrowInvalid) as error:
         reason = str(error).splitlines()[0][:200]
         raise UserError(f"{path}: cannot be read ({reason})") from None
 
 
-def _class_names(schema: Any) -> dict[str, list[str]]:
-    """Column -> names of its classes, for those that Hugging Face datasets stores as numbers."""
+def _meanings(schema: Any) -> dict[str, Callable[[Any], Any]]:
+    """Column -> what a stored value means, for columns that store numbers of classes or JSON."""
+    features = _features(schema)
+    meanings: dict[str, Callable[[Any], Any]] = {}
+    for field in schema:
+        feature = features.get(field.name, {})
+        if getattr(field.type, "extension_name", None) == "arrow.json":
+            meanings[field.name] = _decoded
+        elif feature.get("_type") == "ClassLabel" and "names" in feature:
+            meanings[field.name] = functools.partial(_named, feature["names"])
+    return meanings
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """What Hugging Face datasets notes of each column; nothing if the note is another library's."""
     try:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = described.get("info", {}).get("features", {})
-        return {
-            column: kind["names"]
-            for column, kind in features.items()
-            if kind.get("_type") == "ClassLabel" and column in schema.names
-        }
-    except (ValueError, AttributeError, KeyError):
-        return {}  # another library's note
+        return {column: kind for column, kind in features.items() if isinstance(kind, dict)}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def _named(names: list[str], value: Any) -> Any:
@@ -105,3 +115,16 @@ def _named(names: list[str], value: Any) -> Any:
     if value == -1:
         return None
     return names[value] if isinstance(value, int) and value < len(names) else value
+
+
+def _decoded(value: Any) -> Any:
+    """What a JSON text says, a number as it is written.
+
+    datasets 5 stores a column of texts so if one row holds a number: "yes" with its quotes, "1.50"
+    without (findings/datasets_mixed_labels.sh).
+    """
+    try:
+        content = json.loads(value)
+    except (TypeError, ValueError, RecursionError):
+        return value
+    return value if isinstance(content, int | float) else content

@@ -6,11 +6,13 @@ L length, Q query length, D emb_dim, H num_heads, K head_dim, J = H K, V vocab_s
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt16
 
 from sbs_jax.configs import T5Config
@@ -46,6 +48,18 @@ def distance_buckets(distance: Int[np.ndarray, "*N"], bidirectional: bool) -> In
     return (bucket + offset).astype(np.int32)
 
 
+def rounded(initializer: Callable) -> Callable:
+    """The initialiser's float32 values in any dtype.
+
+    `jax.random` makes bfloat16 from 7 bits: 128 values (findings/jax_random_bfloat16.sh).
+    """
+
+    def draw(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return initializer(key, shape, jnp.float32).astype(dtype)
+
+    return draw
+
+
 class Dense(nn.Module):
     """A linear map without bias: parameter ``kernel`` (in, out) in param_dtype."""
 
@@ -55,7 +69,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B in_"]) -> Float[Array, "*B out"]:
-        init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "normal")
+        init = rounded(nn.initializers.variance_scaling(self.init_scale, "fan_in", "normal"))
         kernel = self.param("kernel", init, (x.shape[-1], self.features), self.config.param_dtype)
         dtype = self.config.dtype
         return jnp.dot(x.astype(dtype), kernel.astype(dtype))
@@ -305,7 +319,7 @@ class LogitsDense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         cfg = self.config
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        init = rounded(nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"))
         kernel = self.param("kernel", init, (cfg.emb_dim, cfg.vocab_size), cfg.param_dtype)
         return _project_to_float32(x.astype(cfg.dtype), kernel.astype(cfg.dtype))
 
@@ -317,7 +331,7 @@ class TokenEmbedder(nn.Module):
 
     def setup(self) -> None:
         cfg = self.config
-        init = nn.initializers.normal(stddev=1.0)
+        init = rounded(nn.initializers.normal(stddev=1.0))
         shape = (cfg.vocab_size, cfg.emb_dim)
         self.embedding = self.param("embedding", init, shape, cfg.param_dtype)
 

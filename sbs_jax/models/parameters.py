@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, UInt
 
 from sbs_jax.configs import T5Config
-from sbs_jax.models import t5
+from sbs_jax.models import layers, t5
 
 _fan_in = functools.partial(nn.initializers.variance_scaling, mode="fan_in")
 
@@ -86,7 +86,7 @@ def _program(
     dtype: jnp.dtype,
     sharding: NamedSharding | None,
 ) -> Callable[[UInt[np.ndarray, "2"]], Array]:
-    initializer = _INITIALIZERS[kind](config)
+    initializer = layers.rounded(_INITIALIZERS[kind](config))
 
     def draw(key_data: UInt[Array, "2"]) -> Array:
         return initializer(jax.random.wrap_key_data(key_data), shape, dtype)

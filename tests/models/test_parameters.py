@@ -18,6 +18,9 @@ VARIANTS = {
     "1.0": dataclasses.replace(TINY, mlp_activations=("relu",), logits_via_embedding=True),
     "bfloat16": dataclasses.replace(TINY, param_dtype="bfloat16", dtype="bfloat16"),
     "one layer": dataclasses.replace(TINY, num_encoder_layers=1, num_decoder_layers=1),
+    "half layer": dataclasses.replace(
+        TINY, num_encoder_layers=1, num_decoder_layers=1, param_dtype="bfloat16"
+    ),
     "wide heads": dataclasses.replace(TINY, num_heads=2, head_dim=32),
 }
 
@@ -46,6 +49,15 @@ def test_values_are_those_of_the_models_own_initialisers(seed, name):
     )
     whole = init(seed)
     assert_same(parameters.create(config, seed), whole)
+
+
+def test_bfloat16_values_are_those_of_float32_rounded():
+    """Drawn in bfloat16 they would have 128 values (findings/jax_random_bfloat16.sh)."""
+    seed = np.asarray(3, np.uint32)
+    wide, found = (parameters.create(VARIANTS[name], seed) for name in ("one layer", "half layer"))
+    for ours, exact in zip(jax.tree.leaves(found), jax.tree.leaves(wide), strict=True):
+        np.testing.assert_array_equal(ours, exact.astype(ours.dtype))
+    assert len(np.unique(found["token_embedder"]["embedding"])) > 1000
 
 
 def test_values_do_not_depend_on_the_mesh():

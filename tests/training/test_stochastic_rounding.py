@@ -161,6 +161,22 @@ def test_micro_batches_add_up_in_float32():
     assert 0 < error < 0.002
 
 
+def test_the_gradient_of_a_frequent_token_is_whole():
+    """Added up in bfloat16 it stands still (findings/jax_gradients_summed_in_bfloat16.sh)."""
+    often = np.append(np.full(95, 7), 1).astype(np.int32)
+    frequent = [(often, often, 1 + i % 2) for i in range(16)]
+    batch = packing.pack(frequent, packing.RowLengths(96, 96), 16)
+    params = init_params(BFLOAT16, jax.random.key(0))
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+
+    def gradient(config: T5Config, params: dict) -> np.ndarray:
+        gradients = make_gradients(config, objective.task_weights(objective.TASKS, 0.5))
+        found = jax.jit(gradients)(params, batch, jax.random.key(0))
+        return np.asarray(found.grads["token_embedder"]["embedding"], np.float32)[7]
+
+    np.testing.assert_allclose(gradient(BFLOAT16, params), gradient(CONFIG, wide), rtol=1e-5)
+
+
 def test_in_float32_changes_nothing_for_float32():
     plain = optax.adam(1e-2)
     wide = stochastic_rounding.in_float32(plain)

@@ -6,10 +6,11 @@ Only MODEL_DIR and the vocabulary are needed: neither the run's dataset nor its 
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from sbs_jax.errors import UserError
-from sbs_jax.inference import confidence, prediction_files, streams
-from sbs_jax.inference.prediction_files import STDIN, Answers, BadRow, Question
+from sbs_jax.inference import confidence, prediction_files, scoring, streams
+from sbs_jax.inference.prediction_files import STDIN, STDOUT, Answers, BadRow, Question
 from sbs_jax.inference.predictor import Predictor
 from sbs_jax.inference.student import find_run
 from sbs_jax.runs import layout
@@ -76,6 +77,9 @@ def run(
         done = _answer_all(predictor, chunks, answers, wanted, left)
     for line in predictor.remarks():
         say(line)
+    score = None if output_path == STDOUT else scoring.summary(Path(output_path), model_dir)
+    if score:
+        say(score)
     return done
 
 

@@ -25,6 +25,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.inference import predict, prediction_files
 from sbs_jax.inference.predictor import Predictor
 from sbs_jax.inference.student import find_run
+from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
 
@@ -102,6 +103,17 @@ def test_answers_are_those_of_the_evaluation(student, rows, tmp_path):
     expected = [{k: v for k, v in row.items() if v is not None} for row in evaluated]
     assert lines(tmp_path / "out.jsonl") == expected
     assert len({row["rationale"] for row in expected}) > 1, "a constant student tests nothing"
+
+
+def test_answers_to_questions_with_a_label_are_scored(student, rows, tmp_path, capsys):
+    questions = [*rows, {"input": rows[0]["input"]}, {"input": rows[1]["input"], "label": ""}]
+    out = tmp_path / "out.jsonl"
+    assert run(student, write(tmp_path / "in.jsonl", questions), out) == 0
+    results = json.loads((student / "results.json").read_text())["results"]
+    (test,) = (Accuracy.from_json(row) for row in results if row["split"] == "test")
+    assert f"{out}: accuracy {test} of the questions with a label (metric text)" in (
+        capsys.readouterr().err.splitlines()
+    )
 
 
 def test_without_labels_or_ids_other_fields_travel_along(student, rows, tmp_path):

@@ -122,7 +122,7 @@ def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
     vocabulary = _load(spec, model)
     macros = {
         "MODEL_DIR": model_dir,
-        "DATASET": table.name_of(buckets.resolved(place(model_dir)).name),
+        "DATASET": _dataset(model_dir, table.method(records)),
         "METHOD": table.method(records),
         "METRIC": values.metric,
         "VOCABULARY": spec,
@@ -137,6 +137,15 @@ def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
         records,
         model,
     )
+
+
+def _dataset(model_dir: str, method: str) -> str:
+    """The folder's name; where a run continues, the name it had, wherever the folder is now."""
+    from sbs_jax.runs import run_dir
+
+    if run_dir.exists(model_dir):
+        return run_dir.load(model_dir).mixture_or_task_name.removesuffix(f"_{method}")
+    return table.name_of(buckets.resolved(place(model_dir)).name)
 
 
 def _vocabulary(

@@ -93,12 +93,14 @@ def test_every_verb_works_on_the_moved_folder(
 
 
 @pytest.mark.slow
-def test_the_same_command_continues(trained: tuple[Path, str], folder: Path) -> None:
+@pytest.mark.parametrize("place", ["runs/reviews", "elsewhere"])
+def test_the_same_command_continues(trained: tuple[Path, str], folder: Path, place: str) -> None:
     student, _ = trained
-    shutil.copytree(student, "runs/reviews")
-    flags = ["--records=reviews.csv", *COLUMNS, "--rationale=why"]
+    shutil.copytree(student, place)
+    moved = [f"--model_dir={place}"] if place != "runs/reviews" else []
+    flags = ["--records=reviews.csv", *COLUMNS, "--rationale=why", *moved]
     assert _train(*flags, "--gin.TRAIN_STEPS=4") == 0
-    assert json.loads(Path("runs/reviews/results.json").read_text())["train_steps"] == 4
+    assert json.loads((Path(place) / "results.json").read_text())["train_steps"] == 4
 
 
 def test_a_folder_of_other_records_is_refused(

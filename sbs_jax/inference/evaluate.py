@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from sbs_jax.distributed.partitioning import Partitioner
+from sbs_jax.errors import UserError
 from sbs_jax.evaluation import lengths, results
 from sbs_jax.evaluation.evaluator import Evaluator, Result
 from sbs_jax.inference import student
@@ -27,11 +28,14 @@ def evaluate_split(
         vocabulary: where the run's vocabulary is now, if it was moved.
 
     Raises:
-        UserError: no run, no such or no intact checkpoint, or data that cannot be read.
+        UserError: no run, no such or no intact checkpoint, data that cannot be read, or
+            rationales of a student that gives none.
     """
     partitioner = Partitioner()
     loaded = student.find_run(model_dir, vocabulary, step)
-    assert loaded.run is not None
+    assert loaded.run is not None and loaded.asking is not None
+    if output_rationale and loaded.asking.rationale_prefix is None:
+        raise UserError(f"--output_rationale: {model_dir} was not trained to give rationales")
     config = dataclasses.replace(
         loaded.run,
         model=loaded.config,

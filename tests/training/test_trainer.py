@@ -258,6 +258,16 @@ def test_evaluate_names_what_is_missing(whole, tmp_path):
         evaluate.evaluate_split(whole, "test", 7, False)
 
 
+def test_evaluate_asks_no_student_of_labels_for_rationales(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    fields = json.loads((run / "run.json").read_text())
+    fields["mixture_or_task_name"] = "demo_finetune"
+    (run / "run.json").write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="--output_rationale: .* was not trained to give rationale"):
+        evaluate.evaluate_split(run, "test", None, output_rationale=True)
+
+
 @pytest.mark.slow
 def test_more_train_steps_continue_a_run(whole, tmp_path, capsys):
     model_dir = tmp_path / "run"

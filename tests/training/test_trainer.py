@@ -264,7 +264,9 @@ def test_evaluate_asks_no_student_of_labels_for_rationales(whole, tmp_path):
     fields = json.loads((run / "run.json").read_text())
     fields["mixture_or_task_name"] = "demo_finetune"
     (run / "run.json").write_text(json.dumps(fields))
-    with pytest.raises(UserError, match="--output_rationale: .* was not trained to give rationale"):
+    with pytest.raises(
+        UserError, match=r"--output_rationale: .* was not trained to give rationale"
+    ):
         evaluate.evaluate_split(run, "test", None, output_rationale=True)
 
 

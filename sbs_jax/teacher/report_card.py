@@ -96,6 +96,9 @@ class ReportCard:
             "calibration": self.calibration(),
             **({"confidence": self.confidence()} if self._by_confidence else {}),
             "labels": self.labels(),
+            "prompt": {
+                name: getattr(self._prompt, name) for name in ("answer", "labels", "metric")
+            },
         }
 
     def __str__(self) -> str:

@@ -67,7 +67,7 @@ def test_records_without_gold_labels_are_not_scored(annotate, questions, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "train.json", "train.csv"])
-def test_a_label_may_be_absent_or_null(annotate, tmp_path, name):
+def test_a_label_may_be_absent_or_null(annotate, tmp_path, capsys, name):
     rows = [{"input": "can a b c ?"}, {"input": "can a b d ?", "label": None}]
     texts = {
         "train.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
@@ -81,6 +81,8 @@ def test_a_label_may_be_absent_or_null(annotate, tmp_path, name):
     assert all(record.llm_label for record in answered)
     card = json.loads((tmp_path / "out" / "report_card.json").read_text())["train"]
     assert card["accuracy"]["n"] == 0
+    said = capsys.readouterr().out
+    assert "train\nnot scored: no record has an answer and a gold label\nWrote" in said
 
 
 def test_out_never_replaces_the_input(annotate, questions, capsys):

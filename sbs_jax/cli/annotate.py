@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int | None:
 
     prompt = prompts.load(FLAGS.task)
     if FLAGS.check_prompt:
-        print(prompt_check.describe(prompt, _prices()))
+        print(prompt_check.describe(prompt, _prices(), _rules().strictness))
         return None
     if not FLAGS.out:
         raise UserError("--out is required: the folder of journal and results")
@@ -49,10 +49,11 @@ def main(argv: list[str]) -> int | None:
 
 
 def _annotate(prompt: Any, folder: pathlib.Path) -> int | None:
-    from sbs_jax.teacher import annotate, cost_estimate
+    from sbs_jax.teacher import annotate, cost_estimate, prompt_check
 
     rules = _rules()
     recipe = _recipe(prompt)
+    prompt_check.check(recipe.prompt, rules.strictness)
     inputs = _gold(prompt, _inputs(folder))
     chosen = _selection(folder, inputs)
     job = annotate.Job(
@@ -75,7 +76,7 @@ def _annotate(prompt: Any, folder: pathlib.Path) -> int | None:
     print(progress.line(), file=sys.stderr)
     if job.shard:
         print(f"{folder / job.journal_name}: run once without --shard when all shards are done")
-    elif any(folder.glob("journal*.jsonl")):
+    elif any(path.stat().st_size for path in folder.glob("journal*.jsonl")):
         explained = {} if _has_ended(outcome) else _second_passes(job, outcome)
         _report(annotate.finish(job, _filters(), rules, explained), folder)
         _arms(chosen, job)

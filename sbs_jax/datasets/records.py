@@ -51,22 +51,17 @@ _OPTIONAL = ("rationale", "llm_label")
 _FIELDS = ("id", "input", "label", *_OPTIONAL, "rationales")
 
 
-def parse_line(line: str, where: str, default_id: str) -> Record:
-    """Reads one JSON object; ignores unknown fields.
+def of_fields(fields: Mapping[str, Any], where: str, default_id: str) -> Record:
+    """The record in the fields of one row; ignores unknown ones.
 
     Args:
-        line: JSON.
+        fields: name -> value.
         where: ``file:line``, which opens every message.
         default_id: the id of a record without one.
 
     Raises:
-        UserError: the line is not a JSON object, or a field is missing or of another type.
+        UserError: a field is missing or of another type.
     """
-    return of_fields(jsonl.parse_object(line, where, _FIELDS), where, default_id)
-
-
-def of_fields(fields: Mapping[str, Any], where: str, default_id: str) -> Record:
-    """The record in the fields of one row. Raises as `parse_line`."""
     for name in ("input", "label"):
         if not isinstance(fields.get(name), str):
             raise UserError(
@@ -136,22 +131,40 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Record]:
     """
 
     def rows() -> Iterator[tuple[str, Record]]:
-        for where, line in jsonl.lines(path):
-            yield where, parse_line(line, where, where.rpartition(":")[2])
+        for where, default_id, fields in _lines(path):
+            yield where, of_fields(fields, where, default_id)
 
     return unique(rows)
 
 
 def read_table(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """As `read_jsonl`, of any table that `tables.rows` reads; a row without id gets its number."""
-    if tables.is_jsonl(path):
-        return read_jsonl(path)
+    """Streams a teacher's questions from any table that `tables.rows` reads.
+
+    As `read_jsonl`, but a record without label, or with null, has a blank one; in a table without
+    lines a row without id gets its number.
+    """
+    lines = tables.is_jsonl(path)
 
     def rows() -> Iterator[tuple[str, Record]]:
-        for number, (where, row) in enumerate(tables.rows(os.fspath(path)), start=1):
-            yield where, of_fields(row, where, str(number))
+        for where, default_id, fields in _lines(path) if lines else _numbered(path):
+            label = "" if fields.get("label") is None else fields["label"]
+            yield where, of_fields({**fields, "label": label}, where, default_id)
 
     return unique(rows)
+
+
+# (Place, the id of a row without one, its fields)
+_Rows = Iterator[tuple[str, str, dict[str, Any]]]
+
+
+def _lines(path: str | os.PathLike[str]) -> _Rows:
+    for where, line in jsonl.lines(path):
+        yield where, where.rpartition(":")[2], jsonl.parse_object(line, where, _FIELDS)
+
+
+def _numbered(path: str | os.PathLike[str]) -> _Rows:
+    for number, (where, fields) in enumerate(tables.rows(os.fspath(path)), start=1):
+        yield where, str(number), fields
 
 
 def unique(rows: Callable[[], Iterable[tuple[str, Record]]]) -> Iterator[Record]:

@@ -145,9 +145,12 @@ def _block(prompt: Prompt, text: str) -> str:
     """The completion of this record alone: no thoughts, no repeated cue, no run-on."""
     text = thoughts.split(text)[1].removeprefix(prompt.cue).strip()
     for stop in prompt.stop:
-        mark = re.escape(stop.strip().rstrip(":"))
-        text = re.split(rf"{re.escape(stop)}|\n\s*{mark}\s*:", text)[0]
-        if text.startswith(stop.strip()):
+        text = text.split(stop)[0]
+        words = stop.strip()
+        if not words:
+            continue  # a line break: it has no other spelling, and none is left at the start
+        text = re.split(rf"\n\s*{re.escape(words.rstrip(':'))}\s*:", text)[0]
+        if text.startswith(words):
             return ""  # no answer at all: it went on with another question
     return text.strip()
 

@@ -53,10 +53,12 @@ class Budget:
     def spent(self) -> str:
         """The limit that was reached, in words."""
         tokens = f"{self._prompt + self._completion:,} tokens"
-        cost = self._prices.cost(self._prompt, self._completion)
         if self._max_cost is not None:
-            return f"the budget of {money(self._max_cost)} is spent ({money(cost)}, {tokens})"
-        return f"the budget of {self._max_tokens:,} tokens is spent ({tokens})"
+            cost = self._prices.cost(self._prompt, self._completion)
+            limit, used = money(self._max_cost), f"{money(cost)}, {tokens}"
+        else:
+            limit, used = f"{self._max_tokens:,} tokens", tokens
+        return f"the budget of {limit} has no room for another call (spent: {used})"
 
     def _add(self, prompt_tokens: int, completion_tokens: int) -> None:
         self._prompt += prompt_tokens

@@ -78,7 +78,7 @@ class Client:
         key_variable: str = DEFAULT_KEY_VARIABLE,
         fixed_fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises UserError where openai is not installed or the key is missing.
+        """Raises UserError where openai is not installed, the key is missing or no URL is given.
 
         Args:
             fixed_fields: request fields that the user set; one that the server refuses ends the
@@ -96,6 +96,11 @@ class Client:
             raise UserError(
                 f"{key_variable} is not set: put the key of the service into this environment "
                 "variable, or give --base_url for a server that needs none"
+            )
+        if local and not local.lower().startswith(("http://", "https://")):
+            raise UserError(
+                f"{'--base_url' if base_url else 'OPENAI_BASE_URL'}={local}: has no http:// or "
+                "https:// before it; write the whole address, as http://localhost:8000/v1"
             )
         http = openai.DefaultAsyncHttpxClient(
             timeout=timeout, event_hooks={"response": [_show_errors_to_the_sdk]}
@@ -144,6 +149,11 @@ class Client:
                 raw = await self._send(request | ({"n": count} if count > 1 else {}))
             except self._errors.APIStatusError as error:
                 refusal = self._refusal(error)
+            except self._errors.APIConnectionError as error:
+                url = self._client.base_url
+                raise Failed(
+                    f"no answer from {url.scheme}://{url.netloc.decode()}: {error}"
+                ) from None
             except (self._errors.OpenAIError, ValueError, TypeError) as error:
                 # ValueError: text that is not Unicode.
                 raise Failed(self._clean(f"{type(error).__name__}: {error}")) from None

@@ -103,7 +103,10 @@ class Agreement:
         """The accuracies, then a matrix of how often two teachers give the same label."""
         names = list(self.cards)
         wide = max(8, *map(len, names)) + 2
-        lines = [f"{name}'s accuracy".ljust(22) + str(c.overall) for name, c in self.cards.items()]
+        lines = [
+            f"{name}'s accuracy".ljust(22) + (str(card.overall) if card.overall.n else "not scored")
+            for name, card in self.cards.items()
+        ]
         lines.append("same label".ljust(wide) + "".join(name.rjust(wide) for name in names))
         for row in names:
             cells = (self._share(row, column) for column in names)

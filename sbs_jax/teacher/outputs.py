@@ -97,7 +97,8 @@ class _Files:
             )
             edit = self.decided.get((self.split, record.id))
             if edit is not None:
-                line, record = edit.applied(line), edit.of(record)
+                line = edit.applied(line, record.label, self.prompt.metric)
+                record = edit.of(record)
             self.rationales.write(json.dumps(line, ensure_ascii=False) + "\n")
             yield record
 

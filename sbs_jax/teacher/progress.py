@@ -1,6 +1,7 @@
 """Progress of a run: questions done and failed, tokens, cost, time left."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from sbs_jax.teacher.usage import Usage
@@ -24,8 +25,11 @@ class Prices:
 
 
 def money(cost: float | None) -> str:
-    """``$0.0123``, or a hint where prices are missing."""
-    return "cost unknown (--price_in, --price_out)" if cost is None else f"${cost:,.4f}"
+    """``$0.0123``, ``$0.000012``, or a hint where prices are missing."""
+    if cost is None:
+        return "cost unknown (--price_in, --price_out)"
+    digits = max(4, 1 - math.floor(math.log10(cost))) if cost > 0 else 4
+    return f"${cost:,.{digits}f}"
 
 
 class Progress:

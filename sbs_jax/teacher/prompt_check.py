@@ -3,20 +3,23 @@
 import collections
 
 from sbs_jax.datasets.records import Record
+from sbs_jax.errors import UserError
 from sbs_jax.teacher import answer_parser, labels
+from sbs_jax.teacher.answer_parser import Strictness
 from sbs_jax.teacher.progress import Prices, money
-from sbs_jax.teacher.prompts import Exemplar, Prompt
+from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.requests import CHARACTERS_PER_TOKEN
 
 
-def describe(prompt: Prompt, prices: Prices) -> str:
-    """One line per exemplar and the sums; tokens are characters / 4."""
+def describe(prompt: Prompt, prices: Prices, strictness: Strictness = "tolerant") -> str:
+    """One line per exemplar and the sums; tokens are characters / 4. Raises as `check`."""
     lines = [f"prompt {prompt.name}: {len(prompt.exemplars)} exemplars, stop {list(prompt.stop)}"]
-    for number, exemplar in enumerate(prompt.exemplars, start=1):
+    rungs = check(prompt, strictness)
+    for number, (exemplar, rung) in enumerate(zip(prompt.exemplars, rungs, strict=True), start=1):
         sent, answered = _tokens(exemplar.input), _tokens(prompt.write_completion(exemplar))
         lines.append(
             f"exemplar {number}: {sent} + {answered} tokens, label {exemplar.label!r}, reads back "
-            f"as {_read_back(prompt, exemplar)}"
+            f"as {rung}"
         )
     lines += [f"labels: {_balance(prompt)}"] if prompt.exemplars else []
     for mode in ("few_shot", "zero_shot"):
@@ -24,13 +27,25 @@ def describe(prompt: Prompt, prices: Prices) -> str:
     return "\n".join(lines)
 
 
-def _read_back(prompt: Prompt, exemplar: Exemplar) -> str:
-    """The rung on which the tolerant parser reads an exemplar, or what it finds instead."""
-    record = Record("", exemplar.input, exemplar.label)
-    reading = answer_parser.read(prompt, record, prompt.write_completion(exemplar))
-    if (reading.rationale, reading.label) == (exemplar.rationale, exemplar.label):
-        return reading.outcome
-    return f"{reading.outcome}: rationale {reading.rationale!r}, label {reading.label!r}"
+def check(prompt: Prompt, strictness: Strictness) -> list[str]:
+    """Reads every exemplar as an answer will be read; returns the rungs.
+
+    Raises UserError for one whose own rationale or label does not come back.
+    """
+    rungs = []
+    for number, exemplar in enumerate(prompt.exemplars, start=1):
+        record = Record("", exemplar.input, exemplar.label)
+        completion = prompt.write_completion(exemplar)
+        reading = answer_parser.read(prompt, record, completion, strictness=strictness)
+        if (reading.rationale, reading.label) != (exemplar.rationale, exemplar.label):
+            raise UserError(
+                f"prompt {prompt.name}: exemplar {number} does not read back: the {strictness} "
+                f"parser finds rationale {reading.rationale!r} and label {reading.label!r} "
+                f"({reading.outcome}); answers in its form would be lost: change the exemplar, "
+                "completion or stop"
+            )
+        rungs.append(reading.outcome)
+    return rungs
 
 
 def _balance(prompt: Prompt) -> str:

@@ -11,6 +11,7 @@ from sbs_jax.teacher.prompts import Prompt
 from sbs_jax.teacher.voting import Answer
 
 _NOTHING = Accuracy(0, 0)
+_NO_LABEL = "(none)"
 
 
 class ReportCard:
@@ -54,10 +55,10 @@ class ReportCard:
     def _group(self, answer: Answer, label: str) -> Iterable[str]:
         """The row of the label table: the label, or the letter of the choice."""
         if self._prompt.answer == "labels":
-            return [label or "(none)"]
+            return [label or _NO_LABEL]
         if self._prompt.answer == "choices":
             shown = answers.shown("choices", label, answer.record.input)
-            return [shown[:3] if shown else "(none)"]
+            return [shown[:3] if shown else _NO_LABEL]
         return []
 
     def calibration(self) -> list[dict[str, Any]]:
@@ -96,9 +97,14 @@ class ReportCard:
             "calibration": self.calibration(),
             **({"confidence": self.confidence()} if self._by_confidence else {}),
             "labels": self.labels(),
+            "prompt": {
+                name: getattr(self._prompt, name) for name in ("answer", "labels", "metric")
+            },
         }
 
     def __str__(self) -> str:
+        if not self.overall.n:
+            return "not scored: no record has an answer and a gold label"
         lines = [
             f"teacher's accuracy    {self.overall}",
             f"  where readable      {self.readable}",
@@ -112,6 +118,10 @@ class ReportCard:
             lines.append(sure + str(Accuracy(row["correct"], row["n"])))
         for label, row in self.labels().items():
             counts = Accuracy(row["correct"], row["n"])
-            gold = str(counts) if counts.n else "(never gold)"
-            lines.append(f"  gold {label}".ljust(22) + f"{gold}, said {row['said']} times")
+            if counts.n:
+                lines.append(f"  gold {label}".ljust(22) + f"{counts}, said {row['said']} times")
+            elif label == _NO_LABEL:
+                lines.append("  no possible label".ljust(22) + f"{row['said']} answers")
+            else:
+                lines.append(f"  never gold {label}".ljust(22) + f"said {row['said']} times")
         return "\n".join(lines)

@@ -1,13 +1,14 @@
 """One HTML page with every answer of a folder, on which a person accepts, edits or drops them."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sbs_jax.datasets.records import read_jsonl, write_jsonl
 from sbs_jax.errors import UserError
-from sbs_jax.teacher import edits
-from sbs_jax.teacher.outputs import RATIONALES
+from sbs_jax.teacher import edits, labels
+from sbs_jax.teacher.outputs import RATIONALES, REPORT_CARD
 from sbs_jax.utils import jsonl, paths
 from sbs_jax.utils.files import atomic_writer, write_lines
 
@@ -33,25 +34,43 @@ def write(folder: Path) -> tuple[Path, int]:
 def take(folder: Path, source: Path) -> int:
     """Reads decisions that the page saved and applies them; returns how many are new."""
     lines = _lines(folder)
-    known = {(split, str(row["id"])) for split, rows in lines.items() for row in rows}
-    count = edits.add(folder, source, known)
-    _apply(folder, edits.load(folder), lines)
+    records = {split: list(read_jsonl(folder / f"{split}.jsonl")) for split in lines}
+    prompts = _prompts(folder, records)
+    possible = {
+        (split, record.id): labels.allowed(prompt["answer"], prompt["labels"], record.input)
+        for split, prompt in prompts.items()
+        for record in records[split]
+    }
+    count = edits.add(folder, source, possible)
+    decided = edits.load(folder)
+    with atomic_writer(folder / RATIONALES) as file:
+        for split, rows in lines.items():
+            gold = {record.id: record.label for record in records[split]}
+            for row in rows:
+                edit = decided.get((split, str(row["id"])))
+                if edit:
+                    row = edit.applied(row, gold[edit.id], prompts[split]["metric"])
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    for split, held in records.items():
+        edited = ((decided.get((split, record.id)), record) for record in held)
+        written = (edit.of(record) if edit else record for edit, record in edited)
+        write_jsonl(folder / f"{split}.jsonl", written)
     return count
 
 
-def _apply(folder: Path, decided: edits.Edits, lines: dict[str, list[dict[str, Any]]]) -> None:
-    """Writes the decisions into the folder's results."""
-    with atomic_writer(folder / RATIONALES) as file:
-        for split, rows in lines.items():
-            for row in rows:
-                edit = decided.get((split, str(row["id"])))
-                kept = edit.applied(row) if edit else row
-                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
-    for split in lines:
-        path = folder / f"{split}.jsonl"
-        records = list(read_jsonl(path))
-        edited = ((decided.get((split, record.id)), record) for record in records)
-        write_jsonl(path, (edit.of(record) if edit else record for edit, record in edited))
+def _prompts(folder: Path, splits: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Split -> what the report card says of its prompt: kind and list of labels, metric."""
+    path = folder / REPORT_CARD
+    cards = (
+        jsonl.parse_object(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+    )
+    try:
+        return {split: cards[split]["prompt"] for split in splits}
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{path}: does not say which labels are possible, as those of older versions; run the "
+            "same sbs annotate command again, which asks nothing"
+        ) from None
 
 
 def _lines(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sbs_jax.datasets.records import Record, read_jsonl, write_jsonl
+from sbs_jax.datasets.records import Record, read_jsonl, read_table, write_jsonl
 from sbs_jax.errors import UserError
 
 
@@ -60,6 +60,7 @@ def test_another_id_is_refused(tmp_path: Path, bad: object) -> None:
     ("fields", "named"),
     [
         ({"input": None}, "'input'"),
+        ({"label": None}, "'label'"),
         ({"label": 1}, "'label'"),
         ({"label": ["a"]}, "'label'"),
         ({"rationale": 3}, "'rationale'"),
@@ -70,6 +71,19 @@ def test_a_field_of_another_type_is_named(tmp_path: Path, fields: dict, named: s
     path = _write(tmp_path, _row(), _row(**fields))
     with pytest.raises(UserError, match=rf"{path}:2: field {named}"):
         list(read_jsonl(path))
+
+
+def test_only_a_teachers_question_needs_no_label(tmp_path: Path) -> None:
+    path = _write(tmp_path, _row(), {"input": "q"}, _row(label=None))
+    assert [(record.id, record.label) for record in read_table(path)] == [
+        ("1", "a"),
+        ("2", ""),
+        ("3", ""),
+    ]
+    with pytest.raises(UserError, match=rf"{path}:2: field 'label' is missing"):
+        list(read_jsonl(path))
+    with pytest.raises(UserError, match=rf"{path}:1: field 'label' is missing or is not text"):
+        list(read_table(_write(tmp_path, _row(label=1))))
 
 
 @pytest.mark.parametrize("field", ["input", "label", "rationale", "llm_label", "id"])

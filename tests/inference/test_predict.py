@@ -297,7 +297,7 @@ def test_a_label_that_the_vocabulary_cannot_write_is_refused(student, rows, tmp_
         (["--ask_teacher_below=0.5"], "belong together"),
         (["--out=x.jsonl"], "belong together"),
         (["--labels=yes,no"], "--labels has an effect only with --confidence"),
-        (["--ask_teacher_below=2", "--out=x.jsonl"], "--ask_teacher_below"),
+        (["--ask_teacher_below=1", "--out=x.jsonl"], "--ask_teacher_below"),
         (["--ask_teacher_below=0.5", "--out=x.jsonl", "--output=-"], "needs a file"),
     ],
 )
@@ -331,6 +331,19 @@ def test_questions_that_the_student_cannot_read_are_counted(
 def test_questions_that_it_can_read_are_not_mentioned(student, rows, tmp_path, capsys):
     assert run(student, write(tmp_path / "in.jsonl", rows[:3]), tmp_path / "out.jsonl") == 0
     assert "unknown" not in capsys.readouterr().err
+
+
+def test_unsure_questions_without_labels_go_to_the_teacher(student, rows, tmp_path):
+    pytest.importorskip("openai")
+    source = write(tmp_path / "in.jsonl", [{"input": rows[0]["input"]}])
+    out, unsure = tmp_path / "out.jsonl", tmp_path / "unsure.jsonl"
+    flags = ["--confidence", "--ask_teacher_below=1", f"--out={unsure}"]
+    assert run(student, source, out, *flags) == 0
+    assert lines(unsure) == [{"id": "1", "input": rows[0]["input"]}]
+    with serving(StubServer(annotate_cli.oracle)) as stub:
+        assert annotate_cli.run(stub, tmp_path, input=unsure) == 0
+    (answer,) = lines(tmp_path / "out" / "rationales.jsonl")
+    assert answer["label"] in ("yes", "no") and "correct" not in answer
 
 
 def test_unsure_questions_go_to_the_teacher_and_both_are_a_cascade(student, rows, tmp_path, capsys):

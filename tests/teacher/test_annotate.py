@@ -231,10 +231,12 @@ def test_a_long_prompt_is_skipped_and_reported(annotate, stub, tmp_path, capsys)
         (error(404, "no model"), "no such model or address"),
     ],
 )
-def test_hopeless_runs_stop_at_once(annotate, stub, capsys, response, message):
+def test_hopeless_runs_stop_at_once(annotate, stub, tmp_path, capsys, response, message):
     stub.script = lambda call, sample: response
     assert annotate(concurrency=2) == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr()
+    assert message in said.err.splitlines()[-1]
+    assert said.out == "" and not (tmp_path / "out" / "train.jsonl").exists()  # nothing to write
     assert len(stub.calls) <= 2
 
 

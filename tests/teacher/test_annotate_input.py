@@ -66,6 +66,25 @@ def test_records_without_gold_labels_are_not_scored(annotate, questions, tmp_pat
     assert all(record.llm_label for record in read_jsonl(tmp_path / "out" / "train.jsonl"))
 
 
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json", "train.csv"])
+def test_a_label_may_be_absent_or_null(annotate, tmp_path, capsys, name):
+    rows = [{"input": "can a b c ?"}, {"input": "can a b d ?", "label": None}]
+    texts = {
+        "train.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "train.json": json.dumps(rows),
+        "train.csv": "input\ncan a b c ?\ncan a b d ?\n",
+    }
+    (tmp_path / name).write_text(texts[name])
+    assert annotate(input=tmp_path / name) == 0
+    answered = list(read_jsonl(tmp_path / "out" / "train.jsonl"))
+    assert [(r.id, r.label) for r in answered] == [("1", ""), ("2", "")]
+    assert all(record.llm_label for record in answered)
+    card = json.loads((tmp_path / "out" / "report_card.json").read_text())["train"]
+    assert card["accuracy"]["n"] == 0
+    said = capsys.readouterr().out
+    assert "train\nnot scored: no record has an answer and a gold label\nWrote" in said
+
+
 def test_out_never_replaces_the_input(annotate, questions, capsys):
     before = questions.read_bytes()
     assert annotate(out=questions.parent) == 2
@@ -93,9 +112,9 @@ def test_half_a_character(annotate, stub, questions, tmp_path, capsys):
 
 
 def test_a_broken_line_is_named(annotate, questions, capsys):
-    questions.write_text('{"input": "can a x y ?", "label": "yes"}\n{"input": "no label"}\n')
+    questions.write_text('{"input": "can a x y ?", "label": "yes"}\n{"label": "no"}\n')
     assert annotate() == 2
-    assert "train.jsonl:2: field 'label' is missing" in capsys.readouterr().err
+    assert "train.jsonl:2: field 'input' is missing" in capsys.readouterr().err
 
 
 def test_several_inputs(annotate, stub, questions, tmp_path):

@@ -1,6 +1,7 @@
 """From a completion to rationale and label: every rung, every failure, and nothing that crashes."""
 
 import collections
+import dataclasses
 import hashlib
 import json
 
@@ -308,6 +309,15 @@ def test_a_run_on_with_a_second_answer_is_cut():
     assert answer_parser.read(PROMPTS["cqa"], CQA, text) == answer_parser.Reading(
         "Wet.", "sea", "exact"
     )
+
+
+@pytest.mark.parametrize("stop", ["\n", "\n\n", " \n"])
+@pytest.mark.parametrize("before", ["", "\n", "\n\n"])
+@pytest.mark.parametrize("behind", ["", "\n\n: So the answer is (a) bank."])
+def test_a_stop_of_white_space_cuts_what_follows_it_alone(stop, before, behind):
+    prompt = dataclasses.replace(PROMPTS["cqa"], stop=(stop,))
+    text = f"{before}Wet. So the answer is (d) sea.{stop}{behind}"
+    assert answer_parser.read(prompt, CQA, text) == answer_parser.Reading("Wet.", "sea", "exact")
 
 
 def test_exact_reading_keeps_what_the_original_keeps():

@@ -7,7 +7,7 @@ from helpers import annotate_cli
 from helpers.annotate_cli import rows
 
 from sbs_jax.teacher.budget import Budget
-from sbs_jax.teacher.progress import Prices
+from sbs_jax.teacher.progress import Prices, money
 from sbs_jax.teacher.usage import Usage
 
 FREE, PRICED = Prices(), Prices(1.0, 2.0)
@@ -60,7 +60,7 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(stub, tmp_path,
     one = spent(tmp_path)
     assert annotate_cli.run(stub, tmp_path, max_tokens_total=4 * one) == 1
     said = capsys.readouterr()
-    assert f"the budget of {4 * one:,} tokens is spent" in said.err
+    assert f"the budget of {4 * one:,} tokens has no room for another call (spent: " in said.err
     assert "records have no answer yet" in said.out
     calls = len(stub.calls)
     assert 1 < calls < 10 and spent(tmp_path) <= 4 * one
@@ -75,6 +75,16 @@ def test_money_needs_prices(stub, tmp_path, capsys):
     assert "--price_in" in capsys.readouterr().err
     assert annotate_cli.run(stub, tmp_path, max_cost=1e-9, price_in=1, price_out=1) == 1
     assert not stub.calls
+    line = "the budget of $0.0000000010 has no room for another call (spent: $0.0000, 0 tokens)"
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [(0.0, "$0.0000"), (1e-5, "$0.000010"), (0.00126, "$0.0013"), (1234.5, "$1,234.5000")],
+)
+def test_money_shows_two_digits_at_least(cost, text):
+    assert money(cost) == text
 
 
 def test_a_budget_counts_every_bound_and_needs_one(stub, tmp_path, capsys):
@@ -83,5 +93,8 @@ def test_a_budget_counts_every_bound_and_needs_one(stub, tmp_path, capsys):
     assert "--max_tokens_total: needs a bound" in capsys.readouterr().err
     other = '{"max_tokens": null, "max_completion_tokens": 100000}'
     assert annotate_cli.run(stub, tmp_path, request_json=other, max_tokens_total=50_000) == 1
-    assert "the budget of 50,000 tokens is spent" in capsys.readouterr().err
+    assert (
+        "the budget of 50,000 tokens has no room for another call (spent: "
+        in capsys.readouterr().err
+    )
     assert not stub.calls

@@ -155,14 +155,14 @@ def test_a_silent_server_is_given_up(stub):
         return "late"
 
     stub.script = sleep
-    with pytest.raises(Failed, match="Request timed out"):
+    with pytest.raises(Failed, match=r"^no answer from http://127\.0\.0\.1:\d+: Request timed out"):
         complete(stub, max_retries=0, timeout=0.1)
 
 
 def test_nobody_there():
     with serving(StubServer(lambda call, sample: "yes")) as gone:
         pass
-    with pytest.raises(Failed, match="Connection error"):
+    with pytest.raises(Failed, match=f"^no answer from {gone.base_url[:-3]}: Connection error"):
         complete(gone, max_retries=0)
 
 
@@ -295,6 +295,15 @@ def test_a_missing_key_is_named(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
+        Client()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "localhost:8000/v1", "ftp://localhost/v1"])
+def test_an_address_is_a_url(monkeypatch, address):
+    with pytest.raises(UserError, match=f"^--base_url={address}: has no http:// or https://"):
+        Client(address)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(UserError, match=f"^OPENAI_BASE_URL={address}: has no http://"):
         Client()
 
 

@@ -63,6 +63,14 @@ def test_teachers_vote(three, tmp_path, capsys):
     assert pairs == {("a", "b"): 2, ("a", "c"): 2, ("b", "c"): 3}
 
 
+def test_without_gold_labels_no_teacher_is_scored(three, tmp_path, capsys):
+    write_jsonl(tmp_path / "train.jsonl", [Record(r.id, r.input, "") for r in RECORDS])
+    assert run_merge(tmp_path, three) == 0
+    said = capsys.readouterr().out
+    assert "a's accuracy          not scored\n" in said and "nan" not in said
+    assert "not scored: no record has an answer and a gold label" in said
+
+
 def test_filters_apply_to_the_vote(three, tmp_path):
     assert run_merge(tmp_path, three, "--min_agreement=0.9") == 0
     records = list(read_jsonl(tmp_path / "out" / "train.jsonl"))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from helpers import annotate_cli
 
 from sbs_jax.cli import main
 from sbs_jax.errors import UserError
@@ -79,6 +80,24 @@ def test_check_prompt_names_labels_never_shown(tmp_path, capsys):
     (tmp_path / "mine.json").write_text(json.dumps(fields))
     assert main(["annotate", f"--task={tmp_path / 'mine.json'}", "--check_prompt"]) == 0
     assert "never shown: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--check_prompt", "--dry_run", "--model=m"])
+def test_exemplars_are_read_as_answers_are(flag, tmp_path, capsys):
+    """The exact parser reads it back; of such an answer only the first line would be left."""
+    fields = {
+        "like": "demo",
+        "stop": ["\n"],
+        "exemplars": [{"input": "q ?", "rationale": "R.\nS.", "label": "yes"}],
+    }
+    path, source = tmp_path / "mine.json", annotate_cli.write_questions(tmp_path / "train.jsonl")
+    path.write_text(json.dumps(fields))
+    flags = [f"--task={path}", f"--input={source}", f"--out={tmp_path / 'out'}", "--model=m", flag]
+    assert main(["annotate", *flags]) == 2
+    message = capsys.readouterr().err
+    assert "prompt mine: exemplar 1 does not read back: the tolerant parser finds" in message
+    assert not (tmp_path / "out").exists()
+    assert main(["annotate", *flags, "--parser=exact", "--dry_run"]) == 0
 
 
 def test_out_is_still_required(capsys):

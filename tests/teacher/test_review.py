@@ -94,6 +94,18 @@ MISTAKES = [
     (decision("unknown", "drop"), "has no record 'unknown'"),
     (decision("0", "delete"), "edits.jsonl:1: expected split, id and an action out of accept"),
     (decision("0", "edit", rationale=3), "edits.jsonl:1: rationale and label must be text"),
+    (
+        decision("again0", "edit", rationale="r .", label="maybe"),
+        "edits.jsonl:1: label 'maybe' is not ",
+    ),
+    (
+        decision("again0", "edit", rationale="r .", label=" "),
+        "edits.jsonl:1: the label is empty; give",
+    ),
+    (
+        decision("again0", "accept", rationale="r ."),
+        "edits.jsonl:1: the label is empty; give one, or",
+    ),
 ]
 
 
@@ -105,6 +117,42 @@ def test_odd_decisions_are_refused_whole(annotate, tmp_path, capsys, row, messag
     assert main(["review", str(out), f"--edits={edits}"]) == 2
     assert message in capsys.readouterr().err
     assert not (out / "edits.jsonl").exists()
+
+
+def test_what_depends_on_the_label_follows_it(annotate, tmp_path):
+    out = tmp_path / "out"
+    assert annotate(only_correct=True) == 0
+    before, gold = lines(out), {i: record.label for i, record in records(out).items()}
+    other = {"yes": "no", "no": "yes"}
+    wrong = next(i for i, row in before.items() if not row["correct"])
+    right, last = [i for i, row in before.items() if row["correct"]][:2]
+    assert before[wrong]["dropped"] == ["gold"]
+    edits = write(
+        tmp_path / "edits.jsonl",
+        decision(wrong, "edit", rationale="r .", label=gold[wrong]),
+        decision(right, "edit", rationale="r .", label=other[gold[right]]),
+        decision(last, "drop"),
+    )
+    assert main(["review", str(out), f"--edits={edits}"]) == 0
+    for again in (False, True):
+        assert not again or annotate(only_correct=True) == 0
+        after = lines(out)
+        assert (after[wrong]["correct"], after[wrong]["dropped"]) == (True, [])
+        assert (after[right]["correct"], after[right]["dropped"]) == (False, [])
+        assert "correct" not in after[last]
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"train": {"accuracy": {}}}'])
+def test_a_report_card_without_labels_is_named(annotate, tmp_path, capsys, content):
+    card = tmp_path / "out" / "report_card.json"
+    card.unlink()
+    if content is not None:
+        card.write_text(content)
+    edits = write(tmp_path / "edits.jsonl", decision("again0", "drop"))
+    assert main(["review", str(card.parent), f"--edits={edits}"]) == 2
+    assert "report_card.json: does not say which labels" in capsys.readouterr().err
+    assert annotate() == 0
+    assert main(["review", str(card.parent), f"--edits={edits}"]) == 0
 
 
 def test_a_folder_without_answers_is_refused(tmp_path, capsys):
@@ -170,7 +218,7 @@ def test_the_page_is_searched_filtered_and_its_edits_read_back(annotate, tmp_pat
     part("search").send_keys("\b" * 6)
     assert count() == 12
     # Decide, reload (nothing is lost), save.
-    first, second, third, fourth = (line["id"] for line in rows[:4])
+    first, second, fourth, third = (line["id"] for line in rows[:4])  # one row has no label
     part("editor").send_keys("Ada")
     box = row(first).find_element("css selector", "textarea")
     box.clear()

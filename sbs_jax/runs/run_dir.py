@@ -46,6 +46,13 @@ FREE_FIELDS = (
     "on_nonfinite",
 )
 
+# What may differ too (see `score_identity.of_dataset`), and what earlier scores are then of.
+_SCORED = {
+    f"{_FINGERPRINTS}.validation_fingerprint": ("the validation data", "other questions"),
+    f"{_FINGERPRINTS}.test_fingerprint": ("the test data", "other questions"),
+    f"{_FINGERPRINTS}.metric_fingerprint": ("the metric", "another metric"),
+}
+
 
 def exists(model_dir: str | os.PathLike[str]) -> bool:
     """Whether the folder holds a run of ours."""
@@ -76,7 +83,7 @@ def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
 
 
 def fingerprints_of(model_dir: str | os.PathLike[str]) -> dict[str, str]:
-    """The fingerprints of vocabulary and training data in run.json; call after `load`."""
+    """The fingerprints of vocabulary, data and metric in run.json; call after `load`."""
     path = place(model_dir) / layout.RUN
     return json.loads(path.read_text(encoding="utf-8"))[_FINGERPRINTS]
 
@@ -84,7 +91,8 @@ def fingerprints_of(model_dir: str | os.PathLike[str]) -> dict[str, str]:
 def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:
     """Refuses a MODEL_DIR that holds another run, or is in a bucket that cannot be used.
 
-    TRAIN_STEPS may change: the run then continues under the schedule of the new number.
+    TRAIN_STEPS may change: the run then continues under the schedule of the new number. So may
+    what it is scored on. Both are said.
 
     Raises:
         UserError: naming the first field that differs.
@@ -103,6 +111,9 @@ def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None
     for name in sorted(now.keys() | before.keys()):
         if name.partition(".")[0] in FREE_FIELDS or before.get(name) == now.get(name):
             continue
+        if name in _SCORED:
+            _say_scored_changed(config.model_dir, name, before.get(name))
+            continue
         if name == "train_steps":
             say(
                 f"TRAIN_STEPS was {before[name]}, now {now[name]}: the learning rate follows the "
@@ -113,6 +124,16 @@ def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None
             f"{config.model_dir}: holds another run: {_difference(name, before, now)}; choose "
             "another MODEL_DIR or the settings it had"
         )
+
+
+def _say_scored_changed(model_dir: str, name: str, before: str | None) -> None:
+    if before is None:  # an earlier version did not note it
+        return
+    changed, of = _SCORED[name]
+    say(
+        f"warning: {model_dir}: {changed} changed since the last start; scores in "
+        f"{layout.METRICS} and {layout.RESULTS} from before are of {of}"
+    )
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sbs_jax.datasets.registry import Dataset
+from sbs_jax.datasets.splits import TEST, VALIDATION
 from sbs_jax.metrics.accuracy import Metric
 from sbs_jax.runs import metric_identity
 
@@ -50,6 +52,19 @@ def identify(
         fingerprint=_hash([scored, metric_identity.texts(metric), max_decode_length]),
         questions=_hash(questions),
     )
+
+
+def of_dataset(dataset: Dataset) -> dict[str, str]:
+    """Fingerprints of what a run is scored on, for run.json: they may change between its starts.
+
+    A validation split that is carved from the training file is fingerprinted with that.
+    """
+    carved = dataset.carve_validation is not None
+    scored = (TEST,) if carved else (VALIDATION, TEST)
+    return {
+        **{f"{split}_fingerprint": dataset.fingerprint(split) for split in scored},
+        "metric_fingerprint": _hash(metric_identity.texts(dataset.metric)),
+    }
 
 
 def same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

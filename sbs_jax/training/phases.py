@@ -67,7 +67,12 @@ class Profiler:
             say(f"{self._folder}: profile of {self._stop - self._start} updates written")
 
     def close(self, index: int, wait_for: Any = None) -> None:
-        """Ends the profile if the run was shorter."""
-        if self._enabled and self._start < index < self._stop:
+        """Ends the profile if the run ends with it, or before."""
+        if self._enabled and self._start < index <= self._stop:
             self._stop = index
             self.before(index, wait_for)
+        elif self._enabled and index <= self._start:
+            say(
+                f"--profile_steps: no profile written; it begins after {_UPDATES_BEFORE_PROFILE} "
+                "updates of a start, and this one made no more; increase TRAIN_STEPS"
+            )

@@ -13,7 +13,7 @@ from sbs_jax.evaluation.evaluator import Evaluator
 from sbs_jax.evaluation.lengths import Truncated
 from sbs_jax.input_pipeline import data_check, pipeline
 from sbs_jax.input_pipeline.batches import Batches
-from sbs_jax.runs import layout, run_dir
+from sbs_jax.runs import layout, run_dir, score_identity
 from sbs_jax.training.phases import Phases
 from sbs_jax.utils.console import say
 
@@ -37,7 +37,8 @@ def prepare(config: TrainConfig, phases: Phases) -> Run:
     phases.end("imports")
     with multihost.all_or_none("preparation"):
         source = pipeline.Source.of(config)
-        fingerprints = source.fingerprints()
+        dataset = source.selection.dataset
+        fingerprints = source.fingerprints() | score_identity.of_dataset(dataset)
         run_dir.refuse_another(config, fingerprints)
         _refuse_fewer_steps(config)
         partitioner = Partitioner.of(config.partitioner)

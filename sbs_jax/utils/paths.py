@@ -141,15 +141,19 @@ def data_dir(flag: str | os.PathLike[str] | None = None) -> pathlib.Path:
     chosen = flag or os.environ.get(DATA_DIR_VARIABLE)
     if chosen:
         return pathlib.Path(local(chosen))
-    folders = [home / "data" for home in _homes()] or [cache_home() / "data"]
+    if cache := os.environ.get(CACHE_DIR_VARIABLE):
+        return pathlib.Path(local(cache)) / "data"
     # Data written before $XDG_CACHE_HOME was set are still found.
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return _first_there(_data_of_homes() or [cache_home() / "data"])
 
 
 def data_address() -> str:
-    """Where datasets are read: `data_dir`, or the bucket that was chosen."""
+    """Where datasets are read: `data_dir`, or the bucket that was chosen.
+
+    Data written before the cache folder was chosen are still found.
+    """
     chosen = os.environ.get(DATA_DIR_VARIABLE)
-    return expand(chosen) if chosen else os.fspath(data_dir())
+    return expand(chosen) if chosen else os.fspath(_first_there([data_dir(), *_data_of_homes()]))
 
 
 def set_data_dir(folder: str | os.PathLike[str]) -> None:
@@ -167,6 +171,15 @@ def _homes() -> list[pathlib.Path]:
     with contextlib.suppress(RuntimeError):  # no $HOME, and no entry for this user number
         homes.append(pathlib.Path.home() / ".cache" / "sbs_jax")
     return homes
+
+
+def _data_of_homes() -> list[pathlib.Path]:
+    return [home / "data" for home in _homes()]
+
+
+def _first_there(folders: list[pathlib.Path]) -> pathlib.Path:
+    """The first folder that exists, else the first."""
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _not_writable(folder: pathlib.Path) -> str:

@@ -92,6 +92,12 @@ def test_every_verb_works_on_the_moved_folder(
     assert (Path("hf") / "spiece.model").read_bytes() == (student / "spiece.model").read_bytes()
 
 
+def test_what_a_run_is_scored_on_is_noted(trained: tuple[Path, str]) -> None:
+    student, _ = trained
+    noted = json.loads((student / "run.json").read_text())["fingerprints"]
+    assert {"validation_fingerprint", "test_fingerprint", "metric_fingerprint"} <= noted.keys()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["runs/reviews", "elsewhere"])
 def test_the_same_command_continues(trained: tuple[Path, str], folder: Path, place: str) -> None:

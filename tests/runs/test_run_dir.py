@@ -65,6 +65,30 @@ def test_settings_without_effect_on_updates_may_differ(config, changes):
     assert run_dir.refuse_another(dataclasses.replace(config, **changes), MARKS) is None
 
 
+SCORED = {"validation_fingerprint": "a", "test_fingerprint": "b", "metric_fingerprint": "c"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("validation_fingerprint", "the validation data changed since the last start; scores in "),
+        ("test_fingerprint", "the test data changed since the last start; scores in "),
+        ("metric_fingerprint", "results.json from before are of another metric"),
+    ],
+)
+def test_a_change_of_what_is_scored_is_said_once(config, capsys, name, words):
+    """A run of a version that did not note it continues without a word."""
+    for _ in range(2):
+        run_dir.refuse_another(config, MARKS | SCORED)
+        assert capsys.readouterr().err == ""
+        with run_dir.claimed(config, MARKS | SCORED, ""):
+            pass
+    run_dir.refuse_another(config, {**MARKS, **SCORED, name: "other"})
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and f"warning: {config.model_dir}: " in printed
+    assert words in printed
+
+
 @pytest.mark.parametrize(
     "unknown",
     [

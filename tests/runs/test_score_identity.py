@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from sbs_jax.datasets import registry
 from sbs_jax.runs import score_identity
 from sbs_jax.runs.score_identity import identify
 
@@ -81,3 +82,24 @@ def test_scores_of_earlier_versions_are_only_like_each_other():
     assert not score_identity.same(old, new) and not score_identity.same(new, other)
     rows = [new, old, other, dict(new), dict(old)]
     assert score_identity.groups(rows) == [[new, new], [old, old], [other]]
+
+
+def test_what_a_run_is_scored_on_is_fingerprinted_by_split_and_metric(tmp_path):
+    def noted(metric="text", **more):
+        dataset = registry.add_dataset("noted", records=tmp_path, metric=metric, **more)
+        registry.remove("noted")
+        return score_identity.of_dataset(dataset)
+
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text('{"input": "q", "label": "a"}\n')
+    before = noted()
+    assert noted() == before
+    assert set(before.items() - noted(exact).items()) == {
+        ("metric_fingerprint", before["metric_fingerprint"])
+    }
+    assert set(noted(carve_validation=0.1)) == {"test_fingerprint", "metric_fingerprint"}
+    for split in ("validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text('{"input": "r", "label": "a"}\n')
+        after = noted()
+        assert [name for name in before if before[name] != after[name]] == [f"{split}_fingerprint"]
+        before = after

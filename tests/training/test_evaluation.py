@@ -126,6 +126,7 @@ def test_another_validation_split_is_scored_again(tmp_path, capsys):
     run(tmp_path / "run")
     printed = capsys.readouterr().err
     assert "validation: the questions, gold labels, metric or decoding length changed" in printed
+    assert "the validation data changed since the last start; scores in metrics.jsonl" in printed
     assert "results.json: the validation questions or gold labels changed" in printed
     after = scores(tmp_path / "run")
     assert {after[step] for step in steps(tmp_path / "run")}.isdisjoint(before.values())

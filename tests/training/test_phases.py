@@ -23,7 +23,15 @@ def test_phases_add_up(capsys):
 
 @pytest.mark.parametrize(
     ("first", "updates", "steps", "profiled"),
-    [(0, 6, 2, 2), (7, 6, 1, 1), (0, 4, 9, 2), (0, 6, 0, None), (0, 2, 3, None)],
+    [
+        (0, 6, 2, 2),
+        (7, 6, 1, 1),
+        (0, 4, 2, 2),
+        (0, 4, 9, 2),
+        (0, 6, 0, None),
+        (0, 2, 3, None),
+        (9, 0, 3, None),
+    ],
 )
 def test_a_profile_covers_the_updates_asked_for(
     tmp_path, capsys, monkeypatch, first, updates, steps, profiled
@@ -38,7 +46,7 @@ def test_a_profile_covers_the_updates_asked_for(
     profiler.close(first + updates, jnp.ones(1))
     printed = capsys.readouterr().err
     if profiled is None:
-        assert "start" not in calls and printed == ""
+        assert "start" not in calls and printed.count("no profile written") == (steps > 0)
         return
     inside = calls[calls.index("start") + 1 : calls.index("stop")]
     assert inside == [first + 2 + n for n in range(profiled)]

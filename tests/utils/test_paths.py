@@ -96,6 +96,16 @@ def test_data_of_before_xdg_are_found(home, monkeypatch):
     assert paths.data_dir() == home / "xdg/sbs_jax/data"
 
 
+def test_a_chosen_cache_holds_the_data(home, monkeypatch):
+    (home / ".cache/sbs_jax/data").mkdir(parents=True)
+    monkeypatch.setenv("SBS_CACHE_DIR", "~/chosen")
+    assert paths.data_dir() == home / "chosen/data"
+    assert paths.data_address() == str(home / ".cache/sbs_jax/data")  # written before
+    paths.set_cache_dir(home / "flag")
+    paths.data_dir().mkdir(parents=True)
+    assert paths.data_address() == str(home / "flag/data")
+
+
 @pytest.mark.parametrize("broken", ["file", "none"])
 def test_without_a_home_the_cache_is_temporary(home, monkeypatch, capsys, broken):
     monkeypatch.setattr("tempfile.tempdir", str(home))

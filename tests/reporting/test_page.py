@@ -360,6 +360,14 @@ def test_the_teacher_is_compared_where_it_answered(tmp_path):
     assert (line["n"], line["accuracy"], line["teacher"]) == ("30", "1.000", "0.000")
 
 
+def test_the_table_of_runs_says_which_questions_the_teacher_has(tmp_path):
+    rows = [prediction(i, True, **({"teacher_label": None} if i < 6 else {})) for i in range(40)]
+    make_run(tmp_path / "a", "mine_finetune", rows)
+    text = report.write([tmp_path / "a"], tmp_path / "out")
+    assert "(40/40)" in text and "(34/34)" in text
+    assert "the teacher on those that it has a label for" in text
+
+
 def test_a_teacher_that_only_the_users_metric_can_judge_is_not_compared(tmp_path):
     for seed in range(3):
         rows = [prediction(i, i % 3 > 0, i % 2 > 0) for i in range(40)]

@@ -22,7 +22,7 @@ class Questions:
     """The tokens of questions, in memory: a `batches.Table` without targets.
 
     Attributes:
-        truncated: number of questions longer than `length` tokens.
+        too_long: whether each question is longer than the run's inputs.
         unknown: number of questions that are largely unknown to the vocabulary.
     """
 
@@ -37,7 +37,7 @@ class Questions:
         self.unknown = sum(
             unknown_ids.fraction(vocabulary, [ids]) > asking.max_unknown for ids in own
         )
-        self.truncated = sum(len(ids) > length for ids in sequences)
+        self.too_long = [len(ids) > length for ids in sequences]
         self._inputs = [np.array(token_cache.truncate(ids, length), np.int32) for ids in sequences]
         self.n = len(records)
         self.ids: Sequence[str] = [record.id for record in records]
@@ -134,7 +134,7 @@ class Predictor:
         asking, method = self._asking, self._asking.method
         questions = self._questions(records, method.eval_view)
         self.counts.questions += questions.n
-        self.counts.truncated += questions.truncated
+        self.counts.truncated += sum(questions.too_long)
         self.counts.unknown += questions.unknown
         answers: list[dict[str, object]]
         if confidence:
@@ -153,6 +153,14 @@ class Predictor:
             for answer, rationale in zip(answers, rationales, strict=True):
                 answer["rationale"] = rationale
         return answers
+
+    def answer_and_mark(
+        self, records: Sequence[Record], with_rationales: bool
+    ) -> list[dict[str, object]]:
+        """As `answer`; ``truncated`` says whether a question is longer than the run's inputs."""
+        answers = self.answer(records, with_rationales)
+        too_long = self._questions(records, self._asking.method.eval_view).too_long
+        return [a | {"truncated": cut} for a, cut in zip(answers, too_long, strict=True)]
 
     def _with_confidence(self, questions: Questions) -> list[dict[str, object]]:
         """Labels with the probability of each."""

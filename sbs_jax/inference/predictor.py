@@ -62,6 +62,7 @@ class Counts:
         truncated: longer than the run's inputs.
         unknown: a larger fraction of their ids is unknown than the run allowed (`max_unknown`).
         truncated_labels, truncated_rationales: answers that reached the decoding length.
+        outside: answers that are none of the labels of a closed set.
     """
 
     questions: int = 0
@@ -69,6 +70,7 @@ class Counts:
     unknown: int = 0
     truncated_labels: int = 0
     truncated_rationales: int = 0
+    outside: int = 0
 
     def lines(self, asking: Asking) -> Iterator[str]:
         """A line each for what is not 0."""
@@ -79,6 +81,11 @@ class Counts:
                 f"warning: in {self.unknown} of {self.questions} questions more than "
                 f"{asking.max_unknown:.0%} of the ids are unknown to the student's vocabulary: it "
                 "does not read that text"
+            )
+        if self.outside:
+            yield (
+                f"warning: {self.outside} of {self.questions} answers are none of the labels to "
+                "choose from: their confidence is 0 (--labels names others)"
             )
         for name, count, length in (
             ("labels", self.truncated_labels, asking.label_length),
@@ -167,6 +174,7 @@ class Predictor:
         rows = np.arange(questions.n)
         answers = self._confident.answer(self._params, questions, rows, self._asking.label_length)
         self.counts.truncated_labels += answers.truncated
+        self.counts.outside += answers.outside
         return [
             {"label": label, **fields}
             for label, fields in zip(answers.labels, answers.fields, strict=True)

@@ -65,9 +65,11 @@ def main(argv: list[str]) -> None:
     name, answers, validation = _of_run() if FLAGS.model_dir else _of_files()
     tables = confidence.confidence_tables(name, answers, validation, thresholds, FLAGS.price)
     if not tables:
+        lacking = [row["id"] for row in answers.rows if confidence.confidences([row]) is None]
         raise UserError(
-            f"{name}: the answers have no field {confidence.FIELD}; score the run again (sbs "
-            "evaluate), or ask again with sbs predict --confidence"
+            f"{name}: {len(lacking)} of {len(answers.rows)} answers (first: id {lacking[0]!r}) "
+            f"have no field {confidence.FIELD}; score the run again (sbs evaluate), or ask again "
+            "with sbs predict --confidence"
         )
     if len(tables) == 1:
         raise UserError(
@@ -99,7 +101,8 @@ def _of_run() -> tuple[str, Any, Sequence[Any]]:
             f"--model_dir {FLAGS.model_dir}: no finished run with test predictions is there; give "
             "the MODEL_DIR of sbs train"
         )
-    return run.name, of_test, run.predictions("validation")
+    of_validation = answers.read(run, "validation")
+    return run.name, of_test, of_validation.rows if of_validation else []
 
 
 def _of_files() -> tuple[str, Any, Sequence[Any]]:

@@ -8,6 +8,8 @@ this machine reaches it unless --host says otherwise; it has no passwords: put a
   curl -s localhost:8000/predict -H 'Content-Type: application/json' -d '{"inputs": ["..."]}'
 """
 
+import asyncio
+
 from absl import flags
 
 from sbs_jax.cli import flags as shared
@@ -49,6 +51,7 @@ def main(argv: list[str]) -> None:
         if error.name not in ("uvicorn", "fastapi"):
             raise
         raise UserError(f"{error.name} is missing; pip install 'sbs_jax[serve]'") from None
+    asyncio.run(_check_address(FLAGS.host, FLAGS.port))
     runtime.start(FLAGS)
     from sbs_jax.datasets.records import Record
     from sbs_jax.inference import student
@@ -59,7 +62,7 @@ def main(argv: list[str]) -> None:
     assert served.run is not None
     predictor = Predictor(served, FLAGS.batch_size)
     predictor.answer([Record("0", _WARM_UP, "")], predictor.explains)  # compiles
-    batcher = Batcher(predictor.answer, FLAGS.batch_size, FLAGS.capacity)
+    batcher = Batcher(predictor.answer_and_mark, FLAGS.batch_size, FLAGS.capacity)
     health = http_server.Health(
         status="ok", mixture=served.run.mixture_or_task_name, step=served.checkpoint.step
     )
@@ -67,3 +70,15 @@ def main(argv: list[str]) -> None:
     say(f"{FLAGS.model_dir}: step {served.checkpoint.step}; the API is described at /docs")
     uvicorn.run(app, host=FLAGS.host, port=FLAGS.port, log_level="info", access_log=False)
     batcher.close()
+
+
+async def _check_address(host: str, port: int) -> None:
+    """Raises UserError where the server could not listen, before the student is loaded."""
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+    except OSError as error:
+        raise UserError(
+            f"--host={host} --port={port}: {error.strerror}; choose another (0 takes a free port)"
+        ) from None
+    server.close()

@@ -44,19 +44,20 @@ def among(
         labels: of the set.
         scores: natural logarithm of each label's probability among all outputs.
         answer: the student's label.
-        answer_score: the same of the answer, where it is none of the labels; it then competes with
-            them.
+        answer_score: the same of the answer, where its output is none of theirs; it then competes
+            with them.
 
     Returns:
-        ``confidence``, the answer's share of the probability, and ``label_probabilities``, the
-        labels' shares.
+        ``confidence``, the answer's share of the probability, 0 for an answer that is none of the
+        labels; and ``label_probabilities``, the labels' shares.
     """
     logits = np.array([*scores, *([] if answer_score is None else [answer_score])], np.float64)
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     named = {label: round(float(p), 6) for label, p in zip(labels, shares, strict=False)}
     confidence = shares[-1] if answer_score is not None else shares[labels.index(answer)]
-    return {CONFIDENCE: round(float(confidence), 6), PROBABILITIES: named}
+    sure = round(float(confidence), 6) if answer in labels else 0.0
+    return {CONFIDENCE: sure, PROBABILITIES: named}
 
 
 def of_open_answer(score: float) -> dict[str, object]:
@@ -101,12 +102,14 @@ class Answers(NamedTuple):
         fields: ``confidence`` and, from a closed set, ``label_probabilities`` of each.
         truncated: answers that reached the decoding length before they ended.
         pace: seconds per question (`Decoder.pace`).
+        outside: answers that are none of the labels of a closed set.
     """
 
     labels: list[str]
     fields: list[dict[str, object]]
     truncated: int
     pace: float | None
+    outside: int = 0
 
 
 class ConfidentDecoder:
@@ -159,4 +162,6 @@ class ConfidentDecoder:
                 if closed
                 else of_open_answer(total)
             )
-        return Answers(labels, fields, unended(ids), pace if closed else self._decoder.pace)
+        outside = sum(label not in names for label in labels) if closed else 0
+        pace = pace if closed else self._decoder.pace
+        return Answers(labels, fields, unended(ids), pace, outside)

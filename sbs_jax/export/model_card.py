@@ -2,16 +2,21 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sbs_jax.checkpoints.formats.hf_tokenizer import SPIECE
+from sbs_jax.configs import TrainConfig
+from sbs_jax.datasets import own_data
 from sbs_jax.datasets.methods import ANSWER_PHRASE
 from sbs_jax.inference.student import Asking, Student
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.runs import truncation
 from sbs_jax.runs.layout import CONFIG_GIN
 
 _PAPER = "[Distilling Step-by-Step](https://arxiv.org/abs/2305.02301)"
+_AGAIN = "runs/again"
 
 _TRANSFORMERS = """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -219,7 +224,7 @@ def _results(student: Student) -> str:
     if not student.results:
         return "None: no results are known for this checkpoint. Score it before you rely on it."
     lines = [
-        "| questions | student | teacher, same questions | most frequent label |",
+        "| questions | student | teacher, where it has a label | most frequent label |",
         "|---|---|---|---|",
     ]
     for row in _rows(student):
@@ -229,7 +234,7 @@ def _results(student: Student) -> str:
     note = (
         f"{_metric(student.results)} [95% Wilson interval] (right/n, or the mean of n scores from "
         "0 to 1), by greedy decoding. The checkpoint was chosen on validation, so that row "
-        "flatters it; test was scored once, at the end."
+        f"flatters it.{_test_scores(student.test_steps)}"
     )
     if dtype != "float32":
         note += f" Computed in {dtype}: in another arithmetic single answers may differ."
@@ -237,6 +242,17 @@ def _results(student: Student) -> str:
     if cut:
         cut = ["", "Longer than the run allows:", "", *cut]
     return "\n".join([*lines, "", note, *cut])
+
+
+def _test_scores(steps: Sequence[int]) -> str:
+    """How often the run was scored on test, as far as its folder tells."""
+    if len(steps) < 2:
+        return " Test was scored at this step alone." if steps else ""
+    named = ", ".join(map(str, steps))
+    return (
+        f" Test was scored at {len(steps)} steps of the run ({named}): whatever was decided by "
+        "these scores flatters the test row too."
+    )
 
 
 def _accuracy(counts: Mapping[str, Any] | None) -> str:
@@ -291,11 +307,25 @@ def _training(student: Student) -> str:
         "computed in": run.model.dtype,
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    command = (
-        f"The same run again, from this folder, by `{CONFIG_GIN}` next to this file:\n\n"
-        f"    sbs train --gin_file={CONFIG_GIN} --gin.MODEL_DIR='\"runs/again\"'"
-        if student.config_gin
-        else "The run left no config.gin for `sbs train`: it was not started by it."
-    )
     versions = ", ".join(f"{k} {v}" for k, v in (student.results or {}).get("versions", {}).items())
-    return f"| | |\n|---|---|\n{table}\n\n{command}" + (f"\n\nWith {versions}." if versions else "")
+    return f"| | |\n|---|---|\n{table}\n\n{_again(student, run)}" + (
+        f"\n\nWith {versions}." if versions else ""
+    )
+
+
+def _again(student: Student, run: TrainConfig) -> str:
+    """The commands that train the run again, and what they need that the folder lacks."""
+    if not student.config_gin:
+        return "The run left no config.gin for `sbs train`: it was not started by it."
+    train = f"sbs train --gin_file={CONFIG_GIN} --gin.MODEL_DIR='\"{_AGAIN}\"'"
+    if run.vocabulary not in vocabularies.NAMES:
+        train += f" --gin.VOCABULARY='\"{SPIECE}\"'"
+    commands, data = [train], "`--data_dir` says where they are, if not in the default folder"
+    if "@own_data.registered()" in student.config_gin:
+        copy = f"mkdir -p {_AGAIN} && cp -r RUN/{own_data.DATA} {_AGAIN}/"
+        commands, data = [copy, train], "`RUN` is its MODEL_DIR, which holds them"
+    lacks = f"This folder lacks the run's data: {data}."
+    if run.initial_checkpoint_path:
+        lacks += " It also lacks the checkpoint that the run started from."
+    shown = "\n".join(f"    {command}" for command in commands)
+    return f"The same run again, from this folder:\n\n{shown}\n\n{lacks}"

@@ -31,6 +31,7 @@ from sbs_jax.inference.student import Student
 from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.models import decoding
 from sbs_jax.models.t5 import Transformer
+from sbs_jax.runs.layout import CONFIG_GIN
 from sbs_jax.utils.files import atomic_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -82,6 +83,8 @@ def write(
         _write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         name = Path(destination).resolve().name
         _write_text(partial / "README.md", model_card.stablehlo(student, name, manifest))
+        if student.config_gin:
+            _write_text(partial / CONFIG_GIN, student.config_gin)
         if student.vocabulary.spec != "bytes":
             spiece = vocabularies.model_path(student.vocabulary.spec)
             shutil.copyfile(spiece, partial / SPIECE)

@@ -43,6 +43,7 @@ class Answer(BaseModel):
 
     label: str
     rationale: str | None = Field(default=None, description="If it was asked for.")
+    truncated: bool = Field(description="Whether the student read only the question's beginning.")
 
 
 class Answers(BaseModel):

@@ -22,7 +22,7 @@ class Questions:
     """The tokens of questions, in memory: a `batches.Table` without targets.
 
     Attributes:
-        truncated: number of questions longer than `length` tokens.
+        too_long: whether each question is longer than the run's inputs.
         unknown: number of questions that are largely unknown to the vocabulary.
     """
 
@@ -37,7 +37,7 @@ class Questions:
         self.unknown = sum(
             unknown_ids.fraction(vocabulary, [ids]) > asking.max_unknown for ids in own
         )
-        self.truncated = sum(len(ids) > length for ids in sequences)
+        self.too_long = [len(ids) > length for ids in sequences]
         self._inputs = [np.array(token_cache.truncate(ids, length), np.int32) for ids in sequences]
         self.n = len(records)
         self.ids: Sequence[str] = [record.id for record in records]
@@ -62,6 +62,7 @@ class Counts:
         truncated: longer than the run's inputs.
         unknown: a larger fraction of their ids is unknown than the run allowed (`max_unknown`).
         truncated_labels, truncated_rationales: answers that reached the decoding length.
+        outside: answers that are none of the labels of a closed set.
     """
 
     questions: int = 0
@@ -69,6 +70,7 @@ class Counts:
     unknown: int = 0
     truncated_labels: int = 0
     truncated_rationales: int = 0
+    outside: int = 0
 
     def lines(self, asking: Asking) -> Iterator[str]:
         """A line each for what is not 0."""
@@ -79,6 +81,11 @@ class Counts:
                 f"warning: in {self.unknown} of {self.questions} questions more than "
                 f"{asking.max_unknown:.0%} of the ids are unknown to the student's vocabulary: it "
                 "does not read that text"
+            )
+        if self.outside:
+            yield (
+                f"warning: {self.outside} of {self.questions} answers are none of the labels to "
+                "choose from: their confidence is 0 (--labels names others)"
             )
         for name, count, length in (
             ("labels", self.truncated_labels, asking.label_length),
@@ -134,7 +141,7 @@ class Predictor:
         asking, method = self._asking, self._asking.method
         questions = self._questions(records, method.eval_view)
         self.counts.questions += questions.n
-        self.counts.truncated += questions.truncated
+        self.counts.truncated += sum(questions.too_long)
         self.counts.unknown += questions.unknown
         answers: list[dict[str, object]]
         if confidence:
@@ -154,11 +161,20 @@ class Predictor:
                 answer["rationale"] = rationale
         return answers
 
+    def answer_and_mark(
+        self, records: Sequence[Record], with_rationales: bool
+    ) -> list[dict[str, object]]:
+        """As `answer`; ``truncated`` says whether a question is longer than the run's inputs."""
+        answers = self.answer(records, with_rationales)
+        too_long = self._questions(records, self._asking.method.eval_view).too_long
+        return [a | {"truncated": cut} for a, cut in zip(answers, too_long, strict=True)]
+
     def _with_confidence(self, questions: Questions) -> list[dict[str, object]]:
         """Labels with the probability of each."""
         rows = np.arange(questions.n)
         answers = self._confident.answer(self._params, questions, rows, self._asking.label_length)
         self.counts.truncated_labels += answers.truncated
+        self.counts.outside += answers.outside
         return [
             {"label": label, **fields}
             for label, fields in zip(answers.labels, answers.fields, strict=True)

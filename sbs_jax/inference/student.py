@@ -6,6 +6,7 @@ Prediction, evaluation and export all start from the same `Student`, found by `f
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -93,6 +94,7 @@ class Student:
         run: the run that trained it, ours or T5X's; None for parameters from elsewhere.
         results: content of results.json, if it is of this very step; else None.
         config_gin: the run's config.gin, or None; T5X's is none that `sbs train` reads.
+        test_steps: at which the run's test questions were answered, by its predictions files.
     """
 
     checkpoint: Checkpoint
@@ -100,6 +102,7 @@ class Student:
     run: TrainConfig | None = None
     results: dict[str, Any] | None = None
     config_gin: str | None = None
+    test_steps: Sequence[int] = ()
 
     @property
     def config(self) -> T5Config:
@@ -156,6 +159,7 @@ def _student(source: str, vocabulary: str | None, step: int | None, of_t5x: bool
         run=run,
         results=results if results and results.get("step") == checkpoint.step else None,
         config_gin=_text(ours / layout.CONFIG_GIN),
+        test_steps=layout.predicted_steps(ours, registry.TEST),
     )
 
 

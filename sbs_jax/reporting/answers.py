@@ -14,9 +14,10 @@ from jaxtyping import Float
 from sbs_jax.datasets.annotations import Outputs
 from sbs_jax.errors import UserError
 from sbs_jax.metrics.accuracy import Metric
-from sbs_jax.runs import reader
+from sbs_jax.runs import layout, reader
 from sbs_jax.runs.reader import Run
 from sbs_jax.utils import jsonl
+from sbs_jax.utils.console import say
 
 _Question = tuple[str, str, str]  # id, input, gold
 
@@ -48,10 +49,24 @@ class Answers:
         return hashlib.sha256(json.dumps(self.questions).encode()).hexdigest()[:16]
 
 
-def read(run: Run) -> Answers | None:
-    """The test answers of a run; None where it has no predictions file."""
-    rows = run.test_predictions()
-    return _sorted(rows, _teacher(run, rows)) if rows else None
+def read(run: Run, split: str = "test") -> Answers | None:
+    """The answers of a run to a split; None where it has no predictions file.
+
+    Raises:
+        UserError: the file cannot be read, or is not the one that results.json counted.
+    """
+    files = layout.find_predictions(run.folder, split, run.results["step"]) if run.results else []
+    if not files:
+        return None
+    counted = _counted(run, split)
+    rows = run.predictions(split)
+    n, right = len(rows), math.fsum(row["correct"] for row in rows)
+    if counted and (n != counted["n"] or not _same(right, counted["correct"])):
+        raise UserError(
+            f"{files[0]}: {right:g} of {n} answers are right, {layout.RESULTS} says "
+            f"{counted['correct']:g} of {counted['n']}; run sbs evaluate --split={split} again"
+        )
+    return _sorted(rows, _teacher(rows, counted.get("teacher"))) if rows else None
 
 
 def read_file(path: Path, split: str, metric: Metric, teacher: Outputs) -> Answers:
@@ -65,21 +80,28 @@ def read_file(path: Path, split: str, metric: Metric, teacher: Outputs) -> Answe
 
     Raises:
         UserError: file, line and field of what is missing or cannot be understood.
+
+    Answers whose question came without a gold label are left out and counted on stderr.
     """
-    rows = []
+    rows, unjudged = [], 0
     for where, row in jsonl.objects(path):
         if missing := [name for name in ("id", "input", "gold", "label") if name not in row]:
             raise UserError(
                 f"{where}: field {missing[0]!r} is missing; give the predictions file of a run, or "
                 "what sbs predict made of questions with their gold label (field label)"
             )
+        if row["gold"] is None or not str(row["gold"]).strip():
+            unjudged += 1
+            continue
         of_id = str(row["id"])
         output = teacher.get((split, of_id)) or teacher.get((None, of_id))
         if row.get("teacher_label") is None and output is not None:
             row |= {"teacher_label": output.label, "teacher_correct": None}
         rows.append(row)
+    if unjudged:
+        say(f"{path}: {unjudged} answers have an empty gold label; they are left out")
     if not rows:
-        raise UserError(f"{path}: holds no answers")
+        raise UserError(f"{path}: holds no answers with a gold label")
     reader.judge(rows, metric)
     return _sorted(rows, _scores_of_teacher(rows))
 
@@ -103,19 +125,25 @@ def _scores_of_teacher(rows: Sequence[dict[str, Any]]) -> list[float]:
     ]
 
 
-def _teacher(run: Run, rows: Sequence[dict[str, Any]]) -> list[float]:
+def _counted(run: Run, split: str) -> dict[str, Any]:
+    """What results.json says of a split; empty where it says nothing."""
+    results = (run.results or {}).get("results", ())
+    return next((result for result in results if result["split"] == split), {})
+
+
+def _teacher(rows: Sequence[dict[str, Any]], known: dict[str, Any] | None) -> list[float]:
     """The teacher's scores, nan where it has no label.
 
-    All are nan if their sum is not what results.json has: the run's metric is then a function of
-    the user's, which is not at hand here.
+    All are nan if their sum is not what results.json has (`known`): the run's metric is then a
+    function of the user's, which is not at hand here.
     """
     scores = _scores_of_teacher(rows)
-    results = (run.results or {}).get("results", ())
-    known = next((r["teacher"] for r in results if r["split"] == "test" and r["teacher"]), None)
-    total = sum(score for score in scores if not math.isnan(score))
-    if known and not math.isclose(known["correct"], total, abs_tol=1e-6):
-        return [math.nan] * len(rows)
-    return scores
+    total = math.fsum(score for score in scores if not math.isnan(score))
+    return [math.nan] * len(rows) if known and not _same(known["correct"], total) else scores
+
+
+def _same(one: int | float, other: int | float) -> bool:
+    return math.isclose(one, other, abs_tol=1e-6)
 
 
 def check_same(answers: Sequence[tuple[str, Answers]]) -> None:

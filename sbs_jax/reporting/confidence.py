@@ -56,7 +56,8 @@ def fit_temperature(rows: Sequence[Mapping[str, Any]]) -> float | None:
     for row in rows:
         if row["gold"] in row[PROBABILITIES]:
             scaled = _scaled(_shares(row), _TEMPERATURES)
-            losses -= np.log(np.maximum(scaled[:, _place(row, row["gold"])], 1e-12))
+            place = list(row[PROBABILITIES]).index(row["gold"])
+            losses -= np.log(np.maximum(scaled[:, place], 1e-12))
     return float(_TEMPERATURES[int(losses.argmin())])
 
 
@@ -66,12 +67,6 @@ def _shares(row: Mapping[str, Any]) -> list[float]:
     if row.get("label", row["gold"]) not in row[PROBABILITIES]:
         shares.append(max(0.0, 1.0 - sum(shares)))
     return shares
-
-
-def _place(row: Mapping[str, Any], label: str) -> int:
-    """Of a label, or of an answer that is none of them, in `_shares`."""
-    labels = list(row[PROBABILITIES])
-    return labels.index(label) if label in labels else len(labels)
 
 
 def _scaled(probabilities: Sequence[float], temperatures: np.ndarray) -> np.ndarray:
@@ -84,14 +79,16 @@ def _scaled(probabilities: Sequence[float], temperatures: np.ndarray) -> np.ndar
 def with_temperature(
     rows: Sequence[Mapping[str, Any]], temperature: float
 ) -> Float[np.ndarray, " rows"]:
-    """The confidences of the answers after scaling."""
-    places = (_place(row, row["label"]) for row in rows)
-    return np.array(
-        [
-            _scaled(_shares(row), np.array(temperature))[0, place]
-            for row, place in zip(rows, places, strict=True)
-        ]
-    )
+    """The confidences of the answers after scaling; 0, as before it, of one outside the set."""
+    return np.array([_after(row, temperature) for row in rows])
+
+
+def _after(row: Mapping[str, Any], temperature: float) -> float:
+    labels = list(row[PROBABILITIES])
+    if row["label"] not in labels:
+        return 0.0
+    scaled = _scaled(_shares(row), np.array(temperature))
+    return float(scaled[0, labels.index(row["label"])])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,8 @@ class Row:
         fraction: of the labels trained on, above 0 to 1.
         accuracy: on the test questions.
         cpu_seconds: of the run, or None where it was not taken.
-        teacher, majority: accuracies on the same questions, or None.
+        teacher: accuracy on those of the questions that it has a label for, or None.
+        majority: accuracy on the same questions, or None.
         model_dir: relative to the study's folder, or None.
         dataset: whose test questions they are; None where that is unknown.
         fingerprint: of the score: of questions, gold labels, metric and decoding length.

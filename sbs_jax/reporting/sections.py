@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sbs_jax.errors import UserError
 from sbs_jax.reporting import (
     answers,
     browser,
@@ -123,7 +124,11 @@ def _dataset(study: Study, of_dataset: Sequence[Row], title: str, index: int) ->
         tables.failure_table(study.failures),
         tables.pair_table(summary),
         *_label_tables(summary, by_row),
-        *(t for row in shown for t in _confidence(runs[row], row_name(row), by_row[row])),
+        *(
+            t
+            for row in shown
+            for t in _confidence(row_name(row), by_row[row], answers.read(runs[row], "validation"))
+        ),
         rationales.rationale_table([(row_name(row), by_row[row]) for row in by_row]),
         truncated.table([(row_name(row), runs[row]) for row in runs]),
         costs.cost_table(of_dataset, runs),
@@ -163,8 +168,8 @@ def _one_of_each_arm(by_row: Mapping[Row, Answers]) -> list[Row]:
     return list(chosen.values())
 
 
-def _confidence(run: Run, name: str, of_run: Answers) -> list[Table]:
-    return confidence.confidence_tables(name, of_run, run.predictions("validation"))
+def _confidence(name: str, of_test: Answers, validation: Answers | None) -> list[Table]:
+    return confidence.confidence_tables(name, of_test, validation.rows if validation else [])
 
 
 def _left_out(embedded: Browser | None) -> list[str]:
@@ -191,8 +196,9 @@ def _label_tables(summary: Summary, by_row: dict[Row, Answers]) -> list[Table]:
 
 
 def _single(sources: Sources) -> Section:
-    runs = sources.runs
-    by_run = [(run, answer) for run in runs if (answer := answers.read(run))]
+    runs, problems = sources.runs, [*sources.problems]
+    by_run = [(run, answer) for run in runs if (answer := _readable(run, "test", problems))]
+    validation = {run.name: _readable(run, "validation", problems) for run, _ in by_run}
     curves = [
         Curves(study_files.arm(run), run.name, "", run.curves(figures.CURVES)) for run in runs
     ]
@@ -204,11 +210,15 @@ def _single(sources: Sources) -> Section:
         intro="",
         verdict=[],
         tables=[
-            single_runs.result_table(runs, sources.problems),
+            single_runs.result_table(runs, problems),
             truncated.table([(run.name, run) for run in runs]),
             single_runs.pair_table(pairs),
             *(t for run, answer in by_run for t in labels.label_tables(run.name, [answer])),
-            *(t for run, answer in by_run for t in _confidence(run, run.name, answer)),
+            *(
+                t
+                for run, answer in by_run
+                for t in _confidence(run.name, answer, validation[run.name])
+            ),
             rationales.rationale_table([(run.name, answer) for run, answer in by_run]),
         ],
         figures=pictures.learning_curves(curves, "curves") if figures.available() else [],
@@ -218,6 +228,15 @@ def _single(sources: Sources) -> Section:
         browser=embedded,
         versions=versions(runs),
     )
+
+
+def _readable(run: Run, split: str, problems: list[tuple[str, str]]) -> Answers | None:
+    """The answers of a run; None, and a problem more, where their file is damaged."""
+    try:
+        return answers.read(run, split)
+    except UserError as error:
+        problems.append((run.name, str(error)))
+        return None
 
 
 def versions(runs: Sequence[Run]) -> dict[str, str]:

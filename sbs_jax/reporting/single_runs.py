@@ -23,8 +23,8 @@ REMARKS = (
 def result_table(runs: Sequence[Run], problems: Sequence[tuple[str, str]]) -> Table:
     """A line per run and split; runs that have not finished or cannot be read are listed."""
     caption = (
-        "Accuracy, 95% Wilson interval and counts; the teacher and the most frequent training "
-        "label on the same questions"
+        "Accuracy, 95% Wilson interval and counts; the most frequent training label on the same "
+        "questions, the teacher on those that it has a label for"
     )
     heads = ("run", "task", "split", "student", "teacher", "majority label", "step", "parameters")
     lines = [line for run in runs for line in _lines(run)]

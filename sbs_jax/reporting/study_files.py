@@ -52,7 +52,7 @@ class Study:
     """A study's folder as its files describe it.
 
     Attributes:
-        runs, answers: of the rows whose MODEL_DIR, or predictions file, is there.
+        runs, answers: of the rows whose MODEL_DIR, or predictions files, are there.
     """
 
     rows: list[Row]
@@ -216,6 +216,7 @@ def _files(folder: AnyPath, row: Row) -> tuple[reader.Run | None, Answers | None
     try:
         run = reader.read_run(folder / row.model_dir, row.model_dir)
         read = answers.read(run)
+        answers.read(run, "validation")  # a damaged file is known before the report needs it
     except UserError as error:
         return run, None, str(error)
     return run, read, "" if read else f"finished, but {row.model_dir} has no test predictions now"

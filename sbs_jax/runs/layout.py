@@ -51,3 +51,12 @@ def predictions(model_dir: str | os.PathLike[str], task: str, split: str, step: 
 def find_predictions(model_dir: str | os.PathLike[str], split: str, step: int) -> list[Path]:
     """The predictions files of a split at a step, whatever their task."""
     return sorted(place(model_dir).glob(f"predictions-*-{split}-{step}.jsonl"))
+
+
+def predicted_steps(model_dir: str | os.PathLike[str], split: str) -> list[int]:
+    """The steps that a split was answered at, by its predictions files."""
+    steps = (
+        path.stem.rpartition("-")[2]
+        for path in place(model_dir).glob(f"predictions-*-{split}-*.jsonl")
+    )
+    return sorted({int(step) for step in steps if step.isdigit()})

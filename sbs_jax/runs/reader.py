@@ -46,10 +46,6 @@ class Run:
         rows = [row for _, row in jsonl.objects(files[0])] if files else []
         return judge(rows, "equation" if self.results.get("metric") == "equation" else "text")
 
-    def test_predictions(self) -> list[dict[str, Any]]:
-        """The rows of the predictions file that results.json speaks of; none without it."""
-        return self.predictions("test")
-
 
 def judge(rows: list[dict[str, Any]], metric: accuracy.Metric) -> list[dict[str, Any]]:
     """The rows, given ``correct`` and ``teacher_correct`` where they lack them."""

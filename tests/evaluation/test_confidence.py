@@ -87,8 +87,10 @@ def test_the_pace_of_decoding_is_logged_with_the_final_scores(run):
         ([math.log(0.1), math.log(0.3)], "b", None, (0.75, {"a": 0.25, "b": 0.75})),
         ([-700.0, -701.0], "a", None, (1 / (1 + math.exp(-1)),) * 1 + (None,)),
         ([-1e4, -2e4], "a", None, (1.0, {"a": 1.0, "b": 0.0})),
-        # An output that is none of the labels competes with them.
-        ([math.log(0.2), math.log(0.2)], "z", math.log(0.4), (0.5, {"a": 0.25, "b": 0.25})),
+        # An output that is none of theirs competes with them; where its text is none either, the
+        # student is sure of no label.
+        ([math.log(0.2), math.log(0.2)], "a", math.log(0.4), (0.5, {"a": 0.25, "b": 0.25})),
+        ([math.log(0.2), math.log(0.2)], "z", math.log(0.4), (0.0, {"a": 0.25, "b": 0.25})),
     ],
 )
 def test_confidence_is_a_share_of_the_labels_probability(scores, answer, answer_score, expected):

@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
 
 import pytest
 from helpers import made_checkpoints as made
@@ -112,6 +117,7 @@ def test_another_arithmetic_is_told(tmp_path):
     text = page(tmp_path / "a", **told, model={"dtype": "bfloat16"})
     assert "Computed in bfloat16: in another arithmetic single answers may differ" in text
     assert "Computed in" not in page(tmp_path / "b", **told)
+    (tmp_path / "a" / "run" / "config.gin").write_text("ALPHA = 0.5\n")
     (tmp_path / "a" / "out").mkdir()
     target = tmp_path / "a" / "out" / "programs"
     flags = ["--to=stablehlo", "--input_lengths=8", "--platforms=cpu"]
@@ -119,6 +125,7 @@ def test_another_arithmetic_is_told(tmp_path):
     manifest = json.loads((target / "manifest.json").read_text())
     assert manifest["computed_in"] == "bfloat16"
     assert manifest["prefixes"] == {"label": ""}
+    assert (target / "config.gin").read_text() == "ALPHA = 0.5\n", "which its page speaks of"
     # Each for any batch and for a fixed one.
     assert sorted(program["computes"] for program in manifest["programs"]) == [
         *("label", "label"),
@@ -158,3 +165,59 @@ def test_the_hub_reads_the_metadata(tmp_path):
     (found,) = card.data.eval_results
     assert (found.dataset_name, found.metric_value) == ("x_label", 0.875)
     assert card.data.model_name == "stu`dent"
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        ([], "flatters it.\n"),
+        ([3], "flatters it. Test was scored at this step alone."),
+        (
+            [20, 3, 160],
+            "Test was scored at 3 steps of the run (3, 20, 160): whatever was decided by",
+        ),
+    ],
+)
+def test_how_often_test_was_scored_is_counted(tmp_path, steps, sentence):
+    folder = model_dir(tmp_path / "run", mixture_or_task_name="x_finetune")
+    for step in steps:
+        for split in ("test", "validation"):
+            (folder / f"predictions-x_label-{split}-{step}.jsonl").touch()
+    text = model_card.hugging_face(student.find(str(folder)), "student")
+    assert sentence in text and "once, at the end" not in text
+
+
+TINY = [
+    *("TRAIN_STEPS=2", "EVAL_PERIOD=2", "BATCH_SIZE=8"),
+    *(f"configs.T5Config.{name}=16" for name in ("emb_dim", "mlp_dim", "head_dim")),
+    *(f"configs.T5Config.num_{name}_layers=1" for name in ("encoder", "decoder")),
+]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["--records=reviews.csv", "--text=review", "--label=stars"],
+        ["--gin_file=experiments/demo_step_by_step.gin", "--gin.MODEL_DIR='runs/reviews'"],
+    ],
+    ids=["records", "recipe"],
+)
+def test_the_pages_commands_train_the_run_again(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"item {i} is {('bad', 'good')[i % 2]},{i % 2}" for i in range(40)]
+    pathlib.Path("reviews.csv").write_text("\n".join(["review,stars", *rows]) + "\n")
+    assert main(["train", *source, *(f"--gin.{setting}" for setting in TINY)]) == 0
+    run = tmp_path / "runs" / "reviews"
+    assert main(["export", "--to=hf", str(run), "student"]) == 0
+    monkeypatch.chdir("student")
+    text = pathlib.Path("README.md").read_text()
+    again = text.split("The same run again")[1]
+    *copies, train = re.findall("^    (.+)$", again, re.MULTILINE)
+    for command in copies:
+        subprocess.run(command.replace("RUN", shlex.quote(os.fspath(run))), shell=True, check=True)
+    assert main(shlex.split(train)[1:]) == 0
+    first, second = (
+        json.loads((folder / "results.json").read_text())
+        for folder in (run, pathlib.Path("runs/again"))
+    )
+    assert first == second

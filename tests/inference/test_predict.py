@@ -262,8 +262,10 @@ def test_what_cannot_work_is_said_in_one_line(student, rows, tmp_path, capsys, f
     assert message in refused(capsys, student, source, tmp_path / "out.jsonl", *flags)
 
 
-@pytest.mark.parametrize("labels", [[], ["--labels=yes,no"], ["--labels=no,yes no"]])
-def test_confidence_changes_no_label(student, rows, tmp_path, labels):
+@pytest.mark.parametrize(
+    "labels", [[], ["--labels=yes,no"], ["--labels=no,yes no"], ["--labels=yes yes,no no"]]
+)
+def test_confidence_changes_no_label(student, rows, tmp_path, capsys, labels):
     source = write(tmp_path / "in.jsonl", [{"input": row["input"]} for row in rows])
     assert run(student, source, tmp_path / "free.jsonl") == 0
     assert run(student, source, tmp_path / "sure.jsonl", "--confidence", *labels) == 0
@@ -273,12 +275,15 @@ def test_confidence_changes_no_label(student, rows, tmp_path, labels):
         assert row.items() <= answer.items()
         shares = answer["label_probabilities"]
         assert set(shares) == set(names)
-        assert 0 < answer["confidence"] <= 1
         if answer["label"] in shares:
-            assert answer["confidence"] == shares[answer["label"]] == max(shares.values())
-        assert sum(shares.values()) == pytest.approx(
-            1.0 if answer["label"] in shares else 1.0 - answer["confidence"], abs=1e-5
-        )
+            assert 0 < answer["confidence"] == shares[answer["label"]] == max(shares.values())
+            assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
+        else:
+            assert answer["confidence"] == 0 and sum(shares.values()) < 1
+    outside = sum(answer["label"] not in names for answer in sure)
+    warning = f"warning: {outside} of {len(sure)} answers are none of the labels"
+    assert (outside > 0) == ("--labels=yes yes,no no" in labels)
+    assert (outside > 0) == (warning in capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("label", ["maybe not", " "])

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -47,17 +48,21 @@ def _client(batcher: Batcher, explains: bool = True) -> TestClient:
 
 
 def _echo(records: list[Record], with_rationales: bool) -> list[dict]:
-    return [{"label": r.input, **({"rationale": "so"} if with_rationales else {})} for r in records]
+    rationale = {"rationale": "so"} if with_rationales else {}
+    return [{"label": r.input, **rationale, "truncated": False} for r in records]
 
 
 def test_answers_are_those_of_the_predictor(model_dir: Path, questions: list[str]) -> None:
     predictor = Predictor(student.find_run(model_dir), 4)
+    questions = [*questions, " ".join(questions * 3)]
     records = [Record(str(i), text, "") for i, text in enumerate(questions)]
     expected = predictor.answer(records, with_rationales=True)
-    batcher = Batcher(predictor.answer, 4, 100)
+    assert predictor.counts.truncated == 1
+    batcher = Batcher(predictor.answer_and_mark, 4, 100)
     client = _client(batcher)
     reply = client.post("/predict", json={"inputs": questions, "rationale": True})
-    assert reply.json() == {"answers": expected}
+    marks = [{"truncated": False}] * 5 + [{"truncated": True}]
+    assert reply.json() == {"answers": [a | m for a, m in zip(expected, marks, strict=True)]}
     labels = client.post("/predict", json={"inputs": questions}).json()["answers"]
     assert [a["label"] for a in labels] == [a["label"] for a in expected]
     assert [a["rationale"] for a in labels] == [None] * len(questions)
@@ -77,9 +82,9 @@ def test_callers_share_a_batch() -> None:
     first = batcher.put(Record("0", "first", ""), False)
     others = [batcher.put(Record("0", f"other {i}", ""), i == 2) for i in range(6)]
     held.set()
-    assert first.result(10) == {"label": "first"}
+    assert first.result(10)["label"] == "first"
     assert [f.result(10)["label"] for f in others] == [f"other {i}" for i in range(6)]
-    assert others[2].result() == {"label": "other 2", "rationale": "so"}
+    assert others[2].result() == {"label": "other 2", "rationale": "so", "truncated": False}
     assert max(map(len, groups)) > 1 and max(map(len, groups)) <= 4
     batcher.close()
     assert not batcher.is_alive()
@@ -190,6 +195,22 @@ def test_a_real_server_on_loopback(model_dir: Path, questions: list[str]) -> Non
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=60)
     assert len(answers) == len(questions) and all("label" in answer for answer in answers)
+    assert not any(answer["truncated"] for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("127.0.0.1", "address already in use"), ("no.such.host.invalid", "")],
+)
+def test_an_address_that_cannot_be_had_is_one_line(
+    capsys: pytest.CaptureFixture[str], host: str, reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["serve", "--model_dir=x", f"--host={host}", f"--port={port}"]) == 2
+    complaint = capsys.readouterr().err
+    assert f"--host={host} --port={port}: " in complaint and reason in complaint
+    assert "choose another" in complaint and len(complaint.splitlines()) == 1
 
 
 def test_a_missing_library_is_one_line(

@@ -1,6 +1,5 @@
 """Student, then teacher: every number of `sbs cascade` recomputed from the predictions files."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -128,19 +127,35 @@ def test_answers_of_predict_and_labels_of_annotate_are_joined_by_id(tmp_path, ca
         (["--model_dir=RUN", "--thresholds=1.5"], "--thresholds: 1.5 is not from 0 to 1"),
         (["--model_dir=gone"], "no finished run with test predictions is there"),
         (["--predictions=bare.jsonl"], "bare.jsonl:1: field 'gold' is missing"),
-        (["--predictions=unsure.jsonl"], "have no field confidence"),
+        (["--predictions=unsure.jsonl"], "1 of 2 answers (first: id '1') have no field confidence"),
+        (["--predictions=unjudged.jsonl"], "unjudged.jsonl: holds no answers with a gold label"),
         (["--predictions=alone.jsonl"], "no answer has a teacher_label"),
     ],
 )
 def test_what_is_missing_is_one_line(run, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
     bare = {"id": "1", "input": "?", "label": "yes"}
-    for name, row in (
-        ("bare", bare),
-        ("unsure", bare | {"gold": "yes"}),
-        ("alone", bare | {"gold": "yes", "confidence": 0.5}),
+    alone = bare | {"gold": "yes", "confidence": 0.5}
+    for name, rows in (
+        ("bare", [bare]),
+        ("unsure", [alone | {"id": "0"}, bare | {"gold": "yes"}]),
+        ("unjudged", []),
+        ("alone", [alone]),
     ):
-        pathlib.Path(f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+        write_lines(tmp_path / f"{name}.jsonl", rows)
     assert main(["cascade", *(flag.replace("RUN", str(run)) for flag in flags)]) == 2
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("empty", ["", "  ", None])
+def test_questions_without_a_gold_label_are_left_out_and_counted(tmp_path, capsys, empty):
+    rows = [prediction(i, i < 4, confidence=0.9, correct=None) for i in range(6)]
+    rows += [prediction(i, True, confidence=0.9, correct=None, gold=empty) for i in range(6, 9)]
+    write_lines(tmp_path / "out.jsonl", rows)
+    path = tmp_path / "out.jsonl"
+    assert main(["cascade", f"--predictions={path}", "--thresholds=0.5"]) == 0
+    printed = capsys.readouterr()
+    threshold, kept, own, *_ = (f.strip() for f in tables(printed.out)["Cascade"][0])
+    assert (threshold, kept, own) == ("0.50", "6", "0.667")
+    assert printed.err == f"{path}: 3 answers have an empty gold label; they are left out\n"

@@ -36,12 +36,13 @@ def test_the_temperature_that_made_the_labels_is_found(true):
     assert errors[1] <= errors[0] + 0.01 and errors[1] < 0.04
 
 
-def test_an_answer_outside_the_set_keeps_its_own_share():
-    """Labels .3 and .2, so the answer has .5: at the temperature 2 sqrt(.5) of the sum of roots."""
+def test_an_answer_outside_the_set_takes_its_share_and_is_sure_of_no_label():
+    """Labels .3 and .2, so the answer has .5: at the temperature 2 the golds lose to its root."""
     row = {"label": "x", "gold": "a", "label_probabilities": {"a": 0.3, "b": 0.2}}
-    (sure,) = confidence.with_temperature([row], 2.0)
-    assert sure == pytest.approx(0.5**0.5 / (0.3**0.5 + 0.2**0.5 + 0.5**0.5))
+    assert confidence.with_temperature([row], 2.0).tolist() == [0.0]
     assert confidence.with_temperature([row | {"label": "b"}], 1.0)[0] == pytest.approx(0.2 / 0.5)
+    # All three shares are equal at the largest temperature, where the gold label has most.
+    assert confidence.fit_temperature([row | {"gold": "b"}]) == pytest.approx(10)
 
 
 @pytest.mark.parametrize("rows", [[], [{}], [{"confidence": None}], [{"confidence": 1}, {}]])

@@ -360,6 +360,14 @@ def test_the_teacher_is_compared_where_it_answered(tmp_path):
     assert (line["n"], line["accuracy"], line["teacher"]) == ("30", "1.000", "0.000")
 
 
+def test_the_table_of_runs_says_which_questions_the_teacher_has(tmp_path):
+    rows = [prediction(i, True, **({"teacher_label": None} if i < 6 else {})) for i in range(40)]
+    make_run(tmp_path / "a", "mine_finetune", rows)
+    text = report.write([tmp_path / "a"], tmp_path / "out")
+    assert "(40/40)" in text and "(34/34)" in text
+    assert "the teacher on those that it has a label for" in text
+
+
 def test_a_teacher_that_only_the_users_metric_can_judge_is_not_compared(tmp_path):
     for seed in range(3):
         rows = [prediction(i, i % 3 > 0, i % 2 > 0) for i in range(40)]
@@ -429,6 +437,61 @@ def test_a_missing_or_half_written_run_is_listed(tmp_path):
     assert "step_by_step-100pct-seed2/results.json is missing now" in listed
     assert len(listed.strip().splitlines()) == 3, "the heads and two runs"
     assert "higher" not in text.split("missing or damaged")[0], "nothing is read without answers"
+
+
+def cut(path: pathlib.Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+
+
+def tear(path: pathlib.Path) -> None:
+    path.write_text(path.read_text()[:-30])
+
+
+def empty(path: pathlib.Path) -> None:
+    path.write_text("")
+
+
+def turn(path: pathlib.Path) -> None:
+    path.write_text(path.read_text().replace('"correct": true', '"correct": false', 3))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (
+            cut,
+            "16 of 20 answers are right, results.json says 36 of 40; run sbs evaluate",
+        ),
+        (empty, "0 of 0 answers are right, results.json says 36 of 40"),
+        (turn, "33 of 40 answers are right, results.json says 36 of 40"),
+        (tear, "not valid JSON"),
+    ],
+)
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_a_file_that_is_not_the_one_scored_is_left_out_alone(tmp_path, split, damage, reason):
+    rows = [prediction(i, i >= 4, confidence=0.9, teacher_correct=True) for i in range(40)]
+    for name in ("a", "b"):
+        run = make_run(tmp_path / "runs" / name, "demo_finetune", rows)
+        results = json.loads((run / "results.json").read_text())
+        results["results"].append(results["results"][0] | {"split": "validation"})
+        (run / "results.json").write_text(json.dumps(results))
+        write_lines(run / "predictions-demo_finetune-validation-10.jsonl", rows)
+    path = tmp_path / "runs" / "b" / f"predictions-demo_finetune-{split}-10.jsonl"
+    damage(path)
+    text = report.write([tmp_path / "runs"], tmp_path / "out")
+    (line,) = [line for line in text.splitlines() if str(path) in line]
+    assert line.startswith("b ") and reason.replace("SPLIT", split) in line
+    calibrated = (tmp_path / "out" / "results.md").read_text()
+    assert ("Calibration: b" in calibrated) == (split == "validation")
+    assert calibrated.count("Cascade against the teacher alone") == 1
+
+
+def test_a_damaged_validation_file_of_a_study_is_listed(tmp_path):
+    random_study(tmp_path, n=60)
+    torn = tmp_path / "runs" / "standard-100pct-seed0"
+    (torn / "predictions-mine_finetune-validation-10.jsonl").write_text('{"id": "1", "inp')
+    text = report.write([tmp_path], tmp_path / "out")
+    assert "validation-10.jsonl:1: not valid JSON" in text.split("missing or damaged")[1]
 
 
 def test_sizes_and_alphas_are_arms_with_a_picture(pictures, tmp_path):
@@ -526,7 +589,7 @@ def test_a_folder_given_twice_counts_once_and_one_without_a_run_is_listed(tmp_pa
 def test_the_teacher_is_judged_by_the_metric_of_the_run(tmp_path):
     row = prediction(1, True) | {"gold": "( 8.0 + 2.0 )", "teacher_label": "(8 + 2)"}
     make_run(tmp_path, "svamp_step_by_step", [row], metric="equation")
-    assert reader.read_run(tmp_path).test_predictions()[0]["teacher_correct"]
+    assert reader.read_run(tmp_path).predictions("test")[0]["teacher_correct"]
 
 
 @pytest.mark.slow

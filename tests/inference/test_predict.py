@@ -302,7 +302,7 @@ def test_a_label_that_the_vocabulary_cannot_write_is_refused(student, rows, tmp_
         (["--ask_teacher_below=0.5"], "belong together"),
         (["--out=x.jsonl"], "belong together"),
         (["--labels=yes,no"], "--labels has an effect only with --confidence"),
-        (["--ask_teacher_below=1", "--out=x.jsonl"], "--ask_teacher_below"),
+        (["--ask_teacher_below=2", "--out=x.jsonl"], "--ask_teacher_below"),
         (["--ask_teacher_below=0.5", "--out=x.jsonl", "--output=-"], "needs a file"),
     ],
 )

@@ -78,7 +78,7 @@ class Client:
         key_variable: str = DEFAULT_KEY_VARIABLE,
         fixed_fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises UserError where openai is not installed, the key is missing or no URL is given.
+        """Raises UserError without openai, without a key, or where the address is no URL.
 
         Args:
             fixed_fields: request fields that the user set; one that the server refuses ends the

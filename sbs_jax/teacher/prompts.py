@@ -115,6 +115,8 @@ class Prompt:
         lines = [_fill(self.question, self._parts(text, where))]
         if label_given:
             answer = answers.shown(self.answer, label, text)
+            if not label.strip():
+                raise UserError(f"{where}: has no gold label to give; leave --label_given out")
             if not answer:
                 raise UserError(f"{where}: label {label!r} is none of the choices of its input")
             lines.append(_fill(self.given, {"answer": answer}))

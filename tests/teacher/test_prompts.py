@@ -204,3 +204,5 @@ def test_an_input_of_another_form_is_named():
         prompts.load("esnli").render(Record("3", "no hypothesis", "neutral"))
     with pytest.raises(UserError, match="record 3: label 'cat' is none of the choices"):
         prompts.load("cqa").render(Record("3", "Q?\n(a) dog", "cat"), label_given=True)
+    with pytest.raises(UserError, match="record 3: has no gold label to give; leave --label_given"):
+        prompts.load("esnli").render(Record("3", "p</s>h", ""), label_given=True)

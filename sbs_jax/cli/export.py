@@ -44,6 +44,9 @@ flags.DEFINE_list(
 
 def main(argv: list[str]) -> None:
     """Exports and prints what was written and compared."""
+    for name in ("platforms", "input_lengths"):
+        if FLAGS[name].present and FLAGS.to != "stablehlo":
+            raise UserError(f"--{name}: has an effect only with --to=stablehlo; drop it")
     platforms, lengths = _platforms(), _lengths()
     from sbs_jax.export import hugging_face, stablehlo
     from sbs_jax.inference import student

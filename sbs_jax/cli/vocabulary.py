@@ -9,6 +9,7 @@ Examples:
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from absl import flags
 
@@ -36,14 +37,19 @@ def main(argv: list[str]) -> None:
     from sbs_jax.input_pipeline import vocabularies, vocabulary_training
     from sbs_jax.utils.files import write_bytes
 
+    path = f"{FLAGS.output.removesuffix('.model')}.model"
+    if Path(path).exists():
+        raise UserError(f"--output={FLAGS.output}: {path} already exists; choose another name")
     try:
         model = vocabulary_training.train(_texts(), FLAGS.size)
     except UserError as error:
         raise UserError(f"--size={FLAGS.size}: {error}") from None
-    path = f"{FLAGS.output.removesuffix('.model')}.model"
     write_bytes(path, model)
     size = vocabularies.load(path).size
-    print(f"written: {path}; set VOCABULARY = {path!r} and VOCAB_SIZE to {size} or more")
+    pieces = size - vocabularies.missing_extra_ids(model)
+    few = f" of --size={FLAGS.size}: the text gives no more" if pieces < FLAGS.size else ""
+    print(f"written: {path}, {pieces} pieces{few}")
+    print(f"set VOCABULARY = {path!r} and VOCAB_SIZE to {size} or more")
 
 
 def _texts() -> Iterator[str]:

@@ -69,10 +69,9 @@ class Estimate:
     @property
     def detectable(self) -> float | None:
         """The smallest true difference found with a power of 80% at this spread and n."""
-        if self.error is None or self.low is None:
+        if self.error is None or self.critical is None:
             return None
-        half = self.mean - self.low
-        return half + _normal_quantile(POWER) * self.error
+        return (self.critical(LEVEL) + _normal_quantile(POWER)) * self.error
 
     @property
     def readable(self) -> bool:
@@ -96,11 +95,11 @@ class Estimate:
             return "higher"
         return "lower" if self.high < 0 else "no difference shown: the interval includes 0"
 
-    def clipped(self) -> "Estimate":
-        """The interval of an accuracy, cut to 0..1."""
+    def clipped(self, lowest: float) -> "Estimate":
+        """The interval, cut to what can be: from 0 of an accuracy, -1 of a difference, to 1."""
         if self.low is None or self.high is None:
             return self
-        return dataclasses.replace(self, low=max(0.0, self.low), high=min(1.0, self.high))
+        return dataclasses.replace(self, low=max(lowest, self.low), high=min(1.0, self.high))
 
 
 def crossed(scores: Float[np.ndarray, "seeds questions"]) -> Estimate:

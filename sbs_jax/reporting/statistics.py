@@ -268,8 +268,8 @@ def _accuracy(rows: Sequence[Row], compared: _Compared) -> Estimate:
     answers = compared.of(rows)
     if answers is None:
         means = np.array([row.accuracy.value for row in rows])
-        return significance.over_seeds(means, rows[0].accuracy.n).clipped()
-    return compared.estimate([answer.student for answer in answers]).clipped()
+        return significance.over_seeds(means, rows[0].accuracy.n).clipped(0.0)
+    return compared.estimate([answer.student for answer in answers]).clipped(0.0)
 
 
 def _differences(
@@ -326,7 +326,7 @@ def _between(
         pairs = zip(ours, theirs, strict=True)
         estimate = compared.estimate([a.student - b.student for a, b in pairs])
     means = (statistics.fmean(row.accuracy.value for row in of) for of in (one, other))
-    return Difference(arm, base, fraction, estimate, *means)
+    return Difference(arm, base, fraction, estimate.clipped(-1.0), *means)
 
 
 def _to_teacher(
@@ -341,13 +341,14 @@ def _to_teacher(
         ours = [row.accuracy.value for row in rows]
         theirs = [row.teacher.value for row in rows if row.teacher]
         estimate = significance.over_seeds(np.array(ours) - np.array(theirs), rows[0].accuracy.n)
+        estimate = estimate.clipped(-1.0)
         return Difference(arm, TEACHER, fraction, estimate, *map(statistics.fmean, (ours, theirs)))
     students, teachers = answers_module.against_teacher(answers)
     if not all(len(scores) for scores in students):
         return None
     estimate = compared.estimate([s - t for s, t in zip(students, teachers, strict=True)])
     means = (float(np.mean([scores.mean() for scores in of])) for of in (students, teachers))
-    return Difference(arm, TEACHER, fraction, estimate, *means)
+    return Difference(arm, TEACHER, fraction, estimate.clipped(-1.0), *means)
 
 
 def _pairs(by_seed: Mapping[int, Row], compared: _Compared) -> list[Pair]:

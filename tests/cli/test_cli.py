@@ -185,6 +185,11 @@ def test_help_of_a_verb_shows_examples_and_flags(capsys: pytest.CaptureFixture[s
         (["data", "--data_dir=gs://bucket/x"], "flag --data_dir=gs://bucket/x: gs://bucket/x: not"),
         (["train", "--gin_search_paths=a,$NOT_SET"], "the variable $NOT_SET is not set"),
         (["export", "--to=hf", "run", "gs:/bucket/x"], "gs:/bucket/x: not a local path"),
+        (
+            ["export", "--to=hf", "--platforms=tpu", "a", "b"],
+            "--platforms: has an effect only with",
+        ),
+        (["export", "--to=hf", "--input_lengths=5", "a", "b"], "--input_lengths: has an effect"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -70,7 +70,16 @@ def test_a_vocabulary_of_the_users_text(table: Path, capsys: pytest.CaptureFixtu
     flags = ["--input=reviews.csv", "--fields=review,why", "--size=40", "--output=mine"]
     assert main(["vocabulary", *flags]) == 0
     vocabulary = vocabularies.load("mine.model")
-    assert f"VOCAB_SIZE to {vocabulary.size} or more" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"VOCAB_SIZE to {vocabulary.size} or more" in printed
+    assert f"mine.model, {vocabulary.size - 100} pieces" in printed
+    assert ("of --size=40: the text gives no more" in printed) == (vocabulary.size < 140)
+    before = Path("mine.model").read_bytes()
+    assert main(["vocabulary", *flags, "--size=30"]) == 2
+    complaint = "--output=mine: mine.model already exists; choose another name"
+    assert complaint in capsys.readouterr().err and Path("mine.model").read_bytes() == before
+    assert main(["vocabulary", *flags, "--size=4000", "--output=more"]) == 0
+    assert " of --size=4000: the text gives no more" in capsys.readouterr().out
     text = "item 7 is good"
     assert vocabulary.decode(vocabulary.encode(text)) == text
     assert _init("--vocabulary=mine.model") == 0

@@ -79,6 +79,10 @@ def test_arithmetic(text: str, value: float) -> None:
     assert _same(evaluate(text), value)
 
 
+def test_doubles_are_compared_exactly_as_docs_datasets_says() -> None:
+    assert equal("( 3 / 10 )", "0.3") and not equal("(0.1 + 0.2)", "0.3")
+
+
 @pytest.mark.parametrize(
     "text",
     [

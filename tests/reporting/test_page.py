@@ -414,6 +414,26 @@ def test_one_seed_reads_nothing(tmp_path):
     assert text.count("beats the teacher") == 0
 
 
+def test_an_interval_of_differences_stays_within_what_can_be(tmp_path):
+    """One seed is always right, two are never; the teacher is right, another arm half the time."""
+    for seed in range(3):
+        rows = [prediction(i, seed == 0, True) for i in range(30)]
+        add_row(tmp_path, "step_by_step", 1.0, seed, rows)
+        half = [prediction(i, i % 2 > 0, True) for i in range(30)]
+        add_row(tmp_path, "standard", 1.0, seed, half)
+    report.write([tmp_path], tmp_path / "out")
+    shown = tables_of(tmp_path / "out")
+    (teacher,) = (
+        line
+        for line in shown["Student minus teacher in test accuracy, on the same questions"]
+        if line["student"] == "step-by-step"
+    )
+    assert teacher["95% interval"].startswith("[-1.000, ")
+    (between,) = shown["Differences in test accuracy, paired by seed and question"]
+    assert between["95% interval"] == "[-1.000, +1.000]"
+    assert float(between["detectable"]) > 1, "computed from the interval before it is cut"
+
+
 def test_failed_runs_are_listed_with_their_reason(tmp_path):
     random_study(tmp_path)
     failed = {"arm": "steep", "fraction": 1.0, "seed": 0, "error": "step 2: the loss is not finite"}

@@ -113,6 +113,9 @@ class Prepared:
 
 def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
     """Reads, splits and measures the records, and chooses settings; writes nothing."""
+    buckets.require(model_dir, "--model_dir")
+    if place(model_dir).is_file():
+        raise UserError(f"--model_dir={model_dir}: is a file; give the folder of the run")
     paths = {
         "train": values.records,
         "validation": values.validation_records,

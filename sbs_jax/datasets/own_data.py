@@ -133,8 +133,8 @@ def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: st
 
 
 def _no_column(column: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    return f"no column {column!r}{nearest(column, names)}; it has {', '.join(map(repr, names))}"
+    names = sorted(map(repr, known))
+    return f"no column {column!r}{nearest(repr(column), names)}; it has {', '.join(names)}"
 
 
 def _text(where: str, row: Mapping[str, Any], column: str) -> str | None:

@@ -70,7 +70,7 @@ def test_a_folder_with_files_and_a_wrong_column_are_refused(
     assert main(["init", ".", "--records=reviews.csv"]) == 2
     assert "already holds files" in capsys.readouterr().err
     assert main(["init", "x", "--records=reviews.csv", "--text=reviw", "--label=stars"]) == 2
-    assert "reviews.csv:2: no column 'reviw'; did you mean review?" in capsys.readouterr().err
+    assert "reviews.csv:2: no column 'reviw'; did you mean 'review'?" in capsys.readouterr().err
     assert not (table.parent / "x").exists()
 
 

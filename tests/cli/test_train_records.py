@@ -242,6 +242,14 @@ def test_saved_datasets(folder: Path) -> None:
         (["--records=none.csv"], "none.csv"),
         (["--records=empty.jsonl"], "empty.jsonl: holds no record"),
         (
+            ["--records=reviews.csv", "--model_dir=s3://x/y"],
+            "error: --model_dir s3://x/y: only local folders and gs:// work here",
+        ),
+        (
+            ["--records=reviews.csv", "--model_dir=reviews.csv"],
+            "--model_dir=reviews.csv: is a file; give the folder of the run",
+        ),
+        (
             ["--records=two.csv"],
             "two.csv: 2 records of 2 different questions are too few to draw test and validation",
         ),

@@ -37,7 +37,7 @@ def test_columns_become_fields(tmp_path: Path) -> None:
         (
             {"question": "x", "a": "y"},
             Columns("qestion", "a"),
-            "t.jsonl:2: no column 'qestion'; did",
+            r"t.jsonl:2: no column 'qestion'; did you mean 'question'\?; it has 'a', 'question'$",
         ),
         ({"q": None, "a": "y"}, Columns("q", "a"), "t.jsonl:2: column 'q' is empty"),
         ({"q": "x", "a": None}, Columns("q", "a"), "t.jsonl:2: column 'a' is empty"),
@@ -227,7 +227,7 @@ def test_a_column_that_no_row_has_is_refused_where_it_is_required(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"q": "x", "a": "y", "why": "so"}\n')
     columns = Columns("q", "a", "whys")
     assert own_data.read(str(tmp_path / "t.jsonl"), columns)[0].rationale is None
-    with pytest.raises(UserError, match=r"t.jsonl: no column 'whys'; did you mean why"):
+    with pytest.raises(UserError, match=r"t.jsonl: no column 'whys'; did you mean 'why'"):
         own_data.read(str(tmp_path / "t.jsonl"), columns, required=["whys"])
 
 

@@ -10,6 +10,7 @@ Examples:
       --rationale=explanation --size=small
 """
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
     own_data.write(folder / "data", records)
     for file, content in files:
         (folder / file).write_text(content, encoding="utf-8")
-    print(f"\nwritten: {folder}; next: cd {folder} && {_command(name)}")
+    print(f"\nwritten: {folder}; next: cd {shlex.quote(str(folder))} && {_command(name)}")
 
 
 def _vocabulary() -> str:

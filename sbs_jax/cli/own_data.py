@@ -30,14 +30,18 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("rationale", None, text, flag_values=values)
     text = f"Column of the teacher's label; default: {_TEACHER_LABEL!r}, if there is one."
     flags.DEFINE_string("teacher_label", None, text, flag_values=values)
-    text = "Column of the id; default: the row's number."
+    text = "Column of the id; default: 'id', if all its values differ, else the row's number."
     flags.DEFINE_string("id", None, text, flag_values=values)
     flags.DEFINE_float(
         "fraction",
         0.1,
         "Fraction of the training questions for each missing split.",
-        lower_bound=0.0,
-        upper_bound=1.0,
+        flag_values=values,
+    )
+    flags.register_validator(
+        "fraction",
+        lambda fraction: 0 < fraction < 1,
+        message="must be more than 0 and less than 1",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -73,17 +77,23 @@ def records(
         values.label,
         values.rationale or _RATIONALE,
         values.teacher_label or _TEACHER_LABEL,
-        values.id,
+        values.id or (own_data.ID if own_data.have_ids(files.values()) else None),
     )
     named = [column for column in (values.rationale, values.teacher_label) if column]
     read = {
         split: own_data.read(path, columns, named if split == "train" else ())
         for split, path in files.items()
     }
-    carved = own_data.carve(read, values.fraction)
+    carved = own_data.carve(read, values.fraction, files["train"])
     for line in own_data.report(carved):
         say(line)
-    return carved
+    if values.rationale and method(carved) == "finetune":
+        say(
+            f"warning: {files['train']}: no training record has text in the column "
+            f"{values.rationale!r} (--rationale): the student is trained on labels alone"
+        )
+    own_ids = columns.id and own_data.ids_differ(carved)
+    return carved if own_ids else own_data.with_split_in_ids(carved)
 
 
 def lengths(

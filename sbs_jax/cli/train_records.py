@@ -101,17 +101,21 @@ class Prepared:
         if place(config.model_dir) != self.model_dir:
             raise UserError("--gin.MODEL_DIR: with --records, give --model_dir instead")
         folder = self.model_dir / own_data.DATA
-        if run_dir.exists(self.model_dir) and not own_data.holds(folder, self.records):
+        if not run_dir.exists(self.model_dir):
+            own_data.write(folder, self.records)
+        elif not own_data.holds(folder, self.records):
             raise UserError(
                 f"{self.model_dir}: holds a run on other records; choose another --model_dir"
             )
-        own_data.write(folder, self.records)
         if self.vocabulary is not None:
             write_bytes(self.model_dir / layout.SPIECE, self.vocabulary)
 
 
 def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
     """Reads, splits and measures the records, and chooses settings; writes nothing."""
+    buckets.require(model_dir, "--model_dir")
+    if place(model_dir).is_file():
+        raise UserError(f"--model_dir={model_dir}: is a file; give the folder of the run")
     paths = {
         "train": values.records,
         "validation": values.validation_records,

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ from sbs_jax.errors import UserError, nearest
 from sbs_jax.utils.buckets import place
 
 DATA = "data"  # folder of the records in a MODEL_DIR
+ID = "id"  # column that is used where all rows have a value of their own in it
 
 _SEED = 0
 _SHOWN = 8  # classes a report names
+_CHARACTERS = 60  # of a question that a report names
 _MOST_CLASSES = 50  # with more the labels are no classes
 
 
@@ -67,6 +70,18 @@ def unused_splits(path: str) -> list[str]:
         for folder in Path(path).iterdir()
         if folder.name not in SPLITS and (folder / "dataset_info.json").is_file()
     )
+
+
+def have_ids(paths: Iterable[str]) -> bool:
+    """Whether every row of these tables has a value in the column `ID` that no other row has."""
+    seen: set[str] = set()
+    for path in paths:
+        for _, row in tables.rows(path):
+            value = row.get(ID)
+            if type(value) not in (str, int) or not str(value).strip() or str(value) in seen:
+                return False
+            seen.add(str(value))
+    return True
 
 
 def read(path: str, columns: Columns, required: Collection[str] = ()) -> list[Record]:
@@ -118,8 +133,8 @@ def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: st
 
 
 def _no_column(column: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    return f"no column {column!r}{nearest(column, names)}; it has {', '.join(map(repr, names))}"
+    names = sorted(map(repr, known))
+    return f"no column {column!r}{nearest(repr(column), names)}; it has {', '.join(names)}"
 
 
 def _text(where: str, row: Mapping[str, Any], column: str) -> str | None:
@@ -133,20 +148,31 @@ def _text(where: str, row: Mapping[str, Any], column: str) -> str | None:
     raise UserError(f"{where}: column {column!r} holds {str(value)[:40]}; give text or a number")
 
 
-def carve(files: Mapping[str, Sequence[Record]], fraction: float) -> dict[str, list[Record]]:
+def carve(
+    files: Mapping[str, Sequence[Record]], fraction: float, path: str
+) -> dict[str, list[Record]]:
     """All three splits; draws missing ones from train, by question, with seed 0.
 
     Args:
         files: split -> records; train at least.
         fraction: of the training questions, for each missing split.
+        path: of the training table, for errors.
 
     Raises:
         UserError: too few questions.
     """
     complete = {split: list(records) for split, records in files.items()}
-    for split in (TEST, VALIDATION):
-        if split not in complete:
+    missing = [split for split in (TEST, VALIDATION) if split not in complete]
+    try:
+        for split in missing:
             complete[TRAIN], complete[split] = _divide(complete[TRAIN], fraction)
+    except UserError:
+        questions = len({splits.question(record.input) for record in files[TRAIN]})
+        raise UserError(
+            f"{path}: {len(files[TRAIN])} records of {questions} different questions are too few "
+            f"to draw {' and '.join(missing)} from (--fraction={fraction:g} each) and leave some "
+            "to train on; add questions, or give these splits as tables of their own"
+        ) from None
     return {split: complete[split] for split in SPLITS}
 
 
@@ -172,22 +198,39 @@ def registered(model_dir: str, name: str, method: str, metric: str) -> str:
 
 
 def holds(folder: Path, records: Mapping[str, Iterable[Record]]) -> bool:
-    """Whether a folder holds these very records, as `write` writes them."""
+    """Whether a folder holds these records, as `write` writes them; ids may differ.
+
+    An earlier version gave them other ids.
+    """
     files = {split: folder / f"{split}.jsonl" for split in records}
     return all(path.is_file() for path in files.values()) and all(
-        list(read_jsonl(files[split])) == [_with_split(row, split) for row in rows]
+        _without_ids(read_jsonl(files[split])) == _without_ids(rows)
         for split, rows in records.items()
     )
 
 
+def _without_ids(records: Iterable[Record]) -> list[Record]:
+    return [dataclasses.replace(record, id="") for record in records]
+
+
 def write(folder: Path, records: Mapping[str, Iterable[Record]]) -> None:
-    """FOLDER/SPLIT.jsonl of every split. Ids get the split's name: they differ between splits."""
+    """FOLDER/SPLIT.jsonl of every split."""
     for split, rows in records.items():
-        write_jsonl(folder / f"{split}.jsonl", (_with_split(row, split) for row in rows))
+        write_jsonl(folder / f"{split}.jsonl", rows)
 
 
-def _with_split(record: Record, split: str) -> Record:
-    return dataclasses.replace(record, id=f"{split}-{record.id}")
+def with_split_in_ids(records: Mapping[str, Iterable[Record]]) -> dict[str, list[Record]]:
+    """The records with ids that differ between splits: SPLIT-ID."""
+    return {
+        split: [dataclasses.replace(row, id=f"{split}-{row.id}") for row in rows]
+        for split, rows in records.items()
+    }
+
+
+def ids_differ(records: Mapping[str, Iterable[Record]]) -> bool:
+    """Whether no id is in two splits."""
+    ids = [row.id for rows in records.values() for row in rows]
+    return len(set(ids)) == len(ids)
 
 
 def report(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
@@ -197,7 +240,27 @@ def report(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
         questions = len({splits.question(row.input) for row in rows})
         repeated = "" if questions == len(rows) else f" of {questions:,} questions"
         yield f"{split:<11} {len(rows):,} records{repeated}, {rationales:,} with a rationale"
+    yield from _contradictions(records[TRAIN])
     yield from _classes(records)
+
+
+def _contradictions(train: Iterable[Record]) -> Iterator[str]:
+    """A warning for training questions that have several labels."""
+    first: dict[int, Record] = {}
+    differing: dict[int, Record] = {}  # question -> its first record with another label
+    for row in train:
+        question = splits.question(row.input)
+        if first.setdefault(question, row).label != row.label:
+            differing.setdefault(question, row)
+    for question, row in itertools.islice(differing.items(), 1):
+        yield (
+            f"warning: train has {len(differing):,} questions with different labels, such as "
+            f"{_short(row.input)} with {first[question].label!r} and {row.label!r}"
+        )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]} ...")
 
 
 def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
@@ -209,6 +272,8 @@ def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     named = ", ".join(f"{label!r} {count / train.total():.0%}" for label, count in most[:_SHOWN])
     more = f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else ""
     yield f"labels      {len(most)} classes in train: {named}{more}"
+    if len(most) == 1:
+        yield f"warning: every label in train is {most[0][0]!r}: the student learns no other answer"
     yield from _alike(label for rows in records.values() for label in (row.label for row in rows))
     for split in (VALIDATION, TEST):
         unseen = {row.label for row in records[split]} - train.keys()

@@ -34,6 +34,7 @@ def run(
     skip_bad_rows: bool = False,
     with_confidence: bool = False,
     labels: Sequence[str] = (),
+    text: str = "input",
 ) -> int:
     """Answers every row of a file in its order; continues a file that an earlier start began.
 
@@ -42,6 +43,7 @@ def run(
     Args:
         with_confidence: write how sure the student is of each label.
         labels: the closed set it chooses from; default: `confidence.closed_set` of the run.
+        text: the input's column, or field, of the question.
 
     Returns:
         Number of rows answered now.
@@ -52,7 +54,7 @@ def run(
     if batch_size is not None and batch_size < 1:
         raise UserError(f"--batch_size={batch_size}: must be at least 1")
     # Before the model is loaded: a bad row in the middle is known at the start.
-    total = None if input_path == STDIN else _inspect(input_path, skip_bad_rows)
+    total = None if input_path == STDIN else _inspect(input_path, text, skip_bad_rows)
     student = find_run(model_dir, vocabulary, step)
     if with_confidence and not labels:
         labels = confidence.closed_set(model_dir, student.checkpoint.step)
@@ -66,7 +68,7 @@ def run(
         "output_rationale": output_rationale,
         **({"confidence": list(labels)} if with_confidence else {}),
     }
-    questions = _questions(input_path, skip_bad_rows)
+    questions = _questions(input_path, text, skip_bad_rows)
     with Answers(output_path, made_by) as answers:
         done_before = answers.pass_over(questions)
         if done_before:
@@ -83,8 +85,8 @@ def run(
     return done
 
 
-def _questions(path: str, skip_bad_rows: bool) -> Iterator[Question]:
-    rows = prediction_files.read(path)
+def _questions(path: str, text: str, skip_bad_rows: bool) -> Iterator[Question]:
+    rows = prediction_files.read(path, text)
     return prediction_files.good(_checked(rows, skip_bad_rows) if path == STDIN else rows)
 
 
@@ -116,10 +118,10 @@ def _answer_all(
     return done
 
 
-def _inspect(path: str, skip_bad_rows: bool) -> int:
+def _inspect(path: str, text: str, skip_bad_rows: bool) -> int:
     """Reads a file once to find its bad rows; returns the number of rows that can be asked."""
     count, bad = 0, []
-    for row in prediction_files.read(path):
+    for row in prediction_files.read(path, text):
         if isinstance(row, Question):
             count += 1
         else:

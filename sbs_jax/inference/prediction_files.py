@@ -53,24 +53,30 @@ class Question:
         return Record(str(self.fields["id"]), self.fields["input"], "", rationale)
 
 
-def read(path: str) -> Iterator[Question | BadRow]:
+def read(path: str, text: str = "input") -> Iterator[Question | BadRow]:
     """Streams the rows of stdin ("-"; JSONL) or of a table (see `tables.rows`).
 
     Blank lines are skipped. A row without id gets its line number, or its number in a table without
-    lines. Raises UserError for a file that cannot be read, or a CSV file without a column `input`.
+    lines.
+
+    Args:
+        text: the column, or field, of the question.
+
+    Raises:
+        UserError: a file that cannot be read, or a CSV file without that column.
     """
     if path != STDIN and not _is_csv(path) and not tables.is_jsonl(path):
         for number, (where, row) in enumerate(tables.rows(path), start=1):
             try:
-                yield _question(where, number, row)
+                yield _question(where, number, row, text)
             except BadRow as bad:
                 yield bad
         return
     with _open(path) as file:
-        rows = _csv_rows(path, file) if _is_csv(path) else _json_rows(file)
+        rows = _csv_rows(path, file, text) if _is_csv(path) else _json_rows(file)
         for number, row in rows:
             try:
-                yield _question(f"{_shown(path)}:{number}", number, row)
+                yield _question(f"{_shown(path)}:{number}", number, row, text)
             except BadRow as bad:
                 yield bad
 
@@ -110,13 +116,13 @@ def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
                 yield number, BadRow(str(error))
 
 
-def _csv_rows(path: str, file: Iterable[str]) -> Iterator[tuple[int, Any]]:
+def _csv_rows(path: str, file: Iterable[str], text: str) -> Iterator[tuple[int, Any]]:
     reader, before = csv_tables.reader(file)
     header: list[str] = next(reader, [])
-    if "input" not in header or len(set(header)) < len(header):
+    if text not in header or len(set(header)) < len(header):
         raise UserError(
-            f"{path}:{before + 1}: the header must name a column input, and none twice; it has "
-            f"{', '.join(header) or 'nothing'}"
+            f"{path}:{before + 1}: the header must name a column {text}, and none twice; it has "
+            f"{', '.join(header) or 'nothing'}; give the column of the question with --text"
         )
     while True:
         number = reader.line_num + before + 1
@@ -133,18 +139,20 @@ def _csv_rows(path: str, file: Iterable[str]) -> Iterator[tuple[int, Any]]:
             yield number, dict(zip(header, cells, strict=True))
 
 
-def _question(where: str, number: int, row: Any) -> Question:
+def _question(where: str, number: int, row: Any, text: str) -> Question:
     if isinstance(row, BadRow):
         raise BadRow(f"{where}: {row}")
     if not isinstance(row, dict):
-        raise BadRow(f"{where}: expected a JSON object with a field input")
-    if not isinstance(row.get("input"), str) or not row["input"].strip():
-        raise BadRow(f"{where}: field 'input' is missing, blank or not text")
+        raise BadRow(f"{where}: expected a JSON object with a field {text}")
+    if not isinstance(row.get(text), str) or not row[text].strip():
+        raise BadRow(
+            f"{where}: field {text!r} is missing, blank or not text (--text names another field)"
+        )
     if not isinstance(row.get("rationale"), str | None):
         raise BadRow(f"{where}: field 'rationale' must be text or absent")
     fields: dict[str, Any] = {"id": row.get("id", str(number))}
     for field, value in row.items():
-        name = _RENAMED.get(str(field), str(field))
+        name = "input" if field == text else _RENAMED.get(str(field), str(field))
         if name in fields and name != "id":
             raise BadRow(f"{where}: holds field {name!r} under two names; drop one of them")
         fields[name] = _finite(value)

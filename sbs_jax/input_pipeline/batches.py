@@ -71,6 +71,11 @@ class Batches:
         mine._block = functools.lru_cache(maxsize=4)(mine._place_block)
         return mine
 
+    @property
+    def questions(self) -> int:
+        """How many different ones the batches hold, on all hosts together."""
+        return len(self._questions)
+
     def __len__(self) -> int:
         return self.plan.spec.steps
 

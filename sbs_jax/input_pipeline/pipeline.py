@@ -139,6 +139,11 @@ def training_batches(
     """
     selection = source.selection
     file_split, rows = _rows(source, registry.TRAIN, config)
+    if config.data_fraction != 1:
+        say(
+            f"{selection.dataset.name}/train: DATA_FRACTION = {config.data_fraction:g} trains on "
+            f"{len(rows):,} of {selection.dataset.count(file_split):,} records"
+        )
     tables = []
     for view in selection.views:
         table = source.table(file_split, view, targets_needed=True)
@@ -161,7 +166,13 @@ def training_batches(
         emb_dim=config.model.emb_dim,
         compile_updates=_COMPILE_UPDATES[accelerator],
     )
-    return Batches(tables, rows, spec)
+    batches = Batches(tables, rows, spec)
+    if config.batch_size > batches.questions:
+        say(
+            f"warning: BATCH_SIZE = {config.batch_size} is more than the {batches.questions:,} "
+            "training questions: a batch holds questions more than once; choose a smaller one"
+        )
+    return batches
 
 
 def _rationales(view: View, table: TokenTable, config: TrainConfig) -> int:

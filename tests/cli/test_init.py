@@ -42,6 +42,14 @@ def test_a_project_resolves_and_says_what_it_holds(
     assert f'"my_reviews_{method}"' in gin
 
 
+def test_the_next_command_is_one_for_a_shell(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ["--records=reviews.csv", "--text=review", "--label=stars"]
+    assert main(["init", "my proj-1", *columns]) == 0
+    assert "written: my proj-1; next: cd 'my proj-1' && sbs train" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_next_command_trains(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -62,7 +70,7 @@ def test_a_folder_with_files_and_a_wrong_column_are_refused(
     assert main(["init", ".", "--records=reviews.csv"]) == 2
     assert "already holds files" in capsys.readouterr().err
     assert main(["init", "x", "--records=reviews.csv", "--text=reviw", "--label=stars"]) == 2
-    assert "reviews.csv:2: no column 'reviw'; did you mean review?" in capsys.readouterr().err
+    assert "reviews.csv:2: no column 'reviw'; did you mean 'review'?" in capsys.readouterr().err
     assert not (table.parent / "x").exists()
 
 

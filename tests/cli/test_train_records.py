@@ -13,7 +13,9 @@ from helpers import xla
 from helpers.schedulers import free_address
 
 from sbs_jax.cli import main
+from sbs_jax.datasets import own_data
 from sbs_jax.datasets.records import read_jsonl
+from sbs_jax.datasets.splits import SPLITS
 
 COLUMNS = ["--text=review", "--label=stars"]
 SMALL = [
@@ -136,6 +138,62 @@ def test_usual_columns_and_given_splits(folder: Path, capsys: pytest.CaptureFixt
     assert [entry["n"] for entry in results["results"]] == [6, 3]
 
 
+def _ids(folder: Path) -> set[str]:
+    files = (folder / "data").glob("*.jsonl")
+    return {record.id for file in files for record in read_jsonl(file)}
+
+
+@pytest.mark.parametrize(
+    ("column", "flags", "ids"),
+    [
+        ("id", [], {f"r{i}" for i in range(60)}),
+        ("key", ["--id=key"], {f"r{i}" for i in range(60)}),
+        ("key", [], None),
+        ("id", ["--eval_records=more.csv"], None),
+    ],
+)
+def test_ids_of_the_users_survive(
+    folder: Path, column: str, flags: list[str], ids: set[str] | None
+) -> None:
+    """Row numbers, and ids that two splits have, get the split's name."""
+    lines = [f"{text},{label},r{i}" for i, (text, label) in enumerate(EXAMPLES)]
+    for name in ("reviews.csv", "more.csv"):
+        Path(name).write_text("\n".join([f"review,stars,{column}", *lines]) + "\n")
+    own = ["--records=reviews.csv", *COLUMNS, *flags]
+    assert main(["init", "project", *(flag.replace("eval_records", "test") for flag in own)]) == 0
+    if ids:
+        assert _ids(Path("project")) == ids
+    else:
+        assert {id.rpartition("-")[0] for id in _ids(Path("project"))} == set(SPLITS)
+
+
+@pytest.mark.slow
+def test_a_run_continues_with_the_ids_that_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an earlier version wrote them, the split's name in each."""
+    lines = [f"{text},{label},r{i}" for i, (text, label) in enumerate(EXAMPLES)]
+    Path("reviews.csv").write_text("\n".join(["review,stars,id", *lines]) + "\n")
+    flags = ["--records=reviews.csv", *COLUMNS]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(own_data, "have_ids", lambda paths: False)
+        assert _train(*flags) == 0
+    before = _ids(Path("runs/reviews"))
+    assert _train(*flags, "--gin.TRAIN_STEPS=4") == 0
+    assert _ids(Path("runs/reviews")) == before
+    assert json.loads(Path("runs/reviews/results.json").read_text())["train_steps"] == 4
+
+
+def test_a_rationale_column_without_text_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{text},{label}, " for text, label in EXAMPLES]
+    Path("reviews.csv").write_text("\n".join(["review,stars,why", *lines]) + "\n")
+    flags = ["--records=reviews.csv", *COLUMNS, "--rationale=why"]
+    assert _train(*flags, "--dry_run") == 0
+    assert "reviews.csv: no training record has text in the column 'why'" in capsys.readouterr().err
+
+
 def test_nothing_is_written_before_the_run(folder: Path) -> None:
     assert _train("--records=reviews.csv", *COLUMNS, "--dry_run") == 0
     assert not Path("runs").exists()
@@ -186,6 +244,25 @@ def test_saved_datasets(folder: Path) -> None:
         (["--records=none.csv"], "none.csv"),
         (["--records=empty.jsonl"], "empty.jsonl: holds no record"),
         (
+            ["--records=reviews.csv", "--model_dir=s3://x/y"],
+            "error: --model_dir s3://x/y: only local folders and gs:// work here",
+        ),
+        (
+            ["--records=reviews.csv", "--model_dir=reviews.csv"],
+            "--model_dir=reviews.csv: is a file; give the folder of the run",
+        ),
+        (
+            ["--records=two.csv"],
+            "two.csv: 2 records of 2 different questions are too few to draw test and validation",
+        ),
+        *(
+            (
+                ["--records=reviews.csv", f"--fraction={fraction}"],
+                f"--fraction={fraction}: must be more than 0 and less than 1",
+            )
+            for fraction in ("0.0", "1.0", "nan", "-1.0")
+        ),
+        (
             ["--records=reviews.csv", *COLUMNS, "--gin.MODEL_DIR='x'"],
             "--gin.MODEL_DIR: with --records, give --model_dir instead",
         ),
@@ -199,6 +276,7 @@ def test_mistakes_are_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], problem: str
 ) -> None:
     Path("empty.jsonl").write_text("")
+    Path("two.csv").write_text("input,label\nq,a\nr,b\n")
     assert _train(*flags) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("sbs: error: ") and problem in error

@@ -37,7 +37,7 @@ def test_columns_become_fields(tmp_path: Path) -> None:
         (
             {"question": "x", "a": "y"},
             Columns("qestion", "a"),
-            "t.jsonl:2: no column 'qestion'; did",
+            r"t.jsonl:2: no column 'qestion'; did you mean 'question'\?; it has 'a', 'question'$",
         ),
         ({"q": None, "a": "y"}, Columns("q", "a"), "t.jsonl:2: column 'q' is empty"),
         ({"q": "x", "a": None}, Columns("q", "a"), "t.jsonl:2: column 'a' is empty"),
@@ -64,7 +64,7 @@ def _records(count: int, times: int = 1) -> list[Record]:
 @pytest.mark.parametrize("given", [[], ["test"], ["validation"], ["test", "validation"]])
 def test_missing_splits_are_drawn_by_question(times: int, given: list[str]) -> None:
     files = {"train": _records(50, times), **{split: _records(3) for split in given}}
-    carved = own_data.carve(files, 0.2)
+    carved = own_data.carve(files, 0.2, "t.csv")
     assert list(carved) == ["train", "validation", "test"]
     for split in given:
         assert carved[split] == files[split]
@@ -73,18 +73,61 @@ def test_missing_splits_are_drawn_by_question(times: int, given: list[str]) -> N
     assert sorted(ids) == sorted(record.id for record in files["train"])
     asked = [{record.input for record in carved[split]} for split in drawn]
     assert sum(map(len, asked)) == len(set().union(*asked)) == 50
-    assert own_data.carve(files, 0.2) == carved
+    assert own_data.carve(files, 0.2, "t.csv") == carved
 
 
-def test_too_few_questions_are_refused() -> None:
-    with pytest.raises(UserError, match="cannot be split"):
-        own_data.carve({"train": _records(1, 5)}, 0.1)
+@pytest.mark.parametrize(
+    ("train", "more", "message"),
+    [
+        (_records(1, 5), [], "5 records of 1 different questions are too few to draw test and val"),
+        (_records(2), [], "2 records of 2 different questions are too few to draw test and val"),
+        (_records(1), ["test"], "1 records of 1 different questions are too few to draw validat"),
+    ],
+)
+def test_too_few_questions_are_refused(train, more, message) -> None:
+    files = {"train": train, **{split: _records(3) for split in more}}
+    with pytest.raises(UserError, match=rf"^t.csv: {message}.* \(--fraction=0.1 each\)"):
+        own_data.carve(files, 0.1, "t.csv")
 
 
-def test_ids_differ_between_splits_once_written(tmp_path: Path) -> None:
-    own_data.write(tmp_path, {"train": _records(2), "test": _records(2)})
+def test_ids_differ_between_splits(tmp_path: Path) -> None:
+    records = {"train": _records(2), "test": _records(2)}
+    assert not own_data.ids_differ(records)
+    differing = own_data.with_split_in_ids(records)
+    assert own_data.ids_differ(differing)
+    own_data.write(tmp_path, differing)
     ids = [r.id for s in ("train", "test") for r in read_jsonl(tmp_path / f"{s}.jsonl")]
     assert ids == ["train-0-0", "train-1-0", "test-0-0", "test-1-0"]
+
+
+def test_a_folder_holds_records_whatever_their_ids(tmp_path: Path) -> None:
+    records = {"train": _records(3), "test": _records(2)}
+    own_data.write(tmp_path, own_data.with_split_in_ids(records))
+    assert own_data.holds(tmp_path, records)
+    assert not own_data.holds(tmp_path, {**records, "test": _records(3)})
+    assert not own_data.holds(tmp_path, {**records, "validation": _records(1)})
+
+
+@pytest.mark.parametrize(
+    ("tables", "usable"),
+    [
+        ([[{"id": "a"}, {"id": "b"}]], True),
+        ([[{"id": 1}, {"id": 2}], [{"id": 3}]], True),
+        ([[{"id": 1}, {"id": 2}], [{"id": 2}]], False),
+        ([[{"id": "a"}, {"id": "a"}]], False),
+        ([[{"id": 1}, {"id": "1"}]], False),
+        ([[{"id": "a"}, {"id": " "}]], False),
+        ([[{"id": "a"}, {"id": None}]], False),
+        ([[{"id": 1.0}, {"id": 2.0}]], False),
+        ([[{"id": "a"}, {}]], False),
+        ([[{"key": "a"}]], False),
+    ],
+)
+def test_a_column_of_ids_is_used_where_its_values_differ(tmp_path, tables, usable) -> None:
+    paths = [tmp_path / f"{number}.jsonl" for number in range(len(tables))]
+    for path, rows in zip(paths, tables, strict=True):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert own_data.have_ids(map(str, paths)) == usable
 
 
 def test_the_report_shows_sizes_balance_and_unseen_labels() -> None:
@@ -94,9 +137,29 @@ def test_the_report_shows_sizes_balance_and_unseen_labels() -> None:
         "train       10 records of 9 questions, 9 with a rationale",
         "validation  2 records, 2 with a rationale",
         "test        1 records, 0 with a rationale",
+        "warning: train has 1 questions with different labels, such as 'question 0' with 'a' "
+        "and 'b'",
         "labels      2 classes in train: 'a' 90%, 'b' 10%",
         "warning: test has 1 records whose label is not in train, such as 'never'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("train", "warned"),
+    [
+        ([("q", "a"), ("q", "b"), ("q ", "c"), ("r", "a")], "1 questions with different labels"),
+        ([("q", "a"), ("q", "b"), ("r", "b"), ("r", "a")], "2 questions with different labels"),
+        ([("long " * 99, "a"), ("long " * 99, "b")], f"{('long ' * 12)!r}".rstrip("'") + " ...'"),
+        ([("q", "a"), ("r", "a")], "every label in train is 'a'"),
+        ([("q", "a"), ("q", "a"), ("r", "b")], None),
+    ],
+)
+def test_labels_that_teach_nothing_are_named(train, warned):
+    rows = [Record(str(i), question, label) for i, (question, label) in enumerate(train)]
+    lines = own_data.report({"train": rows, "validation": rows[:1], "test": rows[:1]})
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert len(warnings) == (warned is not None)
+    assert warned is None or warned in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +227,7 @@ def test_a_column_that_no_row_has_is_refused_where_it_is_required(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"q": "x", "a": "y", "why": "so"}\n')
     columns = Columns("q", "a", "whys")
     assert own_data.read(str(tmp_path / "t.jsonl"), columns)[0].rationale is None
-    with pytest.raises(UserError, match=r"t.jsonl: no column 'whys'; did you mean why"):
+    with pytest.raises(UserError, match=r"t.jsonl: no column 'whys'; did you mean 'why'"):
         own_data.read(str(tmp_path / "t.jsonl"), columns, required=["whys"])
 
 

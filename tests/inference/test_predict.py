@@ -1,5 +1,6 @@
 """New questions to a trained student: the same answers as in evaluation, in order, resumable."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib
@@ -138,6 +139,14 @@ def test_csv_and_every_batch_size_give_the_same_answers(student, rows, tmp_path)
     assert [row["nr"] for row in lines(tmp_path / "b.jsonl")] == [str(i) for i in range(N)]
 
 
+def test_the_column_of_the_question_is_a_flag(student, rows, tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"input": row["input"]} for row in rows[:3]])
+    other = write(tmp_path / "other.jsonl", [{"review": row["input"]} for row in rows[:3]])
+    assert run(student, source, tmp_path / "a.jsonl") == 0
+    assert run(student, other, tmp_path / "b.jsonl", "--text=review") == 0
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+
+
 @pytest.mark.parametrize("kept", [0, 5, N - 1, N])
 def test_a_stopped_file_goes_on_and_ends_the_same(student, rows, tmp_path, kept, monkeypatch):
     source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
@@ -208,6 +217,7 @@ def test_bad_rows_are_skipped_counted_and_do_not_hinder_going_on(student, rows, 
     ("text", "message"),
     [
         ("question\nx\n", "in.csv:1: the header must name a column input"),
+        ("question\nx\n", "it has question; give the column of the question with --text"),
         ("input,input\nx,y\n", "none twice"),
         ("", "it has nothing"),
         ("input,n\nfine,1\nx\n", "in.csv:3: 1 cells under 2 columns"),
@@ -507,6 +517,34 @@ def test_tables_of_other_formats_are_asked_too(tmp_path, name, make):
     make(tmp_path / name)
     rows = list(prediction_files.read(str(tmp_path / name)))
     assert [row.fields for row in rows] == [{"id": "7", "input": "a; b"}, {"id": "8", "input": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("t.csv", lambda p: p.write_text("id,review,stars\n7,fine,5\n")),
+        ("t.jsonl", lambda p: p.write_text('{"id": "7", "review": "fine", "stars": "5"}\n')),
+        ("t.parquet", lambda p: _parquet(p, [{"id": "7", "review": "fine", "stars": "5"}])),
+    ],
+)
+def test_the_question_may_be_in_another_column(tmp_path, name, make):
+    make(tmp_path / name)
+    (row,) = prediction_files.read(str(tmp_path / name), "review")
+    assert row.fields == {"id": "7", "input": "fine", "stars": "5"}
+
+
+def test_the_question_of_stdin_may_be_in_another_field(monkeypatch):
+    arrived = contextlib.nullcontext(['{"review": "fine"}\n'])
+    monkeypatch.setattr(prediction_files, "_open", lambda path: arrived)
+    (question,) = predict._questions("-", "review", False)
+    assert (question.where, question.fields) == ("stdin:1", {"id": "1", "input": "fine"})
+
+
+def test_a_second_field_of_questions_is_a_bad_row(tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"review": "x", "input": "y"}, {"input": "y"}])
+    both, neither = prediction_files.read(source, "review")
+    assert "field 'input' under two names" in str(both)
+    assert "field 'review' is missing" in str(neither) and "--text names another" in str(neither)
 
 
 def test_a_bad_row_of_a_parquet_file_is_named(tmp_path):

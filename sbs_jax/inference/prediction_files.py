@@ -155,7 +155,8 @@ def _question(where: str, number: int, row: Any, text: str) -> Question:
         name = "input" if field == text else _RENAMED.get(str(field), str(field))
         if name in fields and name != "id":
             raise BadRow(f"{where}: holds field {name!r} under two names; drop one of them")
-        fields[name] = _finite(value)
+        value = _finite(value)
+        fields[name] = _as_text(value) if name == "gold" else value
     try:
         _line(fields).encode()
     except UnicodeEncodeError:
@@ -163,6 +164,11 @@ def _question(where: str, number: int, row: Any, text: str) -> Question:
     except TypeError as error:  # of a Parquet file
         raise BadRow(f"{where}: a field holds what JSON cannot ({error})") from None
     return Question(where, fields)
+
+
+def _as_text(label: Any) -> Any:
+    """A label that is a number as text, as `sbs train --records` reads it."""
+    return json.dumps(label) if isinstance(label, int | float) else label
 
 
 def _finite(value: Any) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import importlib
 import json
+import math
 import os
 import select
 import shutil
@@ -483,6 +484,15 @@ def test_a_field_under_two_names_is_a_bad_row(tmp_path):
     source = write(tmp_path / "in.jsonl", [{"input": "x", "label": "a", "gold": "b"}])
     (row,) = prediction_files.read(source)
     assert "field 'gold' under two names" in str(row)
+
+
+@pytest.mark.parametrize(
+    ("label", "gold"), [(5, "5"), (0.5, "0.5"), (True, "true"), ("5", "5"), (math.nan, None)]
+)
+def test_labels_that_are_numbers_are_compared_as_text(tmp_path, label, gold):
+    source = write(tmp_path / "in.jsonl", [{"input": "x", "label": label}])
+    (question,) = prediction_files.read(source)
+    assert question.fields["gold"] == gold
 
 
 def test_rows_are_records_without_the_gold_label():

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Orbax joins a nested tree's keys with dots, so that a key with a dot meets a path of two keys: of the
-# arrays at ("layer.0", "w") and ("layer", "0", "w") one is lost when both are saved, and the other
-# is restored in both places; which one may differ from run to run. Names of PyTorch hold dots. Neither saving nor restoring says a word, the shapes being equal.
+# arrays at ("layer.0", "w") and ("layer", "0", "w") one is lost when both are saved, and the other is
+# restored in both places; which one may differ from run to run. Names of PyTorch hold dots. Neither
+# saving nor restoring says a word, the shapes being equal.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cat > "$work/try.py" <<'PY'

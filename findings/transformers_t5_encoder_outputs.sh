@@ -13,7 +13,8 @@ transformers.utils.logging.set_verbosity_error()
 print("transformers", transformers.__version__, "torch", torch.__version__)
 torch.manual_seed(0)
 model = T5ForConditionalGeneration(T5Config(
-    vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, initializer_factor=6.0, decoder_start_token_id=0)).eval()
+    vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, initializer_factor=6.0,
+    decoder_start_token_id=0)).eval()
 questions = torch.randint(2, 384, (50, 12))
 options = dict(max_new_tokens=8, min_new_tokens=8, do_sample=False)
 def encoded():

@@ -444,7 +444,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_data_dir_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in (paths.DATA_DIR_VARIABLE, "XDG_CACHE_HOME"):
+    for name in (paths.DATA_DIR_VARIABLE, paths.CACHE_DIR_VARIABLE, "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert paths.data_dir() == tmp_path / ".cache/sbs_jax/data"
     monkeypatch.setenv(paths.DATA_DIR_VARIABLE, "from-environment")

@@ -23,7 +23,7 @@ def made(tmp_path: pathlib.Path) -> pathlib.Path:
 def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """Nothing reads or writes the real home folder."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("SBS_DATA_DIR", "XDG_CACHE_HOME"):
+    for name in ("SBS_DATA_DIR", "SBS_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"
 

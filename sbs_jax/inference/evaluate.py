@@ -33,8 +33,8 @@ def evaluate_split(
     """
     partitioner = Partitioner()
     loaded = student.find_run(model_dir, vocabulary, step)
-    assert loaded.run is not None and loaded.asking is not None
-    if output_rationale and loaded.asking.rationale_prefix is None:
+    assert loaded.run is not None
+    if output_rationale and student.Asking.of(loaded.run).rationale_prefix is None:
         raise UserError(f"--output_rationale: {model_dir} was not trained to give rationales")
     config = dataclasses.replace(
         loaded.run,

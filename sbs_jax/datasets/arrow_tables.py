@@ -93,7 +93,9 @@ def _meanings(schema: Any) -> dict[str, Callable[[Any], Any]]:
     meanings: dict[str, Callable[[Any], Any]] = {}
     for field in schema:
         feature = features.get(field.name, {})
-        if getattr(field.type, "extension_name", None) == "arrow.json":
+        # A text to a pyarrow that does not know the type; datasets' note says it too.
+        is_json = getattr(field.type, "extension_name", None) == "arrow.json"
+        if is_json or feature.get("_type") == "Json":
             meanings[field.name] = _decoded
         elif feature.get("_type") == "ClassLabel" and "names" in feature:
             meanings[field.name] = functools.partial(_named, feature["names"])

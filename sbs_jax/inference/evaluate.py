@@ -4,7 +4,6 @@ import dataclasses
 import os
 
 from sbs_jax.distributed.partitioning import Partitioner
-from sbs_jax.errors import UserError
 from sbs_jax.evaluation import lengths, results
 from sbs_jax.evaluation.evaluator import Evaluator, Result
 from sbs_jax.inference import student
@@ -34,8 +33,8 @@ def evaluate_split(
     partitioner = Partitioner()
     loaded = student.find_run(model_dir, vocabulary, step)
     assert loaded.run is not None
-    if output_rationale and student.Asking.of(loaded.run).rationale_prefix is None:
-        raise UserError(f"--output_rationale: {model_dir} was not trained to give rationales")
+    if output_rationale:
+        student.check_explains(loaded, model_dir)
     config = dataclasses.replace(
         loaded.run,
         model=loaded.config,

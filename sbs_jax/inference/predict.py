@@ -12,7 +12,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.inference import confidence, prediction_files, scoring, streams
 from sbs_jax.inference.prediction_files import STDIN, STDOUT, Answers, BadRow, Question
 from sbs_jax.inference.predictor import Predictor
-from sbs_jax.inference.student import find_run
+from sbs_jax.inference.student import check_explains, find_run
 from sbs_jax.runs import layout
 from sbs_jax.utils.console import Progress, say
 
@@ -58,9 +58,9 @@ def run(
     student = find_run(model_dir, vocabulary, step)
     if with_confidence and not labels:
         labels = confidence.closed_set(model_dir, student.checkpoint.step)
+    if output_rationale:
+        check_explains(student, model_dir)
     predictor = Predictor(student, batch_size, labels if with_confidence else ())
-    if output_rationale and not predictor.explains:
-        raise UserError(f"--output_rationale: {model_dir} was not trained to give rationales")
     made_by = {
         "model_dir": str(model_dir),
         "step": student.checkpoint.step,

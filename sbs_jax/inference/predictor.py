@@ -119,7 +119,7 @@ class Predictor:
         self._params = student.params(partitioner)
         self.batch_size = batch_size or student.run.eval_batch_size
         self._decoder = Decoder(student.config, partitioner, self._vocabulary, self.batch_size)
-        self.explains = self._asking.rationale_prefix is not None
+        self.explains = self._asking.explains
         self.counts = Counts()
         method = self._asking.method
         # Where an output is more than a label, its labels are no closed set of outputs.
@@ -138,6 +138,22 @@ class Predictor:
 
         {"label": .., "rationale"?: .., "confidence"?: .., "label_probabilities"?: ..}
         """
+        return self._answer(records, with_rationales, confidence)[0]
+
+    def answer_and_mark(
+        self, records: Sequence[Record], with_rationales: bool
+    ) -> list[dict[str, object]]:
+        """As `answer`; ``truncated`` says whether a question is longer than the run's inputs."""
+        answers, questions = self._answer(records, with_rationales, confidence=False)
+        return [
+            answer | {"truncated": cut}
+            for answer, cut in zip(answers, questions.too_long, strict=True)
+        ]
+
+    def _answer(
+        self, records: Sequence[Record], with_rationales: bool, confidence: bool
+    ) -> tuple[list[dict[str, object]], Questions]:
+        """(Answers, the questions as the student read them for its labels)."""
         asking, method = self._asking, self._asking.method
         questions = self._questions(records, method.eval_view)
         self.counts.questions += questions.n
@@ -152,22 +168,15 @@ class Predictor:
             answers = [{"label": method.answer(output)} for output in outputs]
         if with_rationales:
             assert method.rationale_view is not None
-            questions = self._questions(records, method.rationale_view)
             rationales, unended = self._decode(
-                questions, asking.rationale_length, asking.rationale_start
+                self._questions(records, method.rationale_view),
+                asking.rationale_length,
+                asking.rationale_start,
             )
             self.counts.truncated_rationales += unended
             for answer, rationale in zip(answers, rationales, strict=True):
                 answer["rationale"] = rationale
-        return answers
-
-    def answer_and_mark(
-        self, records: Sequence[Record], with_rationales: bool
-    ) -> list[dict[str, object]]:
-        """As `answer`; ``truncated`` says whether a question is longer than the run's inputs."""
-        answers = self.answer(records, with_rationales)
-        too_long = self._questions(records, self._asking.method.eval_view).too_long
-        return [a | {"truncated": cut} for a, cut in zip(answers, too_long, strict=True)]
+        return answers, questions
 
     def _with_confidence(self, questions: Questions) -> list[dict[str, object]]:
         """Labels with the probability of each."""

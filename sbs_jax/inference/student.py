@@ -72,6 +72,11 @@ class Asking:
         view = self.method.rationale_view
         return None if view is None else self._prefix(view)
 
+    @property
+    def explains(self) -> bool:
+        """Whether the student was trained to give rationales."""
+        return self.rationale_prefix is not None
+
     def _prefix(self, view: str) -> str:
         return methods.VIEWS[view].prefix_text(self.prefixes)
 
@@ -79,7 +84,7 @@ class Asking:
     def longest(self) -> int:
         """Maximum number of new tokens of any output: a label's, or a rationale's if longer."""
         lengths = [self.label_length]
-        if self.rationale_prefix is not None:
+        if self.explains:
             lengths.append(self.rationale_length)
         return max(lengths)
 
@@ -181,6 +186,13 @@ def find_run(
             "give the MODEL_DIR of sbs train"
         )
     return student
+
+
+def check_explains(student: Student, model_dir: str | os.PathLike[str]) -> None:
+    """Raises UserError where --output_rationale asks a student that gives no rationales."""
+    assert student.run is not None
+    if not Asking.of(student.run).explains:
+        raise UserError(f"--output_rationale: {model_dir} was not trained to give rationales")
 
 
 def _open(source: str, step: int | None) -> tuple[Checkpoint, TrainConfig | None]:

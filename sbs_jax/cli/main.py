@@ -28,7 +28,7 @@ from absl import flags
 from sbs_jax import __version__
 from sbs_jax.cli.flags import use_folders
 from sbs_jax.errors import UserError, nearest, os_line
-from sbs_jax.utils import buckets, paths
+from sbs_jax.utils import buckets, interrupts, paths
 
 _VERBS = {
     "demo": "the whole pipeline, offline, on the embedded dataset",
@@ -80,15 +80,15 @@ def main(argv: list[str] | None = None) -> int:
     """Runs ``sbs`` with ``argv`` (default: the command line) and returns the exit status."""
     args = sys.argv[1:] if argv is None else argv
     try:
-        status = _run(args)
+        with interrupts.raised_again():
+            status = _run(args)
         sys.stdout.flush()
         return status
     except UserError as error:
         print(f"sbs: error: {error}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
-        print("sbs: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         # The reader (`| head`) has gone; Python must not complain when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,10 +97,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sbs: error: {os_line(error)}", file=sys.stderr)
         return _USAGE_ERROR
     except Exception as error:
+        if interrupts.is_cause(error):
+            return _interrupted()
         if not buckets.is_client_error(error):
             raise
         print(f"sbs: error: bucket: {buckets.reason(error)}", file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _interrupted() -> int:
+    print("sbs: interrupted", file=sys.stderr)
+    return _INTERRUPTED
 
 
 def _run(args: list[str]) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 from sbs_jax.distributed import rendezvous
 from sbs_jax.errors import UserError, os_line
-from sbs_jax.utils import console
+from sbs_jax.utils import console, interrupts
 
 HEARTBEAT_SECONDS = 100
 PROGRESS_SECONDS = 1800
@@ -83,8 +83,10 @@ def joined(
     except OSError as error:
         _leave(f"sbs: error: process {jax.process_index()}: {os_line(error)}", USER_ERROR)
     except KeyboardInterrupt:
-        _leave(f"sbs: process {jax.process_index()}: interrupted", INTERRUPTED)
+        _leave_interrupted()
     except Exception as error:
+        if interrupts.is_cause(error):
+            _leave_interrupted()
         if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
             _leave(
                 f"sbs: error: process {jax.process_index()}: another process of this run is gone "
@@ -131,6 +133,12 @@ def _part(status: int) -> None:
     sys.stdout.flush()
     atexit._run_exitfuncs()
     os._exit(status)
+
+
+def _leave_interrupted() -> None:
+    import jax
+
+    _leave(f"sbs: process {jax.process_index()}: interrupted", INTERRUPTED)
 
 
 def _leave(message: str, status: int) -> None:

@@ -24,6 +24,8 @@ _SEED = 0
 _SHOWN = 8  # classes a report names
 _CHARACTERS = 60  # of a question that a report names
 _MOST_CLASSES = 50  # with more the labels are no classes
+# What pandas, R and databases write into a text file for a value that is missing.
+_MISSING = {"nan", "na", "n/a", "<na>", "null", "none"}
 
 
 _registered: set[str] = set()  # names that `registered` gave
@@ -241,6 +243,7 @@ def report(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
         repeated = "" if questions == len(rows) else f" of {questions:,} questions"
         yield f"{split:<11} {len(rows):,} records{repeated}, {rationales:,} with a rationale"
     yield from _contradictions(records[TRAIN])
+    yield from _missing(row.label for rows in records.values() for row in rows)
     yield from _classes(records)
 
 
@@ -259,6 +262,16 @@ def _contradictions(train: Iterable[Record]) -> Iterator[str]:
         )
 
 
+def _missing(labels: Iterable[str]) -> Iterator[str]:
+    """A warning for labels that tables write for a missing one; one may still be a class."""
+    found = collections.Counter(label for label in labels if label.strip().casefold() in _MISSING)
+    for label, count in found.items():
+        yield (
+            f"warning: {count:,} records have the label {label!r}: a class, or a missing label? "
+            "Leave such rows out of the table if it is missing"
+        )
+
+
 def _short(text: str) -> str:
     return repr(text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]} ...")
 
@@ -274,7 +287,7 @@ def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     yield f"labels      {len(most)} classes in train: {named}{more}"
     if len(most) == 1:
         yield f"warning: every label in train is {most[0][0]!r}: the student learns no other answer"
-    yield from _alike(label for rows in records.values() for label in (row.label for row in rows))
+    yield from _alike(row.label for rows in records.values() for row in rows)
     for split in (VALIDATION, TEST):
         unseen = {row.label for row in records[split]} - train.keys()
         if unseen:

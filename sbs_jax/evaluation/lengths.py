@@ -79,15 +79,22 @@ def _counts(table: TokenTable) -> dict[str, int]:
 
 
 def say_truncated(counts: Truncated, config: TrainConfig) -> None:
-    """Prints a line per split and task with truncated sequences, or one that there are none."""
+    """Prints a line per split and task with truncated sequences, or one that there are none.
+
+    A warning where most inputs are.
+    """
     lines = [
-        f"{split} {task}: {_in_words(split, numbers, config)}"
+        f"{_mostly(numbers)}{split} {task}: {_in_words(split, numbers, config)}"
         for split, tasks in counts.items()
         for task, numbers in tasks.items()
         if numbers["inputs"] or numbers["targets"]
     ]
     for line in lines or ["truncated inputs and targets: none"]:
         say(line)
+
+
+def _mostly(numbers: Mapping[str, int]) -> str:
+    return "warning: " if 2 * numbers["inputs"] > numbers["examples"] else ""
 
 
 def _in_words(split: str, numbers: Mapping[str, int], config: TrainConfig) -> str:

@@ -189,6 +189,17 @@ def test_labels_that_look_alike_are_named(labels, alike):
     assert alike is None or f"labels {alike} are different classes" in warned[0]
 
 
+def test_labels_that_may_be_missing_values_are_named():
+    labels = ["NaN", "yes", "NaN", "None", "nano", "no"]
+    rows = [Record(str(i), f"q{i}", label) for i, label in enumerate(labels)]
+    lines = list(own_data.report({"train": rows, "validation": rows[1:2], "test": rows[:1]}))
+    warned = [line.partition(":")[2] for line in lines if "missing label" in line]
+    assert [line.partition(": a class")[0] for line in warned] == [
+        " 3 records have the label 'NaN'",
+        " 1 records have the label 'None'",
+    ]
+
+
 @pytest.mark.parametrize("cell", ["", " ", "\t"])
 def test_an_empty_cell_of_the_label_is_refused(tmp_path, cell):
     (tmp_path / "t.csv").write_text(f'input,label\na,yes\nb,"{cell}"\n')

@@ -103,6 +103,16 @@ def test_truncated_sequences_are_counted_by_split_and_task(capsys):
     printed = capsys.readouterr().err
     assert "train rationale: 1 inputs truncated to 40 tokens, 2 targets truncated to 50" in printed
     assert "test label: 1 inputs truncated to 40 tokens, 1 gold labels longer than 32" in printed
+    assert "warning" not in printed
+
+
+def test_most_inputs_truncated_is_a_warning(capsys):
+    config = config_of("finetune", task_feature_lengths={"inputs": 16, "targets": 50})
+    source = Source.of(config)
+    config = lengths.resolve(config, source)
+    lengths.say_truncated(lengths.truncated(config, source), config)
+    printed = capsys.readouterr().err
+    assert "warning: train finetune: 3 inputs truncated to 16 tokens, of 4 examples" in printed
 
 
 def test_nothing_truncated_is_said_too(capsys):

@@ -56,6 +56,7 @@ def convert(server, source, target):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{server.server_port}",
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{server.server_port}",  # gcsfs: is it there?
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
     }
     command = [sys.executable, "-m", "sbs_jax", "convert", "--to=hf", source, str(target)]

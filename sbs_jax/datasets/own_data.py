@@ -264,8 +264,8 @@ def _contradictions(train: Iterable[Record]) -> Iterator[str]:
 
 def _missing(labels: Iterable[str]) -> Iterator[str]:
     """A warning for labels that tables write for a missing one; one may still be a class."""
-    found = collections.Counter(label for label in labels if label.strip().casefold() in _MISSING)
-    for label, count in found.items():
+    missing = collections.Counter(label for label in labels if label.strip().casefold() in _MISSING)
+    for label, count in missing.items():
         yield (
             f"warning: {count:,} records have the label {label!r}: a class, or a missing label? "
             "Leave such rows out of the table if it is missing"

@@ -164,7 +164,8 @@ def make_train_step(
     Returns:
         (state, batch) -> (new state, metrics): loss, label/loss, rationale/loss, token counts and
         accuracies per task, grad_norm before clipping, learning_rate of this update, param_max,
-        the largest parameter after it (of a skipped update: what it would have been).
+        the largest parameter after it, NaN if one is not finite (of a skipped update: what it
+        would have been).
     """
     gradients = make_gradients(
         config,
@@ -253,9 +254,16 @@ def _guarded(
 
 
 def _largest(params: dict) -> Float[Array, ""]:
-    """The largest absolute value of all parameters, NaN if one is."""
-    largest = [jnp.max(jnp.abs(leaf)).astype(jnp.float32) for leaf in jax.tree.leaves(params)]
-    return functools.reduce(jnp.maximum, largest)
+    """The largest absolute value of all parameters, NaN if one is not finite.
+
+    The sum of zeros is there for NaN, which a maximum alone loses on a CPU in large or sharded
+    arrays (findings/jax_cpu_max_loses_nan.sh).
+    """
+
+    def largest_of(leaf: Array) -> Float[Array, ""]:
+        return (jnp.max(jnp.abs(leaf)) + jnp.sum(leaf * 0)).astype(jnp.float32)
+
+    return functools.reduce(jnp.maximum, map(largest_of, jax.tree.leaves(params)))
 
 
 def _metrics(totals: Gradients, norm: Array, learning_rate: Array, largest: Array) -> Metrics:

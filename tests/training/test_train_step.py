@@ -102,6 +102,27 @@ def test_every_mesh_gives_the_same_run(plain, settings, layout):
 
 
 @pytest.mark.parametrize(
+    ("settings", "vocab_size"),
+    [({"devices": jax.devices()[:1]}, 512), ({"num_partitions": 2, "fsdp": 2}, 96)],
+    ids=["large", "sharded"],
+)
+def test_a_nan_that_no_question_reads_is_seen(settings, vocab_size):
+    """XLA's maximum on a CPU loses it in arrays of more than 4,096 numbers, and over shards."""
+    config = dataclasses.replace(CONFIG, vocab_size=vocab_size)
+    partitioner = Partitioner(**settings)
+    rate = schedules.create_learning_rate_scheduler(base_learning_rate=1e-2, total_steps=10)
+    optimizer = optimizers.create_optimizer("adamw", rate)
+    weights = losses.task_weights(losses.TASKS, 0.3)
+    train_step = step.make_train_step(config, optimizer, rate, weights, partitioner)
+    state = step.init_state(config, optimizer, partitioner, seed=0)
+    embedding = state.params["token_embedder"]
+    embedding["embedding"] = embedding["embedding"].at[-2, 3].set(np.nan)
+    _, metrics = train_step(state, partitioner.put_batch(batch_with(0, packed=False)))
+    assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
+    assert np.isnan(metrics["param_max"])
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"devices": jax.devices()[:1]},

@@ -16,6 +16,7 @@ from sbs_jax.checkpoints.formats import hf_write, native, t5x
 from sbs_jax.checkpoints.formats.params import Checkpoint, read_all
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.models.t5 import Transformer
 from sbs_jax.utils.files import atomic_folder
 
@@ -53,11 +54,13 @@ def convert(
         vocabulary: what `vocabularies.load` takes; default: the source's own.
 
     Raises:
-        UserError: for a source that cannot be read, a destination that is there or cannot be
-            written, or a copy that came out different.
+        UserError: for a source that cannot be read, another vocabulary than its run's, a
+            destination that is there or cannot be written, or a copy that came out different.
     """
     with atomic_folder(destination) as partial:
         opened = initial.with_vocabulary(initial.find(source, from_kind), vocabulary)
+        if vocabulary and not initial.trained_with(opened, vocabularies.load(vocabulary)):
+            raise initial.another_vocabulary(opened)
         _writer(to_kind, Path(destination))(partial, opened)
         written = initial.find(str(partial), to_kind)
         logits = compare(opened, written)

@@ -8,7 +8,10 @@ from sbs_jax.checkpoints.formats import foreign_files, hf, hf_vocabulary, hub, n
 from sbs_jax.checkpoints.formats.params import Checkpoint, check_fits, read_all
 from sbs_jax.configs import T5Config
 from sbs_jax.errors import UserError
+from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.runs import run_dir
 from sbs_jax.utils import buckets, paths
+from sbs_jax.utils.buckets import place
 from sbs_jax.utils.console import say
 from sbs_jax.utils.paths import is_remote
 
@@ -22,11 +25,11 @@ _ACCEPTED = (
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def load_params(path: str, config: T5Config) -> dict:
+def load_params(path: str, config: T5Config, vocabulary: Vocabulary | None = None) -> dict:
     """Float32 parameters on the host; prints the format of the checkpoint.
 
-    Raises UserError if the path holds no known checkpoint, or one that does not fit `config`
-    (naming the parameters that differ).
+    Raises UserError if the path holds no known checkpoint, one that does not fit `config` (naming
+    the parameters that differ), or one of a run with another vocabulary than `vocabulary`.
     """
     try:
         checkpoint = find(path)
@@ -37,6 +40,11 @@ def load_params(path: str, config: T5Config) -> dict:
         if checkpoint.added_tokens:
             added = hf_vocabulary.describe_added(checkpoint.added_tokens)
             say(f"INITIAL_CHECKPOINT_PATH {path}: {added}; VOCABULARY does not use them")
+        if vocabulary is not None and not trained_with(checkpoint, vocabulary):
+            raise UserError(
+                f"{path}: was trained with another vocabulary than {vocabulary.spec!r}; set "
+                f"VOCABULARY (with --records: --vocabulary) to {checkpoint.vocabulary!r}"
+            )
         check_fits(checkpoint.params, config, path)
         return read_all(checkpoint)
     except UserError as error:
@@ -61,6 +69,22 @@ def find(path: str, kind: str | None = None) -> Checkpoint:
         checkpoint = hf.read(str(hub.fetch(path)))
         return dataclasses.replace(checkpoint, path=path)
     return _READERS[kind or _kind(path)](path)
+
+
+def trained_with(checkpoint: Checkpoint, vocabulary: Vocabulary) -> bool:
+    """Whether a run's checkpoint has this vocabulary; True where no run of ours says so."""
+    if checkpoint.kind != "sbs":
+        return True
+    return run_dir.has_vocabulary(place(checkpoint.path).parent.parent, vocabulary.fingerprint)
+
+
+def another_vocabulary(checkpoint: Checkpoint) -> UserError:
+    """The error for a checkpoint whose `vocabulary` is not that of its run."""
+    model_dir = place(checkpoint.path).parent.parent
+    return UserError(
+        f"--vocabulary {checkpoint.vocabulary!r}: not the vocabulary {model_dir} was trained with; "
+        "give that one"
+    )
 
 
 def with_vocabulary(checkpoint: Checkpoint, spec: str | None) -> Checkpoint:

@@ -18,6 +18,7 @@ from absl import flags
 
 from sbs_jax.cli import flags as shared
 from sbs_jax.errors import UserError
+from sbs_jax.utils.console import say
 
 FLAGS = flags.FlagValues()
 
@@ -33,9 +34,10 @@ shared.path(
 )
 flags.DEFINE_enum(
     "metric",
-    "text",
+    None,
     ["text", "equation"],
-    "With --predictions: judges labels where the file does not say whether they are right.",
+    "With --predictions: judges labels where the file does not say whether they are right; "
+    "default: the metric of the run that sbs predict asked, else text.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
@@ -57,8 +59,8 @@ def main(argv: list[str]) -> None:
     """Prints calibration and cascade."""
     if (FLAGS.model_dir is None) == (FLAGS.predictions is None):
         raise UserError("give either --model_dir or --predictions (sbs cascade --help)")
-    if FLAGS.model_dir and (FLAGS.validation or FLAGS.teacher):
-        raise UserError("--validation and --teacher belong to --predictions: drop them")
+    if FLAGS.model_dir and (FLAGS.validation or FLAGS.teacher or FLAGS.metric):
+        raise UserError("--validation, --teacher and --metric belong to --predictions: drop them")
     from sbs_jax.reporting import cascade, confidence
 
     thresholds = _thresholds(FLAGS.thresholds) or cascade.THRESHOLDS
@@ -111,8 +113,25 @@ def _of_files() -> tuple[str, Any, Sequence[Any]]:
     from sbs_jax.reporting import answers
 
     teacher = annotations.read(Path(FLAGS.teacher)) if FLAGS.teacher else {}
-    of_test, of_validation = (
-        answers.read_file(Path(path), split, FLAGS.metric, teacher) if path else None
-        for path, split in ((FLAGS.predictions, "test"), (FLAGS.validation, "validation"))
-    )
+
+    def read(path: str, split: str) -> answers.Answers:
+        return answers.read_file(Path(path), split, _metric(Path(path)), teacher)
+
+    of_test = read(FLAGS.predictions, "test")
+    of_validation = read(FLAGS.validation, "validation") if FLAGS.validation else None
+    if FLAGS.teacher and (lacking := int((~of_test.with_teacher).sum())):
+        say(f"{FLAGS.teacher}: has no label for {lacking} of {len(of_test.rows)} answers")
     return Path(FLAGS.predictions).name, of_test, of_validation.rows if of_validation else []
+
+
+def _metric(path: Path) -> Any:
+    """--metric, or that of the run whose answers a file holds."""
+    from sbs_jax.inference import prediction_files
+
+    metric = FLAGS.metric or prediction_files.metric_of(path) or "text"
+    if metric not in ("text", "equation"):
+        raise UserError(
+            f"{path}: {metric} is a function of the dataset's; give the run's --model_dir, or "
+            "--metric"
+        )
+    return metric

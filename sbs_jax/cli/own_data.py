@@ -108,7 +108,7 @@ def lengths(
     rows = [row for split in records.values() for row in split]
     texts = {
         "inputs": [f"[rationale] {row.input}" for row in rows],
-        "targets": [text for row in rows for text in (row.label, row.rationale) if text],
+        "targets": [text for row in rows for text in row.targets],
     }
     fitting = {}
     for name, most in (("inputs", _MOST_INPUTS), ("targets", _MOST_TARGETS)):

@@ -2,8 +2,8 @@
 
 Reads JSONL (field input), another table (CSV, TSV, Parquet, a JSON array: column input) or JSONL
 from stdin (-), and writes JSONL in the order of the input: id, the row's other fields, label and,
-if asked for, rationale. --text names another column, as in sbs train. Only MODEL_DIR and its
-vocabulary are needed. An interrupted command continues where it stopped:
+if asked for, rationale. --text and --label name other columns, as in sbs train. Only MODEL_DIR and
+its vocabulary are needed. An interrupted command continues where it stopped:
 
   sbs predict --model_dir=runs/cqa --input=new.jsonl --output=out.jsonl
   sbs predict --model_dir=runs/cqa --input=new.csv --output=out.jsonl --output_rationale
@@ -26,6 +26,7 @@ FLAGS = flags.FlagValues()
 shared.checkpoint(FLAGS)
 shared.path(FLAGS, "input", None, "A JSONL file or another table, or - for stdin.", required=True)
 flags.DEFINE_string("text", "input", "Column, or field, of the question.", flag_values=FLAGS)
+flags.DEFINE_string("label", "label", "That of the gold label, if any.", flag_values=FLAGS)
 shared.path(FLAGS, "output", "-", "A JSONL file, or - for stdout.")
 shared.output_rationale(FLAGS)
 flags.DEFINE_integer(
@@ -89,6 +90,7 @@ def main(argv: list[str]) -> None:
         with_confidence=FLAGS.confidence or below is not None,
         labels=FLAGS.labels,
         text=FLAGS.text,
+        label=FLAGS.label,
     )
     if below is not None:
         count = confidence.pass_to_teacher(Path(FLAGS.output), below, Path(FLAGS.out))

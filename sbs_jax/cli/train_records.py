@@ -47,10 +47,16 @@ def define(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
-    """Refuses flags that need --records."""
+    """Refuses flags that need --records, and the binding that it sets itself."""
     for name in _NAMES if not values.records else ():
         if values[name].present:
             raise UserError(f"--{name}: has an effect only with --records (sbs train --help)")
+    named = [binding.partition("=")[0].strip() for binding in values.gin_bindings]
+    if values.records and "MIXTURE_OR_TASK_NAME" in named:
+        raise UserError(
+            "--gin.MIXTURE_OR_TASK_NAME: with --records, the dataset is the table's; "
+            "--gin.METHOD='\"distill\"' names another method (sbs tasks lists them)"
+        )
 
 
 def default_model_dir(records: str) -> str:
@@ -126,7 +132,7 @@ def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
     vocabulary = _load(spec, model)
     macros = {
         "MODEL_DIR": model_dir,
-        "DATASET": _dataset(model_dir, table.method(records)),
+        "DATASET": _dataset(model_dir),
         "METHOD": table.method(records),
         "METRIC": values.metric,
         "VOCABULARY": spec,
@@ -143,12 +149,14 @@ def prepare(values: flags.FlagValues, model_dir: str) -> Prepared:
     )
 
 
-def _dataset(model_dir: str, method: str) -> str:
+def _dataset(model_dir: str) -> str:
     """The folder's name; where a run continues, the name it had, wherever the folder is now."""
+    from sbs_jax.datasets import registry
     from sbs_jax.runs import run_dir
 
     if run_dir.exists(model_dir):
-        return run_dir.load(model_dir).mixture_or_task_name.removesuffix(f"_{method}")
+        mixture = run_dir.load(model_dir).mixture_or_task_name
+        return mixture.removesuffix(f"_{registry.method_of(mixture).name}")
     return table.name_of(buckets.resolved(place(model_dir)).name)
 
 
@@ -165,7 +173,7 @@ def _vocabulary(
     if path.is_file():  # the run continues
         return str(path), path.read_bytes()
     rows = records["train"]
-    texts = (text for row in rows for text in (row.input, row.label, row.rationale) if text)
+    texts = (text for row in rows for text in (row.input, *row.targets))
     model = vocabulary_training.train(texts, _PIECES, always=[row.label for row in rows])
     say(f"vocabulary  trained on the training records: {path}; --vocabulary names another")
     return str(path), model

@@ -81,6 +81,11 @@ class View:
     needs: str
     explains: bool = False
 
+    @property
+    def reads_rationale(self) -> bool:
+        """Whether a teacher's rationale is part of the inputs."""
+        return self.inputs is _question_and_rationale
+
     def of_rationale(self, number: int) -> "View":
         """The view of a record's rationale `number`, from 0."""
         if number == 0:

@@ -92,7 +92,7 @@ def read(path: str, columns: Columns, required: Collection[str] = ()) -> list[Re
     Args:
         path: see `tables.rows`.
         columns: a record without an id column gets its number, from 1. Rationale and teacher's
-            label may be absent from single rows, as in JSONL, and from all.
+            label may be absent from single rows, as in JSONL, or empty, as in CSV, and from all.
         required: columns of these that at least one row must have.
 
     Raises:
@@ -117,7 +117,7 @@ def read(path: str, columns: Columns, required: Collection[str] = ()) -> list[Re
 
 def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: str) -> Record:
     def text(column: str | None) -> str | None:
-        return None if column is None or column not in row else _text(where, row, column)
+        return _text(where, row, column) or None if column and column in row else None
 
     def needed(column: str) -> str:
         value = _text(where, row, column)
@@ -125,13 +125,21 @@ def _record(where: str, row: Mapping[str, Any], columns: Columns, default_id: st
             raise UserError(f"{where}: column {column!r} is empty; every record needs it")
         return value
 
+    rationale = text(columns.rationale)
     return Record(
         id=default_id if columns.id is None else needed(columns.id),
         input=needed(columns.text),
         label=needed(columns.label),
-        rationale=text(columns.rationale),
+        rationale=rationale,
         llm_label=text(columns.teacher_label),
+        rationales=_several(row.get("rationales"), rationale),
     )
+
+
+def _several(value: Any, first: str | None) -> tuple[str, ...]:
+    """All rationales of a row of `sbs annotate --rationales=N`: a list that its rationale opens."""
+    texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return tuple(value) if texts and value[:1] == [first] else ()
 
 
 def _no_column(column: str, known: Iterable[str]) -> str:
@@ -200,19 +208,21 @@ def registered(model_dir: str, name: str, method: str, metric: str) -> str:
 
 
 def holds(folder: Path, records: Mapping[str, Iterable[Record]]) -> bool:
-    """Whether a folder holds these records, as `write` writes them; ids may differ.
+    """Whether a folder holds these records, as `write` writes them.
 
-    An earlier version gave them other ids.
+    An earlier version gave them other ids, and kept an empty rationale or teacher's label.
     """
     files = {split: folder / f"{split}.jsonl" for split in records}
     return all(path.is_file() for path in files.values()) and all(
-        _without_ids(read_jsonl(files[split])) == _without_ids(rows)
+        [_comparable(row) for row in read_jsonl(files[split])] == [_comparable(row) for row in rows]
         for split, rows in records.items()
     )
 
 
-def _without_ids(records: Iterable[Record]) -> list[Record]:
-    return [dataclasses.replace(record, id="") for record in records]
+def _comparable(row: Record) -> Record:
+    return dataclasses.replace(
+        row, id="", rationale=row.rationale or None, llm_label=row.llm_label or None
+    )
 
 
 def write(folder: Path, records: Mapping[str, Iterable[Record]]) -> None:
@@ -243,7 +253,9 @@ def report(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
         repeated = "" if questions == len(rows) else f" of {questions:,} questions"
         yield f"{split:<11} {len(rows):,} records{repeated}, {rationales:,} with a rationale"
     yield from _contradictions(records[TRAIN])
-    yield from _missing(row.label for rows in records.values() for row in rows)
+    everything = [row for rows in records.values() for row in rows]
+    yield from _missing("label", (row.label for row in everything))
+    yield from _missing("rationale", (row.rationale or "" for row in everything))
     yield from _classes(records)
 
 
@@ -262,13 +274,13 @@ def _contradictions(train: Iterable[Record]) -> Iterator[str]:
         )
 
 
-def _missing(labels: Iterable[str]) -> Iterator[str]:
-    """A warning for labels that tables write for a missing one; one may still be a class."""
-    missing = collections.Counter(label for label in labels if label.strip().casefold() in _MISSING)
-    for label, count in missing.items():
+def _missing(field: str, texts: Iterable[str]) -> Iterator[str]:
+    """A warning for what tables write for a missing value; a label of it may still be a class."""
+    missing = collections.Counter(text for text in texts if text.strip().casefold() in _MISSING)
+    for text, count in missing.items():
         yield (
-            f"warning: {count:,} records have the label {label!r}: a class, or a missing label? "
-            "Leave such rows out of the table if it is missing"
+            f"warning: {count:,} records have the {field} {text!r}: is it missing? Then leave "
+            + ("such rows out of the table" if field == "label" else "the cell empty")
         )
 
 
@@ -287,7 +299,8 @@ def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     yield f"labels      {len(most)} classes in train: {named}{more}"
     if len(most) == 1:
         yield f"warning: every label in train is {most[0][0]!r}: the student learns no other answer"
-    yield from _alike(row.label for rows in records.values() for row in rows)
+    everything = [row for rows in records.values() for row in rows]
+    yield from _alike(text for row in everything for text in (row.label, row.llm_label) if text)
     for split in (VALIDATION, TEST):
         unseen = {row.label for row in records[split]} - train.keys()
         if unseen:
@@ -299,7 +312,7 @@ def _classes(records: Mapping[str, Sequence[Record]]) -> Iterator[str]:
 
 
 def _alike(labels: Iterable[str]) -> Iterator[str]:
-    """A warning for labels that differ by case, spaces or the form of a number alone."""
+    """A warning for labels, the teacher's too, that differ by case, spaces or a number's form."""
     forms: dict[str | float, set[str]] = collections.defaultdict(set)
     for label in labels:
         forms[_form(label)].add(label)

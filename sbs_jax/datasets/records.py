@@ -39,6 +39,12 @@ class Record:
     llm_label: str | None = None
     rationales: tuple[str, ...] = ()
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The texts that a student may learn to write: the label, then every rationale."""
+        texts = (self.label, self.rationale, *self.rationales[1:])
+        return tuple(text for text in texts if text)
+
     def with_rationale(self, number: int) -> "Record":
         """The record with its rationale `number`, from 0; None if it has fewer."""
         if number == 0:

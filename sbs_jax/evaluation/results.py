@@ -12,7 +12,7 @@ from sbs_jax.configs import TrainConfig
 from sbs_jax.datasets.registry import TEST, VALIDATION
 from sbs_jax.evaluation.evaluator import Evaluator, Result
 from sbs_jax.evaluation.lengths import Truncated
-from sbs_jax.metrics.accuracy import metric_name
+from sbs_jax.metrics.accuracy import Metric, metric_name
 from sbs_jax.runs import layout
 from sbs_jax.utils import console
 from sbs_jax.utils.buckets import AnyPath, place
@@ -100,6 +100,28 @@ def write_report(
         path = place(config.model_dir) / layout.RESULTS
         write_lines(path, [json.dumps(summary, indent=2) + "\n"])
     return summary
+
+
+def replace_score(
+    model_dir: str | os.PathLike[str], result: Result, step: int, metric: Metric
+) -> None:
+    """Puts a split's score into results.json, if that is of this step and has another.
+
+    Labels that were corrected after the run change it, and `sbs report` compares results.json with
+    the predictions file.
+    """
+    path = place(model_dir) / layout.RESULTS
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entries = summary.get("results", [])
+    old = next((entry for entry in entries if entry["split"] == result.split), None)
+    new = json.loads(json.dumps(result.to_json()))
+    scored = ("correct", "n", "teacher", *result.identity._fields)
+    if old is None or summary["step"] != step or all(old.get(k) == new[k] for k in scored):
+        return
+    entries[entries.index(old)] = new
+    summary["metric"] = metric_name(metric)
+    write_lines(path, [json.dumps(summary, indent=2) + "\n"])
+    say(f"{path}: the {result.split} score was {old['correct']:g} of {old['n']}, and is replaced")
 
 
 def write_predictions(model_dir: str | os.PathLike[str], result: Result, step: int) -> AnyPath:

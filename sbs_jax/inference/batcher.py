@@ -27,23 +27,32 @@ class Batcher:
         ask: called in that thread alone.
         batch_size: maximum number of questions that are answered together.
         capacity: number of questions that may wait.
+
+    Attributes:
+        capacity: as given.
     """
 
     def __init__(self, ask: Ask, batch_size: int, capacity: int) -> None:
         self._ask = ask
         self._batch_size = batch_size
+        self.capacity = capacity
         self._waiting: queue.Queue = queue.Queue(capacity)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, record: Record, with_rationale: bool) -> "Future[Answer]":
-        """The future answer to a question. Raises Full where too many wait."""
-        future: Future[Answer] = Future()
+    def put(self, records: Sequence[Record], with_rationales: bool) -> "list[Future[Answer]]":
+        """The future answers to a caller's questions. Raises Full where too many wait."""
+        futures: list[Future[Answer]] = []
         try:
-            self._waiting.put_nowait((record, with_rationale, future))
+            for record in records:
+                future: Future[Answer] = Future()
+                self._waiting.put_nowait((record, with_rationales, future))
+                futures.append(future)
         except queue.Full:
+            for future in futures:
+                future.cancel()  # the caller asks again
             raise Full from None
-        return future
+        return futures
 
     def is_alive(self) -> bool:
         """Whether questions are being answered."""

@@ -19,6 +19,8 @@ def evaluate_split(
 ) -> Result:
     """Scores a run's student on a split, prints it and writes the split's predictions file.
 
+    A score in results.json that is no longer so, as gold labels were corrected, is replaced.
+
     Args:
         model_dir: of the run, of `sbs train` or of upstream T5X.
         split: train, validation or test.
@@ -45,5 +47,6 @@ def evaluate_split(
     evaluator = Evaluator(lengths.resolve(config, source), source, partitioner)
     result = evaluator.evaluate(split, loaded.params(partitioner), final=True)
     results.write_predictions(model_dir, result, loaded.checkpoint.step)
+    results.replace_score(model_dir, result, loaded.checkpoint.step, evaluator.metric)
     results.print_result(result, loaded.checkpoint.step)
     return result

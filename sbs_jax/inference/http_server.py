@@ -93,9 +93,10 @@ def app(batcher: Batcher, health: Health, explains: bool) -> FastAPI:
             raise HTTPException(400, "this student was not trained to give rationales")
         records = [Record(str(i), text, "") for i, text in enumerate(questions.inputs)]
         try:
-            futures = [batcher.put(record, questions.rationale) for record in records]
+            futures = batcher.put(records, questions.rationale)
         except Full:
-            raise HTTPException(503, "too many questions wait", {"Retry-After": "1"}) from None
+            reason = f"too many questions wait; a request has at most {batcher.capacity}"
+            raise HTTPException(503, reason, {"Retry-After": "1"}) from None
         answers: list[dict[str, Any]] = await asyncio.gather(*map(asyncio.wrap_future, futures))
         return Answers(answers=[Answer(**answer) for answer in answers])
 

@@ -35,6 +35,7 @@ def run(
     with_confidence: bool = False,
     labels: Sequence[str] = (),
     text: str = "input",
+    label: str = "label",
 ) -> int:
     """Answers every row of a file in its order; continues a file that an earlier start began.
 
@@ -44,6 +45,7 @@ def run(
         with_confidence: write how sure the student is of each label.
         labels: the closed set it chooses from; default: `confidence.closed_set` of the run.
         text: the input's column, or field, of the question.
+        label: that of the gold label.
 
     Returns:
         Number of rows answered now.
@@ -54,21 +56,23 @@ def run(
     if batch_size is not None and batch_size < 1:
         raise UserError(f"--batch_size={batch_size}: must be at least 1")
     # Before the model is loaded: a bad row in the middle is known at the start.
-    total = None if input_path == STDIN else _inspect(input_path, text, skip_bad_rows)
+    total = None if input_path == STDIN else _inspect(input_path, (text, label), skip_bad_rows)
     student = find_run(model_dir, vocabulary, step)
     if with_confidence and not labels:
         labels = confidence.closed_set(model_dir, student.checkpoint.step)
     if output_rationale:
         check_explains(student, model_dir)
     predictor = Predictor(student, batch_size, labels if with_confidence else ())
+    metric = scoring.metric_of(model_dir)
     made_by = {
         "model_dir": str(model_dir),
         "step": student.checkpoint.step,
         "checkpoint": _checkpoint(model_dir, student.checkpoint.step),
         "output_rationale": output_rationale,
+        prediction_files.METRIC: metric,
         **({"confidence": list(labels)} if with_confidence else {}),
     }
-    questions = _questions(input_path, text, skip_bad_rows)
+    questions = _questions(input_path, (text, label), skip_bad_rows)
     with Answers(output_path, made_by) as answers:
         done_before = answers.pass_over(questions)
         if done_before:
@@ -79,14 +83,19 @@ def run(
         done = _answer_all(predictor, chunks, answers, wanted, left)
     for line in predictor.remarks():
         say(line)
-    score = None if output_path == STDOUT else scoring.summary(Path(output_path), model_dir)
+    score = (
+        None
+        if output_path == STDOUT
+        else scoring.summary(Path(output_path), metric, student.vocabulary)
+    )
     if score:
         say(score)
     return done
 
 
-def _questions(path: str, text: str, skip_bad_rows: bool) -> Iterator[Question]:
-    rows = prediction_files.read(path, text)
+def _questions(path: str, columns: tuple[str, str], skip_bad_rows: bool) -> Iterator[Question]:
+    """Of the (text, label) columns."""
+    rows = prediction_files.read(path, *columns)
     return prediction_files.good(_checked(rows, skip_bad_rows) if path == STDIN else rows)
 
 
@@ -118,10 +127,10 @@ def _answer_all(
     return done
 
 
-def _inspect(path: str, text: str, skip_bad_rows: bool) -> int:
+def _inspect(path: str, columns: tuple[str, str], skip_bad_rows: bool) -> int:
     """Reads a file once to find its bad rows; returns the number of rows that can be asked."""
     count, bad = 0, []
-    for row in prediction_files.read(path, text):
+    for row in prediction_files.read(path, *columns):
         if isinstance(row, Question):
             count += 1
         else:

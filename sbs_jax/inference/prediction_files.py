@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import dataclasses
+import datetime
+import decimal
 import io
 import json
 import math
@@ -17,14 +19,16 @@ from sbs_jax.errors import UserError
 from sbs_jax.utils import jsonl
 
 STDIN = STDOUT = "-"
+METRIC = "metric"  # of the run, in FILE.made_by.json
 
 # What the questions may bring that the answers call otherwise: as in predictions-*.jsonl.
 _RENAMED = {
-    "label": "gold",
     "rationale": "teacher_rationale",
     "llm_label": "teacher_label",
     "confidence": "teacher_confidence",
     "label_probabilities": "teacher_label_probabilities",
+    "correct": "own_correct",
+    "teacher_correct": "own_teacher_correct",
 }
 _ANSWERS = ("label", "rationale", "confidence", "label_probabilities")
 
@@ -40,7 +44,7 @@ class Question:
     Attributes:
         where: file:line, for messages.
         fields: what is carried to the output: id first, then the row's own fields in their order,
-            a `label`, `rationale` and `llm_label` as gold, teacher_rationale and teacher_label.
+            the label, `rationale` and `llm_label` as gold, teacher_rationale and teacher_label.
     """
 
     where: str
@@ -53,41 +57,43 @@ class Question:
         return Record(str(self.fields["id"]), self.fields["input"], "", rationale)
 
 
-def read(path: str, text: str = "input") -> Iterator[Question | BadRow]:
+def read(path: str, text: str = "input", label: str = "label") -> Iterator[Question | BadRow]:
     """Streams the rows of stdin ("-"; JSONL) or of a table (see `tables.rows`).
 
-    Blank lines are skipped. A row without id gets its line number, or its number in a table without
-    lines.
+    Blank lines are skipped. A row without id gets its line number, or its number in a table other
+    than JSONL, as in `records.read_table`.
 
     Args:
         text: the column, or field, of the question.
+        label: that of the gold label.
 
     Raises:
-        UserError: a file that cannot be read, or a CSV file without that column.
+        UserError: a file that cannot be read, or a CSV file without these columns.
     """
-    if path != STDIN and not _is_csv(path) and not tables.is_jsonl(path):
+    for where, number, row in _rows(path, text, label):
+        try:
+            yield _question(where, number, row, text, label)
+        except BadRow as bad:
+            yield bad
+
+
+# (Place, the number that stands in for an id, fields or what is wrong with them)
+_Rows = Iterator[tuple[str, int, Any]]
+
+
+def _rows(path: str, text: str, label: str) -> _Rows:
+    if _is_csv(path):
+        yield from _csv_rows(path, text, label)
+    elif path == STDIN or tables.is_jsonl(path):
+        yield from _json_rows(path)
+    else:
         for number, (where, row) in enumerate(tables.rows(path), start=1):
-            try:
-                yield _question(where, number, row, text)
-            except BadRow as bad:
-                yield bad
-        return
-    with _open(path) as file:
-        rows = _csv_rows(path, file, text) if _is_csv(path) else _json_rows(file)
-        for number, row in rows:
-            try:
-                yield _question(f"{_shown(path)}:{number}", number, row, text)
-            except BadRow as bad:
-                yield bad
+            yield where, number, row
 
 
 def good(rows: Iterable[Question | BadRow]) -> Iterator[Question]:
     """The rows that can be asked."""
     return (row for row in rows if isinstance(row, Question))
-
-
-def _shown(path: str) -> str:
-    return "stdin" if path == STDIN else path
 
 
 @contextlib.contextmanager
@@ -107,39 +113,55 @@ def _is_csv(path: str) -> bool:
     return path.lower().removesuffix(".gz").endswith(".csv")
 
 
-def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
+def _json_rows(path: str) -> _Rows:
+    shown = "stdin" if path == STDIN else path
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    row = jsonl.parse(line)
+                except UserError as error:
+                    row = BadRow(str(error))
+                yield f"{shown}:{number}", number, row
+
+
+def _csv_rows(path: str, text: str, label: str) -> _Rows:
+    with _open(path) as file:
+        reader, before = csv_tables.reader(file)
+        header: list[str] = next(reader, [])
+        _check_header(f"{path}:{before + 1}", header, text, label)
+        number = 1
+        while True:
+            line = reader.line_num + before + 1
             try:
-                yield number, jsonl.parse(line)
-            except UserError as error:
-                yield number, BadRow(str(error))
+                cells = next(reader, None)
+            except csv.Error as error:
+                row: Any = BadRow(f"not valid CSV ({error})")
+            else:
+                if cells is None:
+                    return
+                if not cells:
+                    continue
+                row = dict(zip(header, cells, strict=False))
+                if len(cells) != len(header):
+                    row = BadRow(f"{len(cells)} cells under {len(header)} columns")
+            yield f"{path}:{line}", number, row
+            number += 1
 
 
-def _csv_rows(path: str, file: Iterable[str], text: str) -> Iterator[tuple[int, Any]]:
-    reader, before = csv_tables.reader(file)
-    header: list[str] = next(reader, [])
-    if text not in header or len(set(header)) < len(header):
-        raise UserError(
-            f"{path}:{before + 1}: the header must name a column {text}, and none twice; it has "
-            f"{', '.join(header) or 'nothing'}; give the column of the question with --text"
-        )
-    while True:
-        number = reader.line_num + before + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield number, BadRow(f"not valid CSV ({error})")
-            continue
-        if cells is None:
-            return
-        if len(cells) not in (0, len(header)):
-            yield number, BadRow(f"{len(cells)} cells under {len(header)} columns")
-        elif cells:
-            yield number, dict(zip(header, cells, strict=True))
+def _check_header(where: str, header: list[str], text: str, label: str) -> None:
+    needed = {text: "question with --text"}
+    if label != "label":
+        needed[label] = "label with --label"
+    for column, advice in needed.items():
+        if column not in header or len(set(header)) < len(header):
+            raise UserError(
+                f"{where}: the header must name a column {column}, and none twice; it has "
+                f"{', '.join(header) or 'nothing'}; give the column of the {advice}"
+            )
 
 
-def _question(where: str, number: int, row: Any, text: str) -> Question:
+def _question(where: str, number: int, row: Any, text: str, label: str) -> Question:
     if isinstance(row, BadRow):
         raise BadRow(f"{where}: {row}")
     if not isinstance(row, dict):
@@ -150,20 +172,30 @@ def _question(where: str, number: int, row: Any, text: str) -> Question:
         )
     if not isinstance(row.get("rationale"), str | None):
         raise BadRow(f"{where}: field 'rationale' must be text or absent")
+    names = _RENAMED | {"label": "own_label"} | {label: "gold", text: "input"}
     fields: dict[str, Any] = {"id": row.get("id", str(number))}
     for field, value in row.items():
-        name = "input" if field == text else _RENAMED.get(str(field), str(field))
+        name = names.get(str(field), str(field))
         if name in fields and name != "id":
             raise BadRow(f"{where}: holds field {name!r} under two names; drop one of them")
-        value = _finite(value)
-        fields[name] = _as_text(value) if name == "gold" else value
-    try:
-        _line(fields).encode()
-    except UnicodeEncodeError:
-        raise BadRow(f"{where}: not UTF-8 text") from None
-    except TypeError as error:  # of a Parquet file
-        raise BadRow(f"{where}: a field holds what JSON cannot ({error})") from None
+        fields[name] = _carried_value(where, name, value)
     return Question(where, fields)
+
+
+def _carried_value(where: str, name: str, value: Any) -> Any:
+    """A field's value as the output has it."""
+    value = _plain(value)
+    if name == "gold":
+        value = _as_text(value)
+    if name == "teacher_label" and value == "":
+        return None  # a table's empty cell: the teacher has not answered
+    try:
+        _line({name: value}).encode()
+    except UnicodeEncodeError:
+        raise BadRow(f"{where}: not UTF-8 text (field {name!r})") from None
+    except TypeError as error:  # of a Parquet file
+        raise BadRow(f"{where}: field {name!r} holds what JSON cannot ({error})") from None
+    return value
 
 
 def _as_text(label: Any) -> Any:
@@ -171,15 +203,19 @@ def _as_text(label: Any) -> Any:
     return json.dumps(label) if isinstance(label, int | float) else label
 
 
-def _finite(value: Any) -> Any:
-    """The value, with None for numbers that are not finite.
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: times and decimals as text, None for numbers that are not finite.
 
-    JSON has none, and pandas writes them where a table has nothing.
+    pandas writes such numbers where a table has nothing.
     """
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -205,7 +241,7 @@ class Answers:
         if self._path is None:
             self._file = sys.stdout
             return
-        note = self._path.with_name(f"{self._path.name}.made_by.json")
+        note = _note(self._path)
         try:
             if self._path.exists() and self._path.stat().st_size:
                 _refuse_another(self._path, note, made_by)
@@ -257,6 +293,18 @@ class Answers:
             ) from None
 
 
+def metric_of(path: Path) -> str | None:
+    """The metric of the run whose answers a file holds; None where no note says so."""
+    try:
+        return json.loads(_note(path).read_text(encoding="utf-8")).get(METRIC)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.made_by.json")
+
+
 def _refuse_another(path: Path, note: Path, made_by: dict[str, Any]) -> None:
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
@@ -265,7 +313,7 @@ def _refuse_another(path: Path, note: Path, made_by: dict[str, Any]) -> None:
             f"{path}: is there, and {note.name} does not say from which student; choose another "
             "--output or delete it"
         ) from None
-    for name in sorted((made_by.keys() | before.keys()) - {"model_dir"}):
+    for name in sorted((made_by.keys() | before.keys()) - {"model_dir", METRIC}):
         if before.get(name) != made_by.get(name):
             raise UserError(
                 f"{path}: holds the answers of another student or request: {name} was "

@@ -60,6 +60,7 @@ class Counts:
     Attributes:
         questions: all.
         truncated: longer than the run's inputs.
+        unexplained: without the teacher's rationale, which the student reads.
         unknown: a larger fraction of their ids is unknown than the run allowed (`max_unknown`).
         truncated_labels, truncated_rationales: answers that reached the decoding length.
         outside: answers that are none of the labels of a closed set.
@@ -67,6 +68,7 @@ class Counts:
 
     questions: int = 0
     truncated: int = 0
+    unexplained: int = 0
     unknown: int = 0
     truncated_labels: int = 0
     truncated_rationales: int = 0
@@ -76,6 +78,11 @@ class Counts:
         """A line each for what is not 0."""
         if self.truncated:
             yield f"{self.truncated} questions were longer than the run's inputs: truncated"
+        if self.unexplained:
+            yield (
+                f"warning: {self.unexplained} of {self.questions} questions have no rationale, "
+                "which the student was trained to read"
+            )
         if self.unknown:
             yield (
                 f"warning: in {self.unknown} of {self.questions} questions more than "
@@ -159,6 +166,8 @@ class Predictor:
         self.counts.questions += questions.n
         self.counts.truncated += sum(questions.too_long)
         self.counts.unknown += questions.unknown
+        if methods.VIEWS[method.eval_view].reads_rationale:
+            self.counts.unexplained += sum(not methods.present(r.rationale) for r in records)
         answers: list[dict[str, object]]
         if confidence:
             answers = self._with_confidence(questions)

@@ -2,29 +2,45 @@
 
 import os
 from pathlib import Path
+from typing import cast, get_args
 
-from sbs_jax.metrics.accuracy import Accuracy, score
+from sbs_jax.input_pipeline.label_check import written
+from sbs_jax.input_pipeline.vocabularies import Vocabulary
+from sbs_jax.metrics.accuracy import Accuracy, Name, score
 from sbs_jax.runs.reader import read_run
 from sbs_jax.utils import jsonl
 from sbs_jax.utils.buckets import place
 
 
-def summary(answers: Path, model_dir: str | os.PathLike[str]) -> str | None:
-    """The accuracy on the questions that have a label, by the run's metric; None if none has.
+def metric_of(model_dir: str | os.PathLike[str]) -> str:
+    """The metric that a run was scored by; before it has finished, text."""
+    return (read_run(place(model_dir)).results or {}).get("metric", "text")
+
+
+def summary(answers: Path, metric: str, vocabulary: Vocabulary) -> str | None:
+    """The accuracy on the questions that have a label; None if none has.
 
     Args:
         answers: a whole file of `sbs predict`.
-        model_dir: of the run; before it has finished, labels are compared as text.
+        metric: of the run.
+        vocabulary: of the student; labels are compared as it writes them, as in the evaluation.
     """
     rows = (row for _, row in jsonl.objects(answers))
-    pairs = [(row["label"], row["gold"]) for row in rows if _is_label(row.get("gold"))]
+    pairs = [
+        (row["label"], written(vocabulary, row["gold"]))
+        for row in rows
+        if _is_label(row.get("gold"))
+    ]
     if not pairs:
         return None
-    metric = (read_run(place(model_dir)).results or {}).get("metric", "text")
-    if metric not in ("text", "equation"):
+    if metric not in get_args(Name):
         return f"{answers}: not scored: {metric} is a function of the dataset's (sbs evaluate)"
-    accuracy = Accuracy.of(score(metric, label, gold) for label, gold in pairs)
-    return f"{answers}: accuracy {accuracy} of the questions with a label (metric {metric})"
+    accuracy = Accuracy.of(score(cast(Name, metric), label, gold) for label, gold in pairs)
+    line = f"{answers}: accuracy {accuracy} of the questions with a label (metric {metric})"
+    if accuracy.correct:
+        return line
+    label, gold = pairs[0]
+    return f"{line}; no answer is its label: an answer is {label!r}, its label {gold!r}"
 
 
 def _is_label(value: object) -> bool:

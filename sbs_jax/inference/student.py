@@ -147,7 +147,7 @@ def _student(source: str, vocabulary: str | None, step: int | None, of_t5x: bool
     if checkpoint.vocabulary is None:
         raise UserError(f"{source}: does not name its vocabulary; give it with --vocabulary")
     ours = None if run is None or of_t5x else place(checkpoint.path).parent.parent
-    loaded = _vocabulary(ours, checkpoint.vocabulary)
+    loaded = _vocabulary(checkpoint)
     if loaded.size > checkpoint.config.vocab_size:
         raise UserError(
             f"--vocabulary {loaded.spec!r}: needs {loaded.size} embedding rows, {source} has "
@@ -226,21 +226,15 @@ def _run(model_dir: AnyPath) -> TrainConfig | None:
     return run if run.mixture_or_task_name else None
 
 
-def _vocabulary(model_dir: AnyPath | None, spec: str) -> Vocabulary:
-    """The vocabulary called `spec`; it must be that of the run in `model_dir`, if there is one."""
+def _vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+    """The vocabulary of a checkpoint; it must be that of its run, if there is one."""
+    assert checkpoint.vocabulary is not None
     try:
-        vocabulary = vocabularies.load(spec)
+        vocabulary = vocabularies.load(checkpoint.vocabulary)
     except UserError as error:
         raise UserError(f"{error} (--vocabulary says where it is now)") from None
-    if model_dir is None:
-        return vocabulary
-    trained = run_dir.fingerprints_of(model_dir).get(
-        "vocabulary_fingerprint", vocabulary.fingerprint
-    )
-    if vocabulary.fingerprint != trained:
-        raise UserError(
-            f"--vocabulary {spec!r}: not the vocabulary {model_dir} was trained with; give that one"
-        )
+    if not initial.trained_with(checkpoint, vocabulary):
+        raise initial.another_vocabulary(checkpoint)
     return vocabulary
 
 

@@ -90,6 +90,7 @@ def read_file(path: Path, split: str, metric: Metric, teacher: Outputs) -> Answe
                 f"{where}: field {missing[0]!r} is missing; give the predictions file of a run, or "
                 "what sbs predict made of questions with their gold label (field label)"
             )
+        _check_scores(row, where)
         if row["gold"] is None or not str(row["gold"]).strip():
             unjudged += 1
             continue
@@ -104,6 +105,15 @@ def read_file(path: Path, split: str, metric: Metric, teacher: Outputs) -> Answe
         raise UserError(f"{path}: holds no answers with a gold label")
     reader.judge(rows, metric)
     return _sorted(rows, _scores_of_teacher(rows))
+
+
+def _check_scores(row: dict[str, Any], where: str) -> None:
+    for name in ("correct", "teacher_correct"):
+        value = row.get(name)
+        if not isinstance(value, bool | int | float | None) or not 0 <= (value or 0) <= 1:
+            raise UserError(
+                f"{where}: field {name!r} is {value!r}; give true, false or a number from 0 to 1"
+            )
 
 
 def _sorted(rows: Sequence[dict[str, Any]], teacher: Sequence[float]) -> Answers:

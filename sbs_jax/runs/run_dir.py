@@ -85,7 +85,14 @@ def load(model_dir: str | os.PathLike[str]) -> TrainConfig:
 def fingerprints_of(model_dir: str | os.PathLike[str]) -> dict[str, str]:
     """The fingerprints of vocabulary, data and metric in run.json; call after `load`."""
     path = place(model_dir) / layout.RUN
-    return json.loads(path.read_text(encoding="utf-8"))[_FINGERPRINTS]
+    return json.loads(path.read_text(encoding="utf-8")).get(_FINGERPRINTS, {})
+
+
+def has_vocabulary(model_dir: str | os.PathLike[str], fingerprint: str) -> bool:
+    """Whether a folder's run was trained with this vocabulary; True where no run is there."""
+    if not exists(model_dir):
+        return True
+    return fingerprints_of(model_dir).get("vocabulary_fingerprint", fingerprint) == fingerprint
 
 
 def refuse_another(config: TrainConfig, fingerprints: Mapping[str, str]) -> None:

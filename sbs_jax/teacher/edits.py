@@ -40,7 +40,8 @@ class Edit:
 
     def applied(self, line: Mapping[str, Any], gold: str, metric: accuracy.Name) -> dict[str, Any]:
         """A line of rationales.jsonl after the decision, which stands in place of the filters'."""
-        of_the_answer = ("rationales", "correct")
+        same = (line.get("rationale"), line.get("label")) == (self.rationale, self.label)
+        of_the_answer = ("correct",) if same else ("rationales", "correct")
         kept = {name: value for name, value in line.items() if name not in of_the_answer}
         kept |= {"rationale": self.rationale, "label": self.label, "dropped": []}
         if self.label is not None and gold.strip():
@@ -48,9 +49,13 @@ class Edit:
         return kept | {"provenance": ACTIONS[self.action]}
 
     def of(self, record: Record) -> Record:
-        """A record after the decision."""
+        """A record after the decision; further rationales stay with an answer that is as it was."""
+        same = (record.rationale, record.llm_label) == (self.rationale, self.label)
         return dataclasses.replace(
-            record, rationale=self.rationale, llm_label=self.label, rationales=()
+            record,
+            rationale=self.rationale,
+            llm_label=self.label,
+            rationales=record.rationales if same else (),
         )
 
 

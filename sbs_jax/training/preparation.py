@@ -13,6 +13,7 @@ from sbs_jax.evaluation.evaluator import Evaluator
 from sbs_jax.evaluation.lengths import Truncated
 from sbs_jax.input_pipeline import data_check, pipeline
 from sbs_jax.input_pipeline.batches import Batches
+from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.runs import layout, run_dir, score_identity
 from sbs_jax.training.phases import Phases
 from sbs_jax.utils.console import say
@@ -51,7 +52,7 @@ def prepare(config: TrainConfig, phases: Phases) -> Run:
         evaluator.open_splits()
         truncated = lengths.truncated(config, source)
         phases.end("data")
-        initial_params = _initial_params(config)
+        initial_params = _initial_params(config, source.vocabulary)
     run_dir.check_same(config, fingerprints)
     return Run(
         config,
@@ -82,9 +83,9 @@ def _batches(config: TrainConfig, source: pipeline.Source, partitioner: Partitio
     return batches.shard(*partitioner.host_block)
 
 
-def _initial_params(config: TrainConfig) -> dict | None:
+def _initial_params(config: TrainConfig, vocabulary: Vocabulary) -> dict | None:
     # A MODEL_DIR without checkpoints is a run that was killed early: it starts again from here.
     done = newest_checkpoint(layout.checkpoints(config.model_dir))
     if not config.initial_checkpoint_path or done is not None:
         return None
-    return initial.load_params(config.initial_checkpoint_path, config.model)
+    return initial.load_params(config.initial_checkpoint_path, config.model, vocabulary)

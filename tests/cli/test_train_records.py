@@ -267,6 +267,10 @@ def test_saved_datasets(folder: Path) -> None:
             "--gin.MODEL_DIR: with --records, give --model_dir instead",
         ),
         (
+            ["--records=reviews.csv", *COLUMNS, "--gin.MIXTURE_OR_TASK_NAME='x_distill'"],
+            "--gin.MIXTURE_OR_TASK_NAME: with --records, the dataset is the table's; --gin.METHOD=",
+        ),
+        (
             ["--records=reviews.csv", *COLUMNS, "--dry_run", "--plan"],
             "has not yet written its records to runs/reviews; give --plan_shape=",
         ),
@@ -281,3 +285,68 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("sbs: error: ") and problem in error
     assert not Path("runs").exists()
+
+
+def test_a_run_of_another_method_continues(folder: Path) -> None:
+    lines = [f"{text},{label},{label}" for text, label in EXAMPLES]
+    Path("reviews.csv").write_text("\n".join(["review,stars,llm_label", *lines]) + "\n")
+    flags = ["--records=reviews.csv", *COLUMNS, "--gin.METHOD='distill'"]
+    assert _train(*flags) == 0
+    assert _train(*flags, "--gin.TRAIN_STEPS=4") == 0
+    run = json.loads(Path("runs/reviews/run.json").read_text())
+    assert run["mixture_or_task_name"] == "reviews_distill"
+    assert json.loads(Path("runs/reviews/results.json").read_text())["train_steps"] == 4
+
+
+def test_the_vocabulary_of_another_run_is_refused(
+    trained: tuple[Path, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rows of the embedding belong to other pieces."""
+    student, _ = trained
+    lines = [f"{text} of the shop,{label}" for text, label in EXAMPLES]
+    Path("other.csv").write_text("\n".join(["review,stars", *lines]) + "\n")
+    start = ["--records=other.csv", *COLUMNS, f"--gin.INITIAL_CHECKPOINT_PATH='{student}'"]
+    assert _train(*start) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"INITIAL_CHECKPOINT_PATH {student}: was trained with another vocabulary than" in error
+    assert f"(with --records: --vocabulary) to '{student}/spiece.model'" in error
+    pieces = json.loads((student / "run.json").read_text())["model"]["vocab_size"]
+    own = [f"--vocabulary={student}/spiece.model", f"--gin.VOCAB_SIZE={pieces}"]
+    assert _train(*start, *own) == 0
+
+
+def test_no_verb_takes_the_vocabulary_of_another_run(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, _ = trained
+    assert main(["convert", "--to=hf", "--vocabulary=bytes", str(student), "hf"]) == 2
+    assert "--vocabulary 'bytes': not the vocabulary" in capsys.readouterr().err
+    assert not Path("hf").exists()
+    assert (
+        main(["convert", "--to=hf", f"--vocabulary={student}/spiece.model", str(student), "hf"])
+        == 0
+    )
+
+
+def test_a_score_follows_corrected_labels(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained[0], "run")
+    test = Path("run/data/test.jsonl")
+    rows = [json.loads(line) for line in test.read_text().splitlines()]
+    (predictions,) = Path("run").glob("predictions-*-test-*.jsonl")
+    answers = [json.loads(line)["label"] for line in predictions.read_text().splitlines()]
+    changed = [row | {"label": label} for row, label in zip(rows, answers, strict=True)]
+    test.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    before = json.loads(Path("run/results.json").read_text())
+    assert main(["evaluate", "--model_dir=run"]) == 0
+    assert "run/results.json: the test score was" in capsys.readouterr().err
+    after = json.loads(Path("run/results.json").read_text())
+    (old,), (new,) = (
+        [row for row in results["results"] if row["split"] == "test"] for results in (before, after)
+    )
+    right = sum(json.loads(line)["correct"] for line in predictions.read_text().splitlines())
+    assert new["correct"] == right != old["correct"]
+    assert after | {"results": []} == before | {"results": []}
+    assert main(["evaluate", "--model_dir=run"]) == 0
+    assert "is replaced" not in capsys.readouterr().err

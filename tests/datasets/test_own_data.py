@@ -193,11 +193,51 @@ def test_labels_that_may_be_missing_values_are_named():
     labels = ["NaN", "yes", "NaN", "None", "nano", "no"]
     rows = [Record(str(i), f"q{i}", label) for i, label in enumerate(labels)]
     lines = list(own_data.report({"train": rows, "validation": rows[1:2], "test": rows[:1]}))
-    warned = [line.partition(":")[2] for line in lines if "missing label" in line]
-    assert [line.partition(": a class")[0] for line in warned] == [
+    warned = [line.partition(":")[2] for line in lines if "is it missing?" in line]
+    assert [line.partition(": is it")[0] for line in warned] == [
         " 3 records have the label 'NaN'",
         " 1 records have the label 'None'",
     ]
+
+
+def test_rationales_that_may_be_missing_values_are_named():
+    rows = [Record(str(i), f"q{i}", "ab"[i % 2], why) for i, why in enumerate(["so", "nan", None])]
+    lines = list(own_data.report({"train": rows, "validation": rows[:1], "test": rows[:1]}))
+    (warned,) = (line for line in lines if "is it missing?" in line)
+    assert warned.startswith("warning: 1 records have the rationale 'nan'")
+    assert warned.endswith("Then leave the cell empty")
+
+
+def test_labels_of_the_teacher_in_another_form_are_named():
+    """pandas writes whole numbers with gaps as 1.0: no such label is the gold one."""
+    rows = [Record(str(i), f"q{i}", "01"[i % 2], llm_label=("0.0", "1.0")[i % 2]) for i in range(4)]
+    lines = list(own_data.report({"train": rows, "validation": rows[:2], "test": rows[:2]}))
+    warned = [line for line in lines if "different classes" in line]
+    assert len(warned) == 2 and "labels '0' and '0.0'" in warned[0]
+
+
+def test_an_empty_cell_is_no_label_of_the_teacher(tmp_path):
+    (tmp_path / "t.csv").write_text('input,label,teach\na,yes,\nb,no,yes\nc,no," "\n')
+    rows = own_data.read(str(tmp_path / "t.csv"), Columns("input", "label", teacher_label="teach"))
+    assert [row.llm_label for row in rows] == [None, "yes", " "]
+
+
+def test_further_rationales_come_along(tmp_path):
+    rows = [
+        {"q": "x", "a": "y", "why": "r", "rationales": ["r", "s"]},
+        {"q": "z", "a": "y", "why": "edited", "rationales": ["r", "s"]},
+        {"q": "v", "a": "y", "why": "r", "rationales": "other"},
+    ]
+    read = own_data.read(_write(tmp_path, *rows), Columns("q", "a", "why"))
+    assert [row.rationales for row in read] == [("r", "s"), (), ()]
+    assert read[0].targets == ("y", "r", "s")
+
+
+def test_a_run_continues_on_the_empty_texts_of_an_earlier_version(tmp_path):
+    before = [Record("1", "q", "a", rationale="", llm_label="")]
+    own_data.write(tmp_path, {"train": before})
+    assert own_data.holds(tmp_path, {"train": [Record("train-1", "q", "a")]})
+    assert not own_data.holds(tmp_path, {"train": [Record("train-1", "q", "a", llm_label=" ")]})
 
 
 @pytest.mark.parametrize("cell", ["", " ", "\t"])
@@ -222,7 +262,7 @@ def test_splits_that_are_not_read_are_known(tmp_path):
     [
         ([{}, {"why": "so"}], [None, "so"]),  # not in the first row
         ([{"why": "so"}, {}], ["so", None]),
-        ([{"why": None}, {"why": ""}], [None, ""]),
+        ([{"why": None}, {"why": ""}], [None, None]),
         ([{}, {}], [None, None]),
         ([{"other": "x"}, {"why": "so", "other": "y"}], [None, "so"]),
     ],

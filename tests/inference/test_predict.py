@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import decimal
 import importlib
 import json
 import math
@@ -24,9 +25,10 @@ from sbs_jax.cli import main
 from sbs_jax.configs import OptimizerConfig, T5Config, TrainConfig
 from sbs_jax.datasets import records, registry
 from sbs_jax.errors import UserError
-from sbs_jax.inference import predict, prediction_files
+from sbs_jax.inference import predict, prediction_files, scoring
 from sbs_jax.inference.predictor import Predictor
 from sbs_jax.inference.student import find_run
+from sbs_jax.input_pipeline import vocabularies
 from sbs_jax.metrics.accuracy import Accuracy
 from sbs_jax.training import trainer
 from sbs_jax.utils import paths
@@ -344,6 +346,17 @@ def test_questions_that_the_student_cannot_read_are_counted(
     assert "1 of 3 rationales were truncated after 12 tokens" in printed
 
 
+def test_questions_without_the_rationale_that_a_student_reads_are_counted(student):
+    ours = find_run(student)
+    assert ours.run is not None
+    run = dataclasses.replace(ours.run, mixture_or_task_name="demo_pinto")
+    predictor = Predictor(dataclasses.replace(ours, run=run))
+    texts = ["it is so .", None, " "]
+    predictor.answer([records.Record("0", "is it so ?", "", text) for text in texts], False)
+    (line,) = (line for line in predictor.remarks() if "rationale" in line)
+    assert line.startswith("warning: 2 of 3 questions have no rationale")
+
+
 def test_questions_that_it_can_read_are_not_mentioned(student, rows, tmp_path, capsys):
     assert run(student, write(tmp_path / "in.jsonl", rows[:3]), tmp_path / "out.jsonl") == 0
     assert "unknown" not in capsys.readouterr().err
@@ -546,7 +559,7 @@ def test_the_question_may_be_in_another_column(tmp_path, name, make):
 def test_the_question_of_stdin_may_be_in_another_field(monkeypatch):
     arrived = contextlib.nullcontext(['{"review": "fine"}\n'])
     monkeypatch.setattr(prediction_files, "_open", lambda path: arrived)
-    (question,) = predict._questions("-", "review", False)
+    (question,) = predict._questions("-", ("review", "label"), False)
     assert (question.where, question.fields) == ("stdin:1", {"id": "1", "input": "fine"})
 
 
@@ -564,8 +577,11 @@ def test_a_bad_row_of_a_parquet_file_is_named(tmp_path):
     assert str(bad).startswith(f"{tmp_path}/t.parquet: row 2: field 'input' is missing")
     when = [{"input": "a", "when": datetime.date(2026, 1, 2)}]
     _parquet(tmp_path / "t.parquet", when)
+    (good,) = prediction_files.read(str(tmp_path / "t.parquet"))
+    assert good.fields["when"] == "2026-01-02"
+    _parquet(tmp_path / "t.parquet", [{"input": "a", "image": b"x"}])
     (bad,) = prediction_files.read(str(tmp_path / "t.parquet"))
-    assert "row 1: a field holds what JSON cannot" in str(bad)
+    assert "row 1: field 'image' holds what JSON cannot" in str(bad)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "[NaN, 1]", '{"a": NaN}'])
@@ -579,3 +595,91 @@ def test_numbers_that_json_has_not_are_written_as_null_and_the_file_continues(tm
     assert "null" in text and "NaN" not in text and "Infinity" not in text
     with prediction_files.Answers(out, {}) as answers:
         assert answers.pass_over(prediction_files.read(str(tmp_path / "in.jsonl"))) == 1
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.json", "t.jsonl", "t.parquet"])
+def test_rows_without_ids_have_the_ids_of_the_teachers_questions(tmp_path, name):
+    """Else the labels of `sbs annotate` join other questions."""
+    texts = ["one", "two\nlines", "three", "four"]
+    rows = [{"input": text, "label": "a"} for text in texts]
+    cells = ["input,label", *(f'"{text}",a' for text in texts[:3]), "", "four,a"]
+    path = tmp_path / name
+    match path.suffix:
+        case ".parquet":
+            _parquet(path, rows)
+        case ".json":
+            path.write_text(json.dumps(rows))
+        case ".jsonl":
+            path.write_text("\n\n".join(map(json.dumps, rows)))
+        case _:
+            path.write_text("\n".join(cells).replace(",", "," if name == "t.csv" else "\t"))
+    asked = {row.fields["id"]: row.fields["input"] for row in prediction_files.read(str(path))}
+    assert asked == {row.id: row.input for row in records.read_table(path)}
+    assert len(asked) == 4
+
+
+def test_a_bad_row_of_a_csv_file_leaves_the_others_their_ids(tmp_path):
+    (tmp_path / "t.csv").write_text("input,label\na,x\nb\n\nc,x\n")
+    first, bad, last = prediction_files.read(str(tmp_path / "t.csv"))
+    assert (first.fields["id"], last.fields["id"]) == ("1", "3")
+    assert str(bad) == f"{tmp_path}/t.csv:3: 1 cells under 2 columns"
+    assert last.where == f"{tmp_path}/t.csv:5"
+
+
+def test_an_empty_cell_is_no_label_of_the_teacher(tmp_path):
+    (tmp_path / "t.csv").write_text('input,llm_label\na,\nb,yes\nc," "\n')
+    rows = prediction_files.read(str(tmp_path / "t.csv"))
+    assert [row.fields["teacher_label"] for row in rows] == [None, "yes", " "]
+
+
+def test_the_gold_label_may_be_in_another_column(tmp_path):
+    (tmp_path / "t.csv").write_text("input,verdict,label,correct\na,good,mine,0\n")
+    (row,) = prediction_files.read(str(tmp_path / "t.csv"), label="verdict")
+    expected = {"id": "1", "input": "a", "gold": "good", "own_label": "mine", "own_correct": "0"}
+    assert row.fields == expected
+    with pytest.raises(
+        UserError, match=r"t.csv:1: .* name a column verdit, .*of the label with --label"
+    ):
+        list(prediction_files.read(str(tmp_path / "t.csv"), label="verdit"))
+
+
+def test_maps_decimals_and_times_of_a_table_are_continued(tmp_path):
+    kinds = pyarrow.schema(
+        [
+            ("input", pyarrow.string()),
+            ("tags", pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+            ("price", pyarrow.decimal128(5, 2)),
+            ("at", pyarrow.timestamp("s")),
+        ]
+    )
+    at = datetime.datetime(2026, 1, 2, 3, 4)
+    row = {"input": "a", "tags": [("x", 1)], "price": decimal.Decimal("1.50"), "at": at}
+    parquet.write_table(pyarrow.Table.from_pylist([row], kinds), tmp_path / "t.parquet")
+    (question,) = prediction_files.read(str(tmp_path / "t.parquet"))
+    assert question.fields["tags"] == [["x", 1]]
+    assert (question.fields["price"], question.fields["at"]) == ("1.50", "2026-01-02T03:04:00")
+    out = str(tmp_path / "out.jsonl")
+    with prediction_files.Answers(out, {}) as answers:
+        answers.write([question], [{"label": "yes"}])
+    with prediction_files.Answers(out, {}) as answers:
+        assert answers.pass_over(prediction_files.read(str(tmp_path / "t.parquet"))) == 1
+
+
+def test_the_metric_is_noted_and_may_change_as_the_run_ends(tmp_path):
+    out = tmp_path / "out.jsonl"
+    question = prediction_files.Question("f:1", {"id": "1", "input": "x"})
+    for metric in ("text", "equation"):
+        with prediction_files.Answers(str(out), {prediction_files.METRIC: metric}) as answers:
+            answers.write([question], [{"label": "yes"}])
+    assert prediction_files.metric_of(out) == "text"  # when the file was begun
+    assert prediction_files.metric_of(tmp_path / "none.jsonl") is None
+
+
+def test_labels_are_compared_as_the_student_writes_them(tmp_path):
+    """SentencePiece's vocabularies write one space for two."""
+    rows = [{"label": "yes no", "gold": "yes  no"}, {"label": "1", "gold": "1.0"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    assert "(1/1)" in scoring.summary(tmp_path / "a.jsonl", "text", vocabularies.load("demo"))
+    line = scoring.summary(tmp_path / "b.jsonl", "text", vocabularies.load("bytes"))
+    assert "(0/1)" in line and line.endswith("an answer is '1', its label '1.0'")

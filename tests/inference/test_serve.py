@@ -79,8 +79,10 @@ def test_callers_share_a_batch() -> None:
         return _echo(records, with_rationales)
 
     batcher = Batcher(ask, 4, 100)
-    first = batcher.put(Record("0", "first", ""), False)
-    others = [batcher.put(Record("0", f"other {i}", ""), i == 2) for i in range(6)]
+    (first,) = batcher.put([Record("0", "first", "")], False)
+    others = [
+        future for i in range(6) for future in batcher.put([Record("0", f"other {i}", "")], i == 2)
+    ]
     held.set()
     assert first.result(10)["label"] == "first"
     assert [f.result(10)["label"] for f in others] == [f"other {i}" for i in range(6)]
@@ -168,8 +170,39 @@ def test_a_full_queue_says_so() -> None:
     batcher = Batcher(lambda records, _: (held.wait(10), _echo(records, False))[1], 1, 1)
     with pytest.raises(Full):
         for _ in range(10):
-            batcher.put(Record("0", "x", ""), False)
+            batcher.put([Record("0", "x", "")], False)
     held.set()
+    batcher.close()
+
+
+def test_questions_of_a_refused_request_are_not_answered() -> None:
+    begun, held, answered = threading.Event(), threading.Event(), []
+
+    def ask(records: list[Record], with_rationales: bool) -> list[dict]:
+        begun.set()
+        held.wait(10)
+        answered.extend(record.input for record in records)
+        return _echo(records, with_rationales)
+
+    def questions(name: str, count: int) -> list[Record]:
+        return [Record(str(i), f"{name} {i}", "") for i in range(count)]
+
+    batcher = Batcher(ask, 1, 4)
+    batcher.put(questions("first", 1), False)
+    assert begun.wait(10)
+    kept = batcher.put(questions("kept", 2), False)
+    with pytest.raises(Full):
+        batcher.put(questions("refused", 4), False)
+    held.set()
+    batcher.close()
+    assert [future.result()["label"] for future in kept] == ["kept 0", "kept 1"]
+    assert answered == ["first 0", "kept 0", "kept 1"]
+
+
+def test_a_request_larger_than_the_queue_says_so() -> None:
+    batcher = Batcher(_echo, 4, 3)
+    reply = _client(batcher).post("/predict", json={"inputs": ["a", "b", "c", "d"]})
+    assert reply.status_code == 503 and "a request has at most 3" in reply.json()["detail"]
     batcher.close()
 
 

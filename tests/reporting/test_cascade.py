@@ -115,6 +115,19 @@ def test_answers_of_predict_and_labels_of_annotate_are_joined_by_id(tmp_path, ca
     assert [line[4].strip() for line in shown] == ["0.500", "0.700", "0.700"]
     assert main([*given, "--thresholds=0.5"]) == 0
     assert [line[4].strip() for line in tables(capsys.readouterr().out)["Cascade"]] == ["0.000"] * 2
+    (tmp_path / "out.jsonl.made_by.json").write_text('{"metric": "equation"}')
+    assert main([*given, "--thresholds=0.5,0.9"]) == 0
+    printed = capsys.readouterr()
+    assert tables(printed.out)["Cascade"] == shown and printed.err == ""
+
+
+def test_answers_that_the_teacher_has_no_label_for_are_counted(tmp_path, capsys):
+    rows = [prediction(i, i < 4, confidence=0.9, teacher_label=None) for i in range(6)]
+    write_lines(tmp_path / "out.jsonl", rows)
+    write_lines(tmp_path / "r.jsonl", [{"id": row["id"], "label": "yes"} for row in rows[:4]])
+    given = [f"--predictions={tmp_path / 'out.jsonl'}", f"--teacher={tmp_path / 'r.jsonl'}"]
+    assert main(["cascade", *given]) == 0
+    assert capsys.readouterr().err == f"{tmp_path}/r.jsonl: has no label for 2 of 6 answers\n"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +135,10 @@ def test_answers_of_predict_and_labels_of_annotate_are_joined_by_id(tmp_path, ca
     [
         ([], "give either --model_dir or --predictions"),
         (["--model_dir=RUN", "--predictions=x"], "give either --model_dir or --predictions"),
-        (["--model_dir=RUN", "--teacher=x"], "--validation and --teacher belong to --predictions"),
+        (["--model_dir=RUN", "--teacher=x"], "--teacher and --metric belong to --predictions"),
+        (["--model_dir=RUN", "--metric=text"], "--teacher and --metric belong to --predictions"),
+        (["--predictions=own.jsonl"], "own.jsonl:1: field 'correct' is 'maybe'; give true, false"),
+        (["--predictions=ours.jsonl"], "ours.jsonl: mine.exact is a function of the dataset's"),
         (["--model_dir=RUN", "--thresholds=0.5,x"], "--thresholds: could not convert"),
         (["--model_dir=RUN", "--thresholds=1.5"], "--thresholds: 1.5 is not from 0 to 1"),
         (["--model_dir=gone"], "no finished run with test predictions is there"),
@@ -141,8 +157,11 @@ def test_what_is_missing_is_one_line(run, tmp_path, monkeypatch, capsys, flags, 
         ("unsure", [alone | {"id": "0"}, bare | {"gold": "yes"}]),
         ("unjudged", []),
         ("alone", [alone]),
+        ("own", [alone | {"correct": "maybe"}]),
+        ("ours", [alone]),
     ):
         write_lines(tmp_path / f"{name}.jsonl", rows)
+    (tmp_path / "ours.jsonl.made_by.json").write_text('{"metric": "mine.exact"}')
     assert main(["cascade", *(flag.replace("RUN", str(run)) for flag in flags)]) == 2
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) == 1

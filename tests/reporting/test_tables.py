@@ -11,8 +11,10 @@ import pytest
 from helpers.studies import LABELS, add_row, make_run, prediction, write_lines
 from scipy import optimize, stats
 
-from sbs_jax.reporting import figures
+from sbs_jax.reporting import answers as reader_answers
+from sbs_jax.reporting import figures, labels
 from sbs_jax.reporting import page as report
+from sbs_jax.runs import reader
 
 PARAMETERS = {"small": 60_000_000, "base": 220_000_000}
 TEACHER = 540e9
@@ -92,6 +94,18 @@ def read(made: pathlib.Path, size: str, seed: int, split: str) -> list[dict]:
 def expected_error(sure: np.ndarray, right: np.ndarray) -> float:
     bins = np.minimum((sure * 10).astype(int), 9)
     return sum((bins == b).mean() * abs((sure - right)[bins == b].mean()) for b in set(bins))
+
+
+def test_a_right_answer_counts_for_its_label_however_the_student_writes_it(tmp_path):
+    """A vocabulary may write one space for two; the run says what is right."""
+    rows = [
+        prediction(i, True, gold=gold, label=" ".join(gold.split()), correct=True)
+        for i, gold in enumerate(["no  deal", "deal"] * 10)
+    ]
+    made = make_run(tmp_path / "run", "mine_finetune", rows)
+    scores, confusion = labels.label_tables("mine", [reader_answers.read(reader.read_run(made))])
+    assert [line[1:4] for line in scores.lines] == [("1.000",) * 3] * 2
+    assert confusion.heads[1:] == ("deal", "no  deal")
 
 
 @pytest.mark.parametrize("size", PARAMETERS)

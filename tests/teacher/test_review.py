@@ -18,7 +18,7 @@ pytest.importorskip("openai")
 
 def oracle(call, sample):
     """As annotate_cli's, with some answers in another wording and some that hold none."""
-    said = annotate_cli.oracle(call, sample)
+    said = annotate_cli.oracle(call, sample).replace("it is", "it is" + " so" * sample)
     number = sum(map(ord, call.text)) % 4
     if number == 1:
         return said.replace("So the answer is", "The correct answer is")
@@ -88,6 +88,24 @@ def test_decisions_are_applied_and_stay_when_annotated_again(annotate, tmp_path,
     again = write(tmp_path / "more.jsonl", decision(second, "edit", rationale="r .", label="yes"))
     assert main(["review", str(out), f"--edits={again}"]) == 0
     assert records(out)[second].rationale == "r ."  # the last decision counts
+
+
+def test_an_accepted_answer_keeps_its_further_rationales(annotate, tmp_path):
+    assert annotate(out=tmp_path / "several", n=4, rationales=2) == 0
+    out = tmp_path / "several"
+    before = lines(out)
+    first, second = [i for i, row in before.items() if row.get("rationales")][:2]
+    texts = {name: before[first][name] for name in ("rationale", "label")}
+    edits = write(
+        tmp_path / "edits.jsonl",
+        decision(first, "accept", **texts),
+        decision(second, "edit", rationale="better .", label=before[second]["label"]),
+    )
+    assert main(["review", str(out), f"--edits={edits}"]) == 0
+    after = lines(out)
+    assert after[first]["rationales"] == before[first]["rationales"]
+    assert records(out)[first].rationales == tuple(before[first]["rationales"])
+    assert "rationales" not in after[second] and records(out)[second].rationales == ()
 
 
 MISTAKES = [

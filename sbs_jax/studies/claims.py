@@ -4,9 +4,9 @@ A claim on NAME is the file claims/NAME.0, which holds its owner's name; of seve
 make it at the same time one succeeds. Every owner touches claims/OWNER.alive again and again. When
 that file is gone, or untouched for as long as a claim lasts, another process may make
 claims/NAME.1, and so on: the highest number holds. Who gives a claim up makes the next number, with
-no owner in it, and removes the lower ones: the highest number only rises. A file that a slow process
-makes below it is no claim. Ages are differences of two times of the file system, so the machines'
-clocks may differ.
+no owner in it, and removes the lower ones: the highest number only rises. A file that a slow
+process makes below it is no claim. Ages are differences of two times of the file system, so the
+machines' clocks may differ.
 
 In a bucket the files are objects: one of several creations succeeds by the service's precondition,
 an object is touched by writing it anew, and its times are the service's, in whole seconds.

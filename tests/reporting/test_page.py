@@ -678,6 +678,7 @@ def test_a_second_report_is_the_same(pictures, tmp_path):
 
 GOOD = {"arm": "standard", "fraction": 1.0, "seed": 0, "correct": 80, "n": 100, "steps": 10}
 GOOD |= {"train_examples": 400}
+BAD = {"arm": "standard", "fraction": 1.0, "seed": 0, "error": "out of memory"}
 
 
 @pytest.mark.parametrize(
@@ -685,7 +686,12 @@ GOOD |= {"train_examples": 400}
     [
         ("{", r"study.jsonl:2: not valid JSON"),
         ("[]", r"study.jsonl:2: expected a JSON object"),
-        ('{"arm": "standard"}', r"study.jsonl:2: field 'fraction' is missing"),
+        ('{"arm": "standard"}', r"study.jsonl:2: not a row of a study: field 'fraction' must be a"),
+        (json.dumps(GOOD | {"alpha": "0.5"}), r"jsonl:2: .* field 'alpha' must be a number"),
+        (json.dumps(GOOD | {"alpha": [1]}), r"jsonl:2: .* field 'alpha' must be a number"),
+        (json.dumps(BAD | {"alpha": "0.5"}), r"jsonl:2: .* field 'alpha' must be a number"),
+        (json.dumps(BAD | {"fraction": None}), r"jsonl:2: .* field 'fraction' must be a number"),
+        (json.dumps(BAD | {"seed": "x"}), r"jsonl:2: .* field 'seed' must be a whole number"),
         (json.dumps(GOOD | {"correct": 101}), r"study.jsonl:2: 101 correct of 100"),
         (json.dumps(GOOD), r"two rows for arm standard, fraction 1"),
     ],

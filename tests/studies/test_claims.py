@@ -233,3 +233,11 @@ def test_alone_is_alone(folder, monkeypatch):
         with pytest.raises(UserError, match="another process is working"), ledger.reserved(False):
             pass
     assert not (folder / claims.FOLDER).exists()
+
+
+def test_rows_that_another_start_adds_before_the_lock_are_read(folder):
+    runs = runs_of(folder)
+    ledger = Ledger(folder, runs)
+    study_rows.write(folder, [row_of(runs[0]), study_rows.failed(runs[1], "too bad")])
+    with ledger.reserved(shared=False):
+        assert ledger.left() == runs[1:]

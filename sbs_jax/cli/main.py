@@ -20,6 +20,7 @@ import importlib
 import importlib.util
 import os
 import re
+import select
 import sys
 from types import ModuleType
 
@@ -89,11 +90,11 @@ def main(argv: list[str] | None = None) -> int:
         return _USAGE_ERROR
     except KeyboardInterrupt:
         return _interrupted()
-    except BrokenPipeError:
-        # The reader (`| head`) has gone; Python must not complain when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            # Python must not complain when it flushes stdout at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _BROKEN_PIPE
         print(f"sbs: error: {os_line(error)}", file=sys.stderr)
         return _USAGE_ERROR
     except Exception as error:
@@ -103,6 +104,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"sbs: error: bucket: {buckets.reason(error)}", file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads stdout any more, as after `| head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # what is wrong with it is always told
+    return bool(poll.poll(0))
 
 
 def _interrupted() -> int:

@@ -21,8 +21,12 @@ from sbs_jax.utils.paths import expand
 CELL_MACROS = ("MODEL_DIR", "DATA_FRACTION", "RANDOM_SEED")
 
 
+def _no_twins(values: Sequence[Any]) -> bool:
+    return len(values) == len(set(values))
+
+
 def _each_once(values: Sequence[Any]) -> bool:
-    return 0 < len(values) == len(set(values))
+    return len(values) > 0 and _no_twins(values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,11 +64,11 @@ class StudyConfig:
     arms: Mapping[str, str | Sequence[str]] = setting(
         rule=Rule(bool, '{"NAME": "experiments/FILE.gin", ...}')
     )
-    datasets: Sequence[str] = setting((), rule=described("names of datasets"))
+    datasets: Sequence[str] = setting((), rule=Rule(_no_twins, "names of datasets, each once"))
     sizes: Mapping[str, str | Sequence[str]] = dataclasses.field(
         default_factory=dict, metadata={"rule": described('{"NAME": "sbs_models/FILE.gin", ...}')}
     )
-    alphas: Sequence[float] = setting((), rule=described("numbers from 0 to 1"))
+    alphas: Sequence[float] = setting((), rule=Rule(_no_twins, "numbers from 0 to 1, each once"))
     fractions: Sequence[float] = setting(
         (1.0,), rule=Rule(_each_once, "values, each once, such as (0.25, 1.0)")
     )

@@ -185,8 +185,15 @@ def _difference(one: Sequence[_Question], other: Sequence[_Question]) -> str:
 
 
 def against_teacher(
-    answers: Sequence[Answers],
+    answers: Sequence[Answers], shared: bool = False
 ) -> tuple[list[Float[np.ndarray, " _"]], list[Float[np.ndarray, " _"]]]:
-    """(student scores, teacher scores) per run, on the questions that the teacher answered."""
-    kept = [(a.student[a.with_teacher], a.teacher[a.with_teacher]) for a in answers]
+    """(student scores, teacher scores) per run, on the questions that the teacher answered.
+
+    Args:
+        shared: the runs have the same questions; those are kept that the teacher answered in all.
+    """
+    masks = [a.with_teacher for a in answers]
+    if shared:
+        masks = [np.logical_and.reduce(masks)] * len(masks)
+    kept = [(a.student[m], a.teacher[m]) for a, m in zip(answers, masks, strict=True)]
     return [student for student, _ in kept], [teacher for _, teacher in kept]

@@ -19,6 +19,14 @@ ARM_NAMES = {
 }
 TEACHER = "teacher"
 STEP_BY_STEP = ("step_by_step", "step_by_step_llm")
+_AXES: Mapping[str, tuple[Any, str]] = {
+    "arm": (str, "a name"),
+    "size": (str | None, "a name"),
+    "alpha": (int | float | None, "a number"),
+    "axis_dataset": (str | None, "a name"),
+    "fraction": (int | float, "a number"),
+    "seed": (int, "a whole number"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,19 +85,31 @@ def row_name(row: Row) -> str:
     return f"{arm_name(row.arm)}, {labels} labels, seed {row.seed}"
 
 
-def parse_failure(fields: Mapping[str, Any]) -> Failure | None:
-    """The failed run that an object of study.jsonl describes; None for a finished one."""
+def parse_failure(fields: Mapping[str, Any], where: str) -> Failure | None:
+    """The failed run that an object of study.jsonl describes; None for a finished one.
+
+    Raises:
+        UserError: as `place`.
+    """
     if not fields.get("error"):
         return None
-    arm = full_arm({**fields, "arm": fields.get("arm")})
-    fraction, seed = float(fields.get("fraction", 1.0)), int(fields.get("seed", 0))
-    return Failure(arm, fraction, seed, str(fields["error"]))
+    *_, fraction, seed = place(fields, where)
+    return Failure(full_arm(fields), float(fraction), seed, str(fields["error"]))
 
 
-def place(fields: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Where in the grid a run is."""
-    axes = ("arm", "size", "alpha", "axis_dataset", "fraction", "seed")
-    return tuple(fields.get(axis) for axis in axes)
+def place(fields: Mapping[str, Any], where: str) -> tuple[Any, ...]:
+    """Where in the grid a run is: its arm, size, alpha, dataset, fraction and seed.
+
+    Raises:
+        UserError: an axis is missing or of the wrong kind; `where` (file:line) opens the message.
+    """
+    for axis, (kind, words) in _AXES.items():
+        if not isinstance(fields.get(axis), kind):
+            raise UserError(
+                f"{where}: not a row of a study: field {axis!r} must be {words}; remove it, and "
+                "sbs study scores the run again"
+            )
+    return tuple(fields.get(axis) for axis in _AXES)
 
 
 def full_arm(fields: Mapping[str, Any]) -> str:
@@ -105,19 +125,18 @@ def _variant(fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"alpha {fields['alpha']:g}"
 
 
-def parse_row(fields: Any, where: str) -> Row:
+def parse_row(fields: Mapping[str, Any], where: str) -> Row:
     """One object of study.jsonl; `where` (file:line) opens every error.
 
     Raises:
         UserError: a field is missing or of the wrong kind.
     """
-    if not isinstance(fields, Mapping):
-        raise UserError(f"{where}: expected a JSON object, one per run of the study")
+    *_, fraction, seed = place(fields, where)
     try:
         return Row(
             arm=full_arm(fields),
-            fraction=float(fields["fraction"]),
-            seed=int(fields["seed"]),
+            fraction=float(fraction),
+            seed=seed,
             accuracy=Accuracy.from_json(fields),
             steps=int(fields["steps"]),
             train_examples=int(fields["train_examples"]),

@@ -25,6 +25,7 @@ FEWEST_SEEDS = 3
 FEWEST_CONTESTED = 20
 
 _RESAMPLES = 2000
+_NO_SPREAD = 1e-12  # what rounding leaves of equal means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Estimate:
 
     Attributes:
         mean: of the scores or of their differences.
-        low, high: the interval's ends; None where one value alone has no spread.
-        error: the standard error of the mean.
+        low, high: the interval's ends; None where one value alone has no spread, or all are equal.
+        error: the standard error of the mean; 0 where all are equal.
         seeds: trained students that enter.
         questions: test questions of one seed (the fewest, where seeds have their own).
         contested: questions on which the two differ for any seed, over all seeds.
@@ -57,8 +58,6 @@ class Estimate:
         """Two-sided, of a mean this far from 0 by chance; None without an interval."""
         if self.critical is None or self.error is None:
             return None
-        if not self.error:
-            return 1.0 if self.mean == 0 else 0.0
         return _level_of(abs(self.mean) / self.error, self.critical)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,12 +75,13 @@ class Estimate:
     @property
     def readable(self) -> bool:
         """Whether a reading's error rate is known to be within 3-7%."""
-        return self.seeds >= FEWEST_SEEDS and self.contested >= FEWEST_CONTESTED
+        enough = self.seeds >= FEWEST_SEEDS and self.contested >= FEWEST_CONTESTED
+        return enough and self.critical is not None
 
     @property
     def reading(self) -> str:
         """What may be said of a difference."""
-        if self.low is None or self.high is None:
+        if self.error is None:
             return "no reading: no interval"
         if self.seeds < FEWEST_SEEDS:
             few = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
@@ -91,6 +91,8 @@ class Estimate:
                 f"no reading: they differ on {self.contested} questions, at least "
                 f"{FEWEST_CONTESTED} are needed"
             )
+        if self.low is None or self.high is None:
+            return "no reading: all seeds differ by the same, which tells nothing of chance"
         if self.low > 0:
             return "higher"
         return "lower" if self.high < 0 else "no difference shown: the interval includes 0"
@@ -179,6 +181,8 @@ def _estimate(
     questions: int,
     contested: int,
 ) -> Estimate:
+    if error < _NO_SPREAD:  # with few seeds an accident of counts, not a certain mean
+        return Estimate(mean, None, None, 0.0, seeds, questions, contested)
     half = critical(LEVEL) * error
     ends = mean - half, mean + half
     return Estimate(mean, *ends, error, seeds, questions, contested, critical)

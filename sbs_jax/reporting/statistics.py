@@ -83,7 +83,7 @@ class Summary:
     Attributes:
         labels: training questions at each fraction, fractions rising.
         shared: whether all seeds answered the same questions; None if unknown.
-        teacher: over all different test questions, each counted once.
+        teacher: over all different test questions that it has a label for, each counted once.
         majority: the untrained guesser at each fraction, over seeds.
     """
 
@@ -166,7 +166,7 @@ def summarise(rows: Sequence[Row], answers: Mapping[Row, Answers] | None = None)
         cells=[_cell(arm, fraction, grid[fraction, arm], compared) for fraction, arm in keys],
         differences=_differences(grid, keys, compared),
         pairs=[pair for key in keys for pair in _pairs(grid[key], compared)],
-        teacher=_teacher(rows),
+        teacher=_teacher(rows, compared.own_questions),
         majority=_majority(rows),
     )
 
@@ -192,16 +192,18 @@ class _Compared:
     """The answers of a study's runs, which seed by seed, or all together, are to one test.
 
     Attributes:
+        own_questions: whether each seed has a different dataset, as in the demonstration.
         shared: whether all seeds answered the same questions; None without all answers.
     """
 
     def __init__(self, rows: Sequence[Row], answers: Mapping[Row, Answers]) -> None:
         self._answers = answers
+        self.own_questions = _own_questions(rows)
         self._check_counts(rows)
         self.shared: bool | None = None
         if len(answers) < len(rows):
             return
-        self.shared = not _own_questions(rows)
+        self.shared = not self.own_questions
         groups: dict[int | None, list[tuple[str, Answers]]] = {}
         for row in rows:
             name = f"{row.arm} at fraction {row.fraction:g}, seed {row.seed}"
@@ -212,7 +214,7 @@ class _Compared:
     def _check_counts(self, rows: Sequence[Row]) -> None:
         by_seed: dict[int | None, Row] = {}
         for row in rows:
-            first = by_seed.setdefault(row.seed if _own_questions(rows) else None, row)
+            first = by_seed.setdefault(row.seed if self.own_questions else None, row)
             if row.accuracy.n != first.accuracy.n:
                 raise UserError(
                     f"the study's runs have {first.accuracy.n} test questions ({first.arm}, seed "
@@ -233,7 +235,7 @@ class _Compared:
 
 
 def _own_questions(rows: Sequence[Row]) -> bool:
-    """Whether each seed has a different dataset according to the rows, as in the demonstration."""
+    """Whether each seed has a different dataset according to the rows."""
     pairs = {(row.seed, row.dataset) for row in rows if row.dataset}
     seeds, datasets = ({pair[i] for pair in pairs} for i in (0, 1))
     return len(datasets) > 1 and len(pairs) == len(seeds) == len(datasets)
@@ -256,7 +258,7 @@ def _cell(arm: str, fraction: float, by_seed: Mapping[int, Row], compared: _Comp
 
 def _accuracy(rows: Sequence[Row], compared: _Compared) -> Estimate:
     identities = {row.fingerprint for row in rows if row.fingerprint}
-    if len(identities) > 1 and compared.shared is not False:
+    if len(identities) > 1 and not compared.own_questions:
         raise UserError(
             f"the seeds of {rows[0].arm} at fraction {rows[0].fraction:g} were scored on different "
             "questions, or with different metrics or decoding lengths (their fingerprints differ); "
@@ -343,7 +345,7 @@ def _to_teacher(
         estimate = significance.over_seeds(np.array(ours) - np.array(theirs), rows[0].accuracy.n)
         estimate = estimate.clipped(-1.0)
         return Difference(arm, TEACHER, fraction, estimate, *map(statistics.fmean, (ours, theirs)))
-    students, teachers = answers_module.against_teacher(answers)
+    students, teachers = answers_module.against_teacher(answers, compared.shared is True)
     if not all(len(scores) for scores in students):
         return None
     estimate = compared.estimate([s - t for s, t in zip(students, teachers, strict=True)])
@@ -362,12 +364,12 @@ def _pairs(by_seed: Mapping[int, Row], compared: _Compared) -> list[Pair]:
     ]
 
 
-def _teacher(rows: Iterable[Row]) -> Accuracy | None:
+def _teacher(rows: Iterable[Row], own_questions: bool) -> Accuracy | None:
+    """Of seeds that share a test set, the count with the most labels."""
     by_seed = {row.seed: row.teacher for row in rows if row.teacher}
-    # Seeds that share a test set share the teacher's count as well, and must not be added up.
-    distinct = set(by_seed.values())
-    parts: Iterable[Accuracy] = by_seed.values() if len(distinct) > 1 else distinct
-    return sum(parts, start=Accuracy(0, 0)) if parts else None
+    if own_questions and by_seed:
+        return sum(by_seed.values(), start=Accuracy(0, 0))
+    return max(by_seed.values(), key=lambda count: count.n, default=None)
 
 
 def _majority(rows: Iterable[Row]) -> dict[float, Estimate]:

@@ -180,10 +180,10 @@ def read_study(folder: AnyPath) -> Study:
     runs: dict[Row, reader.Run] = {}
     by_row: dict[Row, Answers] = {}
     texts = _texts(folder / STUDY_TEXTS)
-    missing = {rows.place(planned): planned for planned in texts.planned}
+    missing = {rows.place(each, f"{folder / STUDY_TEXTS}"): each for each in texts.planned}
     for where, fields in jsonl.objects(folder / STUDY_ROWS):
-        missing.pop(rows.place(fields), None)
-        if failure := rows.parse_failure(fields):
+        missing.pop(rows.place(fields, where), None)
+        if failure := rows.parse_failure(fields, where):
             failures.append(failure)
             continue
         row = rows.parse_row(fields, where)

@@ -3,8 +3,10 @@
 A claim on NAME is the file claims/NAME.0, which holds its owner's name; of several processes that
 make it at the same time one succeeds. Every owner touches claims/OWNER.alive again and again. When
 that file is gone, or untouched for as long as a claim lasts, another process may make
-claims/NAME.1, and so on: the highest number holds. Ages are differences of two times of the file
-system, so the machines' clocks may differ.
+claims/NAME.1, and so on: the highest number holds. Who gives a claim up makes the next number, with
+no owner in it, and removes the lower ones: the highest number only rises. A file that a slow
+process makes below it is no claim. Ages are differences of two times of the file system, so the
+machines' clocks may differ.
 
 In a bucket the files are objects: one of several creations succeeds by the service's precondition,
 an object is touched by writing it anew, and its times are the service's, in whole seconds.
@@ -27,6 +29,7 @@ FOLDER = "claims"
 EXPIRY = 300.0  # seconds; a file system may show a time that is a minute old
 _BEATS = 10  # of a claim's life
 _ALIVE = "alive"
+_NOBODY = ""
 
 
 class Claims:
@@ -74,12 +77,7 @@ class Claims:
         number, owner = self._latest(name)
         if owner and self._lives(owner):
             return owner == self.owner
-        try:
-            with atomic_writer(self._folder / f"{name}.{number + 1}", overwrite=False) as file:
-                file.write(self.owner)
-        except FileExistsError:
-            return False
-        return True
+        return self._follow(name, number, self.owner)
 
     def holder(self, name: str) -> str | None:
         """The process that has the claim; None for no living one."""
@@ -89,9 +87,10 @@ class Claims:
     def release(self, name: str) -> None:
         """Releases a claim of this process, unless another one has taken it over."""
         number, owner = self._latest(name)
-        if owner == self.owner:
-            for each in range(number, -1, -1):
-                (self._folder / f"{name}.{each}").unlink(missing_ok=True)
+        if owner == self.owner and self._follow(name, number, _NOBODY):
+            for each in self._numbers(name):
+                if each <= number:
+                    self._file(name, each).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def held(self, name: str, poll: float = 0.1) -> Iterator[None]:
@@ -103,16 +102,33 @@ class Claims:
         finally:
             self.release(name)
 
-    def _latest(self, name: str) -> tuple[int, str | None]:
-        """(Highest number, its owner); (-1, None) for a name without a claim."""
+    def _latest(self, name: str) -> tuple[int, str]:
+        """(Highest number, its owner); (-1, nobody) for a name without a claim."""
+        while (number := max(self._numbers(name), default=-1)) >= 0:
+            # One that has been given up since is gone, and a higher one is there.
+            with contextlib.suppress(FileNotFoundError):
+                return number, buckets.read_bytes(self._file(name, number)).decode()
+        return number, _NOBODY
+
+    def _numbers(self, name: str) -> list[int]:
         parts = (path.name.rpartition(".") for path in self._folder.iterdir())
-        number = max(
-            (int(end) for of, _, end in parts if of == name and end.isdecimal()), default=-1
-        )
+        return [int(end) for of, _, end in parts if of == name and end.isdecimal()]
+
+    def _file(self, name: str, number: int) -> Path:
+        return self._folder / f"{name}.{number}"
+
+    def _follow(self, name: str, number: int, owner: str) -> bool:
+        """Whether the file after `number` could be made for an owner, and is the highest."""
+        file = self._file(name, number + 1)
         try:
-            return number, buckets.read_bytes(self._folder / f"{name}.{number}").decode()
-        except FileNotFoundError:  # none, or given up since
-            return number, None
+            with atomic_writer(file, overwrite=False) as opened:
+                opened.write(owner)
+        except FileExistsError:
+            return False
+        if max(self._numbers(name), default=-1) <= number + 1:
+            return True
+        file.unlink(missing_ok=True)  # others had it and gave it up since `number` was read
+        return False
 
     def _lives(self, owner: str) -> bool:
         try:

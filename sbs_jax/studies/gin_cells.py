@@ -95,10 +95,13 @@ def _check_apart(runs: Sequence[Run]) -> None:
     for run in runs:
         folder = run.config.model_dir
         if folder in seen:
-            one, other = seen[folder].config.data_fraction, run.config.data_fraction
+            field, one, other = "alphas", seen[folder].alpha, run.alpha
+            if one == other:
+                field = "fractions"
+                one, other = seen[folder].config.data_fraction, run.config.data_fraction
             raise UserError(
-                f"StudyConfig.fractions: {one!r} and {other!r} would both be in {folder}; "
-                "choose fractions that differ more"
+                f"StudyConfig.{field}: {one!r} and {other!r} would both be in {folder}; "
+                f"choose {field} that differ more"
             )
         seen[folder] = run
 

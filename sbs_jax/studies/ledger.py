@@ -33,22 +33,26 @@ class Ledger:
     def __init__(self, folder: Path, runs: Sequence[Run]) -> None:
         self._folder, self._runs = folder, runs
         self._claims: Claims | None = None
-        self._rows = study_rows.read(folder, runs)
+        self._read()
+
+    def _read(self) -> None:
+        self._rows = study_rows.read(self._folder, self._runs)
         self._failed_before = {key: row for key, row in self._rows.items() if "error" in row}
 
     @contextlib.contextmanager
     def reserved(self, shared: bool) -> Iterator[str]:
-        """Has the folder alone, or shares it; gives a name for this process's logs.
+        """Has the folder alone, or shares it, reads the rows; gives a name for the process's logs.
 
         Raises:
-            UserError: another process has the folder for itself.
+            UserError: another process has the folder for itself; as the constructor.
         """
         if not shared:
             with locked(self._folder, "STUDY_DIR"):
+                self._read()
                 yield ""
             return
         with Claims(self._folder) as self._claims:
-            self.refresh()
+            self._read()
             yield self._claims.owner
 
     def _name(self, run: Run) -> str:

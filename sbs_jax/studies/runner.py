@@ -5,12 +5,13 @@ continues from its last checkpoint. A run that fails is a row with its reason; t
 and the next start tries it again. `reporting.page` makes tables and figures of the folder.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,28 +78,33 @@ def run(study: Study) -> list[tuple[Run, str]]:
         KeyboardInterrupt: what is finished is kept, and the same call continues.
     """
     ledger = Ledger(study.folder, study.runs)
-    todo = ledger.left()
-    tell(study, study.runs)
-    total = len(study.runs)
-    if ledger.finished:
-        say(f"{study.folder}: {ledger.finished} of {total} runs are finished already")
-    if not todo:
-        return []
-    count = min(study.workers, len(todo))
+    with _writing(study.folder):
+        buckets.make_folder(study.folder)
+    with ledger.reserved(study.shared) as name:
+        tell(study, study.runs)
+        total = len(study.runs)
+        if ledger.finished:
+            say(f"{study.folder}: {ledger.finished} of {total} runs are finished already")
+        if not ledger.left():
+            return []
+        try:
+            _start(study, ledger, Logs(study.folder, name))
+        except KeyboardInterrupt:
+            say(f"{ledger.finished} of {total} runs are finished; the same command continues")
+            raise
+        return ledger.failures()
+
+
+def _start(study: Study, ledger: Ledger, logs: Logs) -> None:
+    left = len(ledger.left())
+    count = min(study.workers, left)
+    say(f"{left} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
+    say("The first takes longest: frameworks are loaded and programs compiled.")
     try:
-        with ledger.reserved(study.shared) as name:
-            logs = Logs(study.folder, name)
-            say(f"{len(todo)} runs on {count} worker{'s' if count > 1 else ''}; their logs: {logs}")
-            say("The first takes longest: frameworks are loaded and programs compiled.")
-            try:
-                with Workers(count, study.prepare, study.environment, logs.folder) as workers:
-                    _train(study, ledger, workers, logs)
-            finally:
-                logs.copy()
-    except KeyboardInterrupt:
-        say(f"{ledger.finished} of {total} runs are finished; the same command continues")
-        raise
-    return ledger.failures()
+        with Workers(count, study.prepare, study.environment, logs.folder) as workers:
+            _train(study, ledger, workers, logs)
+    finally:
+        logs.copy()
 
 
 def _train(study: Study, ledger: Ledger, workers: Workers, logs: Logs) -> None:
@@ -139,12 +145,18 @@ def tell(study: Study, planned: Sequence[Run]) -> None:
         for run in planned
     ]
     texts = json.dumps(dataclasses.asdict(study.texts) | {"planned": places}, indent=2)
-    try:
-        buckets.make_folder(study.folder)
+    with _writing(study.folder):
         write_lines(study.folder / study_files.STUDY_TEXTS, [texts + "\n"])
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises UserError where the block cannot write to the folder."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
-            f"STUDY_DIR {study.folder}: cannot be written ({error.strerror}); choose another folder"
+            f"STUDY_DIR {folder}: cannot be written ({error.strerror}); choose another folder"
         ) from None
 
 

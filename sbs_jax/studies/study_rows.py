@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sbs_jax.errors import UserError
-from sbs_jax.reporting import study_files
+from sbs_jax.reporting import rows, study_files
 from sbs_jax.runs import reader
 from sbs_jax.studies.cells import Key, Run, fixed
 from sbs_jax.studies.workers import Outcome
@@ -24,14 +24,14 @@ def read(folder: Path, runs: Iterable[Run]) -> dict[Key, dict[str, Any]]:
     """
     path = folder / study_files.STUDY_ROWS
     known = {run.key: run for run in runs}
-    rows = {}
+    by_key = {}
     for where, row in jsonl.objects(path) if path.exists() else ():
         key = _key(row, where)
         run = known.get(key)
         if run and "error" not in row:
             row = _checked(run, row, where)
-        rows[key] = row
-    return rows
+        by_key[key] = row
+    return by_key
 
 
 def _checked(run: Run, row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -60,14 +60,8 @@ def _training_data(model_dir: Path) -> dict[str, str]:
 
 
 def _key(row: Mapping[str, Any], where: str) -> Key:
-    arm, fraction, seed = (row.get(name) for name in ("arm", "fraction", "seed"))
-    if not (isinstance(arm, str) and isinstance(fraction, int | float) and isinstance(seed, int)):
-        raise UserError(
-            f"{where}: not a row of a study: arm, fraction and seed must be a name, a number and a "
-            "whole number; remove the line, and its run is scored again"
-        )
-    axes = row.get("size"), row.get("alpha"), row.get("axis_dataset")
-    return arm, *axes, float(fraction), seed
+    arm, size, alpha, dataset, fraction, seed = rows.place(row, where)
+    return arm, size, alpha, dataset, float(fraction), seed
 
 
 def _check_same(run: Run, where: str) -> None:

@@ -136,7 +136,8 @@ class Workers:
                 index = waiting.popleft()
                 if begin(index):
                     pipe = idle.pop()
-                    pipe.send(runs[index])
+                    with contextlib.suppress(OSError):  # it died; `_receive` finds its end
+                        pipe.send(runs[index])
                     running[pipe] = index
             if not running:  # all that was left has been left out
                 return

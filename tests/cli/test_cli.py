@@ -442,6 +442,17 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (answer.returncode, answer.stderr) == (141, "")
 
 
+def test_another_pipe_that_breaks_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(sys.modules[main.__module__], "_run", lambda _: os.write(write, b"x"))
+    assert main([]) == 2
+    os.close(write)
+    assert capfd.readouterr().err == "sbs: error: input or output: Broken pipe\n"
+
+
 def test_data_dir_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (paths.DATA_DIR_VARIABLE, paths.CACHE_DIR_VARIABLE, "XDG_CACHE_HOME"):

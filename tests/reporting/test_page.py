@@ -360,6 +360,61 @@ def test_the_teacher_is_compared_where_it_answered(tmp_path):
     assert (line["n"], line["accuracy"], line["teacher"]) == ("30", "1.000", "0.000")
 
 
+def covered(numbers: range, seed: int) -> list[dict]:
+    """90 answers; the teacher has labels for some."""
+    return [
+        prediction(i, i % 7 > seed, i % 2 > 0, **({} if i in numbers else {"teacher_label": None}))
+        for i in range(90)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "kept"),
+    [
+        ((range(60), range(60), range(90)), range(60)),
+        ((range(60), range(20, 80), range(60)), range(20, 60)),
+    ],
+)
+def test_seeds_are_compared_where_the_teacher_answered_in_all_of_them(tmp_path, coverage, kept):
+    for seed, numbers in enumerate(coverage):
+        add_row(tmp_path, "step_by_step", 1.0, seed, covered(numbers, seed))
+    report.write([tmp_path], tmp_path / "out")
+    (line,) = tables_of(tmp_path / "out")[
+        "Student minus teacher in test accuracy, on the same questions"
+    ]
+    students = np.array([[float(i % 7 > seed) for i in kept] for seed in range(3)])
+    check_difference(line, students - np.array([i % 2 for i in kept]), own=False)
+    assert (line["n"], line["accuracy"]) == (str(len(kept)), f"{students.mean():.3f}")
+    (teacher,) = (
+        t
+        for t in tables_of(tmp_path / "out")["Test accuracy: mean over seeds"]
+        if t["arm"] == "teacher"
+    )
+    assert teacher["test n"] == str(max(map(len, coverage))), "each question counts once"
+
+
+def own_questions(folder: pathlib.Path) -> None:
+    """A dataset per seed; the teacher is right as often on each."""
+    for seed in range(3):
+        rows = [prediction(100 * seed + i, i > seed, i > 9) for i in range(40)]
+        identity = {"dataset": f"mine_seed{seed}", "fingerprint": f"of seed {seed}"}
+        add_row(folder, "step_by_step", 1.0, seed, rows, **identity)
+
+
+def test_datasets_of_their_own_add_up_the_teachers_questions(tmp_path):
+    own_questions(tmp_path)
+    report.write([tmp_path], tmp_path / "out")
+    lines = tables_of(tmp_path / "out")["Test accuracy: mean over seeds"]
+    assert [line["test n"] for line in lines if line["arm"] == "teacher"] == ["120"]
+
+
+def test_datasets_of_their_own_are_reported_without_predictions_too(tmp_path):
+    own_questions(tmp_path)
+    next(tmp_path.glob("runs/*-seed1/predictions-*")).unlink()
+    text = report.write([tmp_path], tmp_path / "out")
+    assert "has no test predictions now" in text and "no reading: they differ on 0" in text
+
+
 def test_the_table_of_runs_says_which_questions_the_teacher_has(tmp_path):
     rows = [prediction(i, True, **({"teacher_label": None} if i < 6 else {})) for i in range(40)]
     make_run(tmp_path / "a", "mine_finetune", rows)
@@ -623,6 +678,7 @@ def test_a_second_report_is_the_same(pictures, tmp_path):
 
 GOOD = {"arm": "standard", "fraction": 1.0, "seed": 0, "correct": 80, "n": 100, "steps": 10}
 GOOD |= {"train_examples": 400}
+BAD = {"arm": "standard", "fraction": 1.0, "seed": 0, "error": "out of memory"}
 
 
 @pytest.mark.parametrize(
@@ -630,7 +686,12 @@ GOOD |= {"train_examples": 400}
     [
         ("{", r"study.jsonl:2: not valid JSON"),
         ("[]", r"study.jsonl:2: expected a JSON object"),
-        ('{"arm": "standard"}', r"study.jsonl:2: field 'fraction' is missing"),
+        ('{"arm": "standard"}', r"study.jsonl:2: not a row of a study: field 'fraction' must be a"),
+        (json.dumps(GOOD | {"alpha": "0.5"}), r"jsonl:2: .* field 'alpha' must be a number"),
+        (json.dumps(GOOD | {"alpha": [1]}), r"jsonl:2: .* field 'alpha' must be a number"),
+        (json.dumps(BAD | {"alpha": "0.5"}), r"jsonl:2: .* field 'alpha' must be a number"),
+        (json.dumps(BAD | {"fraction": None}), r"jsonl:2: .* field 'fraction' must be a number"),
+        (json.dumps(BAD | {"seed": "x"}), r"jsonl:2: .* field 'seed' must be a whole number"),
         (json.dumps(GOOD | {"correct": 101}), r"study.jsonl:2: 101 correct of 100"),
         (json.dumps(GOOD), r"two rows for arm standard, fraction 1"),
     ],

@@ -111,8 +111,8 @@ def test_one_student_against_a_teacher_errs_in_3_to_7_percent():
 
 def test_few_seeds_or_few_contested_questions_give_no_reading():
     rng = np.random.default_rng(0)
-    clear = np.ones((3, 200))
-    assert significance.crossed(clear + 1e-9 * rng.normal(size=clear.shape)).reading == "higher"
+    clear = np.ones((3, 200)) + 1e-9 * rng.normal(size=(3, 200))
+    assert significance.crossed(clear).reading == "higher"
     assert significance.crossed(-clear).reading == "lower"
     for seeds in (1, 2):
         assert "seed" in significance.crossed(clear[:seeds]).reading
@@ -169,9 +169,32 @@ def test_p_and_interval_agree_at_every_level():
         assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
 
-def test_all_equal_scores_have_no_spread_and_no_failure():
-    found = significance.crossed(np.zeros((3, 50)))
-    assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
+@pytest.mark.parametrize("gain", [0, 1, 60])
+def test_without_any_spread_there_is_no_interval_and_no_reading(gain):
+    """As when each of three seeds has one right answer more than the teacher, of 600."""
+    scores = np.zeros(600)
+    scores[: 60 + gain] = 1
+    scores[60 + gain : 120 + gain] = -1
+    for found in (
+        significance.nested([scores, np.roll(scores, 9), scores[::-1]]),
+        significance.crossed(np.full((3, 600), gain / 600)),
+        significance.over_seeds(np.full(3, gain / 600), 600, 120),
+    ):
+        assert found.mean == pytest.approx(gain / 600)
+        assert (found.low, found.high, found.p, found.detectable) == (None, None, None, None)
+        assert found.reading.startswith("no reading") and not found.readable
+    assert "no reading: all seeds differ by the same" in found.reading
+
+
+def test_equal_seeds_leave_the_spread_over_questions():
+    """Crossed, with equal means: the questions alone are a sample."""
+    scores = np.repeat(np.random.default_rng(9).choice([-1.0, 0, 1], size=(1, 300)), 3, axis=0)
+    found = significance.crossed(scores)
+    assert found.readable and found.low < found.mean < found.high and found.p > 0
+
+
+def test_no_difference_at_all_is_no_failure():
+    assert "differ on 0 questions" in significance.crossed(np.zeros((3, 50))).reading
     assert significance.bootstrap(np.zeros(50)) == (0, 0)
 
 

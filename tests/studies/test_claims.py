@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import threading
+import time
 import uuid
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from sbs_jax.errors import UserError
 from sbs_jax.studies import cells, claims, study_rows
 from sbs_jax.studies.claims import Claims
 from sbs_jax.studies.ledger import Ledger
-from sbs_jax.utils import bucket_lock
+from sbs_jax.utils import bucket_lock, buckets
 from sbs_jax.utils.buckets import place
 from sbs_jax.utils.paths import is_remote
 
@@ -107,6 +108,68 @@ def test_a_beating_owner_keeps_its_claim(folder):
             assert not other.take("run")
 
 
+@pytest.mark.parametrize("moment", ["before the read", "after the read"])
+def test_a_claim_that_is_given_up_while_it_is_read_goes_to_one(folder, moment, monkeypatch):
+    real = buckets.read_bytes
+    with Claims(folder) as first, Claims(folder) as one, Claims(folder) as other:
+        assert first.take("run")
+
+        def slow(path: pathlib.Path) -> bytes:
+            """`one` reads slowly: meanwhile `first` releases and `other` takes."""
+            monkeypatch.setattr(buckets, "read_bytes", real)
+            first.release("run")
+            if moment == "before the read":
+                assert other.take("run")
+            try:
+                return real(path)
+            finally:
+                assert other.take("run")
+
+        monkeypatch.setattr(buckets, "read_bytes", slow)
+        assert not one.take("run")
+        assert one.holder("run") == other.owner
+
+
+def test_a_claim_after_one_that_is_long_over_is_withdrawn(folder, silence, monkeypatch):
+    """Two see the same dead owner; one takes over and releases before the other creates its own."""
+    with Claims(folder) as dead, Claims(folder) as one, Claims(folder) as other:
+        assert dead.take("run")
+        silence(dead)
+        real = Claims._lives
+
+        def slow(self: Claims, owner: str) -> bool:
+            monkeypatch.setattr(Claims, "_lives", real)
+            lives = self._lives(owner)
+            assert other.take("run")
+            other.release("run")
+            assert other.take("run")
+            return lives
+
+        monkeypatch.setattr(Claims, "_lives", slow)
+        assert not one.take("run")
+        assert one.holder("run") == other.holder("run") == other.owner
+        other.release("run")
+        assert one.take("run")
+
+
+def test_no_increment_is_lost(tmp_path):
+    """Threads add to a number by turns, as machines add rows to study.jsonl."""
+    number = tmp_path / "number"
+    number.write_text("0")
+
+    def add(_: int) -> None:
+        with Claims(tmp_path) as machine:
+            for _ in range(50):
+                with machine.held("study.jsonl", poll=0.0002):
+                    before = int(number.read_text())
+                    time.sleep(0.0002)
+                    number.write_text(str(before + 1))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(4)))
+    assert number.read_text() == "200"
+
+
 def runs_of(folder: pathlib.Path) -> list[cells.Run]:
     return [
         cells.Run(
@@ -170,3 +233,11 @@ def test_alone_is_alone(folder, monkeypatch):
         with pytest.raises(UserError, match="another process is working"), ledger.reserved(False):
             pass
     assert not (folder / claims.FOLDER).exists()
+
+
+def test_rows_that_another_start_adds_before_the_lock_are_read(folder):
+    runs = runs_of(folder)
+    ledger = Ledger(folder, runs)
+    study_rows.write(folder, [row_of(runs[0]), study_rows.failed(runs[1], "too bad")])
+    with ledger.reserved(shared=False):
+        assert ledger.left() == runs[1:]

@@ -14,6 +14,7 @@ from sbs_jax.reporting.study_files import StudyTexts
 from sbs_jax.studies import demo, runner, workers
 from sbs_jax.studies.cells import Run, cell_dir
 from sbs_jax.studies.runner import Study
+from sbs_jax.utils import files
 
 MODEL = T5Config(
     vocab_size=256,
@@ -77,6 +78,17 @@ def test_a_worker_that_dies_is_noticed_and_replaced(tmp_path):
         make_study(tmp_path, "demo_finetune", functools.partial(os._exit, 9))
     )
     assert "its worker ended with status 9" in reason and "worker-0.log" in reason
+
+
+def test_a_worker_that_dies_while_it_waits_is_replaced(tmp_path):
+    broken = functools.partial(int, "no number")
+    with workers.Workers(1, broken, workers.ONE_CPU_THREAD, tmp_path) as pool:
+        (process,) = pool._processes.values()
+        process.kill()
+        process.join()
+        (run,) = make_study(tmp_path, "demo_finetune").runs
+        ((index, outcome),) = pool.train([(run.config, "")], lambda _: True)
+    assert (index, outcome.reason[:28]) == (0, "ValueError: invalid literal ")
 
 
 @pytest.mark.slow
@@ -210,10 +222,21 @@ def test_rows_that_are_not_asked_for_are_kept(tmp_path, capsys):
     assert len((tmp_path / "study.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_damaged_row_is_one_line(tmp_path):
-    write_rows(tmp_path, ROW | {"arm": ["standard"]})
-    with pytest.raises(UserError, match=r"study\.jsonl:1: not a row of a study"):
+@pytest.mark.parametrize("damage", [{"arm": ["standard"]}, {"seed": None}, {"alpha": [1]}])
+def test_a_damaged_row_is_one_line(tmp_path, damage):
+    write_rows(tmp_path, ROW | damage)
+    (axis,) = damage
+    with pytest.raises(UserError, match=rf"study\.jsonl:1: not a row of a study: field '{axis}'"):
         runner.run(make_study(tmp_path, "demo_finetune"))
+
+
+def test_a_study_that_is_refused_leaves_what_the_other_tells(tmp_path):
+    made = make_study(tmp_path, "demo_finetune")
+    runner.tell(made, made.runs)
+    other = dataclasses.replace(made, texts=StudyTexts(title="other"))
+    with files.locked(tmp_path, "test"), pytest.raises(UserError, match="another process is work"):
+        runner.run(other)
+    assert json.loads((tmp_path / "study.json").read_text())["title"] == "a test"
 
 
 def test_a_study_dir_that_is_a_file_is_one_line(tmp_path):

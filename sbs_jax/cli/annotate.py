@@ -122,18 +122,15 @@ def _second_passes(job: Any, outcome: Any) -> dict[tuple[str, str], tuple[str, s
     from sbs_jax.teacher.second_pass import RATIONALIZED, RETRIED
 
     explained: dict[tuple[str, str], tuple[str, str]] = {}
-    spent = annotate.spent(job.folder)
     for name, n in ((RETRIED, FLAGS.retry_wrong), (RATIONALIZED, int(FLAGS.rationalize))):
         if not n or _has_ended(outcome):
             continue
         again, records = annotate.second_pass(job, name, n, _rules(), explained)
         if not records:
             continue
-        second, progress = annotate.ask(again, _connect, _limits(again.recipe), _prices(), spent)
+        second, progress = annotate.ask(again, _connect, _limits(again.recipe), _prices())
         print(f"{name}: {progress.line()}", file=sys.stderr)
         outcome.add(second)
-        used = annotate.spent(again.folder)
-        spent = spent[0] + used[0], spent[1] + used[1]
         explained |= annotate.explanations(again, records, name, _rules())
     return explained
 

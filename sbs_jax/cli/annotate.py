@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _annotate(prompt: Any, folder: pathlib.Path) -> int | None:
-    from sbs_jax.teacher import annotate, cost_estimate, prompt_check
+    from sbs_jax.teacher import annotate, cost_estimate, journal, prompt_check
 
     rules = _rules()
     recipe = _recipe(prompt)
@@ -76,7 +76,7 @@ def _annotate(prompt: Any, folder: pathlib.Path) -> int | None:
     print(progress.line(), file=sys.stderr)
     if job.shard:
         print(f"{folder / job.journal_name}: run once without --shard when all shards are done")
-    elif any(path.stat().st_size for path in folder.glob("journal*.jsonl")):
+    elif journal.holds_answers(folder):
         explained = {} if _has_ended(outcome) else _second_passes(job, outcome)
         _report(annotate.finish(job, _filters(), rules, explained), folder)
         _arms(chosen, job)

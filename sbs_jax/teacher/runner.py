@@ -5,7 +5,7 @@ The rules of a run:
 1. a fixed number of workers take requests in order, until there are none;
 2. an answer is in the journal before the next call of its worker begins, so a kill can cost at most
    one paid call per worker;
-3. a failed call leaves no trace but its count: the next run asks again;
+3. a failed call leaves no answer, only the tokens it was paid with: the next run asks again;
 4. `MOST_FAILURES` failed calls in a row, without one success between them, end the run;
 5. an interrupt stops new calls and waits for those in flight; a second one drops them.
 """
@@ -15,7 +15,8 @@ import contextlib
 import dataclasses
 import datetime
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from sbs_jax.teacher import usage
 from sbs_jax.teacher.budget import Budget
@@ -144,6 +145,8 @@ class Asker:
             outcome.failures[request.id] = str(error)
             progress.failed += 1
             progress.lost(error.usage)
+            if error.usage:
+                self._journal.add([paid_row(request, error)])
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= MOST_FAILURES:
                 self._stop(f"{MOST_FAILURES} calls failed in a row, the last with: {error}")
@@ -225,14 +228,10 @@ def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row
     # The messages are rebuilt from settings.json and the input; their hash proves which they were.
     sent = request.body if reply.sent is None else reply.sent
     tokens = usage.of(reply, request)
-    common = {
-        "prompt_sha": request.prompt_sha,
-        "model": request.body["model"],
+    common = _as_sent(request, sent) | {
         "model_answered": reply.model,
-        "params": {k: v for k, v in sent.items() if k not in ("model", "messages", "prompt")},
         "response_id": reply.response_id,
         "attempts": reply.attempts,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     if tokens.estimated:
         common["usage_estimated"] = True
@@ -242,6 +241,24 @@ def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row
         row = {"key": request.key(sample), "id": request.id, "sample": sample, **common}
         rows.append(row | _completion(choice) | {"usage": counts})
     return rows
+
+
+def paid_row(request: Request, failure: Failed) -> Row:
+    """The journal's line for what a call without a usable answer took."""
+    about = {"id": request.id, **_as_sent(request, request.body), "problem": str(failure)}
+    # An empty text is no answer, to earlier versions too; and no sample has this key.
+    empty = {"text": "", "finish_reason": None, "usage": dict(failure.usage)}
+    return {"key": request.sha, **about, **empty}
+
+
+def _as_sent(request: Request, sent: Mapping[str, Any]) -> Row:
+    """What the line of any call says of its request."""
+    return {
+        "prompt_sha": request.prompt_sha,
+        "model": request.body["model"],
+        "params": {k: v for k, v in sent.items() if k not in ("model", "messages", "prompt")},
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _completion(choice: Choice) -> Row:

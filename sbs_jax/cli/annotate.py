@@ -99,7 +99,7 @@ def _selection(folder: pathlib.Path, inputs: Any) -> Any:
         sure = uncertainty.confidences(FLAGS.student, inputs)
         return selection.choose(sure, FLAGS.budget, FLAGS.student)
 
-    chosen = selection.kept(folder, FLAGS.student, FLAGS.budget, make)
+    chosen = selection.kept(folder, FLAGS.student, FLAGS.budget, make, write=not FLAGS.dry_run)
     print(chosen, file=sys.stderr)
     return chosen
 

@@ -374,7 +374,7 @@ def _report(report: Any, folder: pathlib.Path) -> None:
 
 def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
     """Prints a line for each missing answer file; returns the exit status."""
-    for record, why in list(outcome.too_long.items())[:5]:
+    for (record, _), why in list(outcome.too_long.items())[:5]:
         print(f"record {record}: too long for the model, left out ({why})", file=sys.stderr)
     again = f"what was answered is in {folder}; the same command continues"
     if outcome.interrupted:
@@ -385,7 +385,7 @@ def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
     if outcome.budget:
         print(f"{outcome.budget}; raise it and run again: {again}", file=sys.stderr)
     if outcome.failures:
-        record, why = next(iter(outcome.failures.items()))
+        (record, _), why = next(iter(outcome.failures.items()))
         print(
             f"{len(outcome.failures)} records failed, first {record}: {why}; {again}",
             file=sys.stderr,

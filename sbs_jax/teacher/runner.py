@@ -36,15 +36,15 @@ class Outcome:
     """How a run went.
 
     Attributes:
-        failures: record id -> why, for what a later run will ask again.
-        too_long: record id -> the server's words.
+        failures: (record id, question) -> why, for what a later run will ask again.
+        too_long: (record id, question) -> the server's words.
         stopped: why the run ended early; empty if it did not.
         budget: the limit of tokens or money that ended it; empty if none did.
         interrupted: whether a person (or the machine's shutdown) ended it.
     """
 
-    failures: dict[str, str] = dataclasses.field(default_factory=dict)
-    too_long: dict[str, str] = dataclasses.field(default_factory=dict)
+    failures: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    too_long: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     stopped: str = ""
     budget: str = ""
     interrupted: bool = False
@@ -134,7 +134,7 @@ class Asker:
                 self._judge(request, reply)
             progress.done += 1
         except TooLong as error:
-            outcome.too_long[request.id] = str(error)
+            outcome.too_long[request.record] = str(error)
             progress.too_long += 1
         except Stop as error:
             self._stop(str(error))
@@ -142,7 +142,7 @@ class Asker:
             self._stopping = True
             outcome.budget = self._budget.spent() if self._budget else ""
         except Failed as error:
-            outcome.failures[request.id] = str(error)
+            outcome.failures[request.record] = str(error)
             progress.failed += 1
             progress.lost(error.usage)
             if error.usage:

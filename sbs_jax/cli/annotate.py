@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _annotate(prompt: Any, folder: pathlib.Path) -> int | None:
-    from sbs_jax.teacher import annotate, cost_estimate, prompt_check
+    from sbs_jax.teacher import annotate, cost_estimate, journal, prompt_check
 
     rules = _rules()
     recipe = _recipe(prompt)
@@ -76,7 +76,7 @@ def _annotate(prompt: Any, folder: pathlib.Path) -> int | None:
     print(progress.line(), file=sys.stderr)
     if job.shard:
         print(f"{folder / job.journal_name}: run once without --shard when all shards are done")
-    elif any(path.stat().st_size for path in folder.glob("journal*.jsonl")):
+    elif journal.holds_answers(folder):
         explained = {} if _has_ended(outcome) else _second_passes(job, outcome)
         _report(annotate.finish(job, _filters(), rules, explained), folder)
         _arms(chosen, job)
@@ -99,7 +99,7 @@ def _selection(folder: pathlib.Path, inputs: Any) -> Any:
         sure = uncertainty.confidences(FLAGS.student, inputs)
         return selection.choose(sure, FLAGS.budget, FLAGS.student)
 
-    chosen = selection.kept(folder, FLAGS.student, FLAGS.budget, make)
+    chosen = selection.kept(folder, FLAGS.student, FLAGS.budget, make, write=not FLAGS.dry_run)
     print(chosen, file=sys.stderr)
     return chosen
 
@@ -122,18 +122,15 @@ def _second_passes(job: Any, outcome: Any) -> dict[tuple[str, str], tuple[str, s
     from sbs_jax.teacher.second_pass import RATIONALIZED, RETRIED
 
     explained: dict[tuple[str, str], tuple[str, str]] = {}
-    spent = annotate.spent(job.folder)
     for name, n in ((RETRIED, FLAGS.retry_wrong), (RATIONALIZED, int(FLAGS.rationalize))):
         if not n or _has_ended(outcome):
             continue
         again, records = annotate.second_pass(job, name, n, _rules(), explained)
         if not records:
             continue
-        second, progress = annotate.ask(again, _connect, _limits(again.recipe), _prices(), spent)
+        second, progress = annotate.ask(again, _connect, _limits(again.recipe), _prices())
         print(f"{name}: {progress.line()}", file=sys.stderr)
         outcome.add(second)
-        used = annotate.spent(again.folder)
-        spent = spent[0] + used[0], spent[1] + used[1]
         explained |= annotate.explanations(again, records, name, _rules())
     return explained
 
@@ -377,7 +374,7 @@ def _report(report: Any, folder: pathlib.Path) -> None:
 
 def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
     """Prints a line for each missing answer file; returns the exit status."""
-    for record, why in list(outcome.too_long.items())[:5]:
+    for (record, _), why in list(outcome.too_long.items())[:5]:
         print(f"record {record}: too long for the model, left out ({why})", file=sys.stderr)
     again = f"what was answered is in {folder}; the same command continues"
     if outcome.interrupted:
@@ -388,7 +385,7 @@ def _ended(outcome: Any, folder: pathlib.Path) -> int | None:
     if outcome.budget:
         print(f"{outcome.budget}; raise it and run again: {again}", file=sys.stderr)
     if outcome.failures:
-        record, why = next(iter(outcome.failures.items()))
+        (record, _), why = next(iter(outcome.failures.items()))
         print(
             f"{len(outcome.failures)} records failed, first {record}: {why}; {again}",
             file=sys.stderr,

@@ -49,7 +49,7 @@ class Limits:
     """Limits on the load of a server and on the cost of its answers.
 
     Attributes:
-        max_tokens_total, max_cost: of all answers in the folder, those of earlier runs included.
+        max_tokens_total, max_cost: of all passes of the folder, earlier runs included.
     """
 
     concurrency: int = 8
@@ -69,6 +69,7 @@ class Job:
         n: samples per record.
         shard: (index, count): ask only every count-th distinct request; the journals of all
             shards, in one folder, are one.
+        first: the folder of the first pass; None where this is it.
     """
 
     folder: Path
@@ -76,12 +77,20 @@ class Job:
     recipe: Recipe
     n: int = 1
     shard: tuple[int, int] | None = None
+    first: Path | None = None
 
     @property
     def journal_name(self) -> str:
         if self.shard is None:
             return journal.NAME
         return f"journal-{self.shard[0]}-of-{self.shard[1]}.jsonl"
+
+    @property
+    def other_passes(self) -> list[Path]:
+        """The folders of the other passes, which share its budget."""
+        first = self.first or self.folder
+        passes = (first, first / second.RETRIED, first / second.RATIONALIZED)
+        return [folder for folder in passes if folder != self.folder]
 
     def records(self) -> Iterator[Record]:
         """The records of all inputs."""
@@ -118,9 +127,8 @@ def ask(
     connect: Callable[[], Client],
     limits: Limits,
     prices: Prices,
-    spent: tuple[int, int] = (0, 0),
 ) -> tuple[Outcome, Progress]:
-    """Requests what is missing; `spent` are tokens of other passes, for the budget.
+    """Requests what is missing, within what the limits leave after all passes so far.
 
     Raises UserError where the folder belongs to other settings or another process, or the disk is
     full; everything answered by then is kept.
@@ -133,15 +141,20 @@ def ask(
         if not wanted:
             return Outcome(), progress
         pending = (request for request in job.requests() if missing(written, request, job.n))
-        before = spent[0] + written.spent[0], spent[1] + written.spent[1]
+        before = _sum([written.spent, *map(_spent, job.other_passes)])
         budget = Budget(prices, limits.max_tokens_total, limits.max_cost, before)
         return asyncio.run(_ask(job, client, written, progress, pending, limits, budget)), progress
 
 
-def spent(folder: Path) -> tuple[int, int]:
-    """(Prompt, completion) tokens of all calls in a folder's journals."""
+def _spent(folder: Path) -> tuple[int, int]:
     with Journal(folder) as answered:
         return answered.spent
+
+
+def _sum(spent: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The (prompt, completion) tokens of all."""
+    prompt, completion = zip(*spent, strict=True)
+    return sum(prompt), sum(completion)
 
 
 def _is_free(job: Job, written: Journal) -> bool:
@@ -259,7 +272,8 @@ def second_pass(
     inputs: dict[str, Callable[[], Iterable[Record]]] = {
         split: functools.partial(list, rows) for split, rows in records.items()
     }
-    return Job(job.folder / name, inputs, second.recipe(job.recipe, name), n), records
+    recipe = second.recipe(job.recipe, name)
+    return Job(job.folder / name, inputs, recipe, n, first=job.folder), records
 
 
 def explanations(

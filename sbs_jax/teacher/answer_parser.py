@@ -179,10 +179,10 @@ def _sentence_reading(
             written = meant[0].wording if meant else wording  # the exact parser drops letters
             two = labels.contradicts(prompt.answer, record.input, written)
             opening = meant[0].opening if meant else ""
-            sentence = (
-                json.dumps(wording, ensure_ascii=False) if rung == "json" else opening + written
-            )
-            part = labels.written_part(wording if rung == "json" else written, label)
+            sentence, part = opening + written, labels.written_part(written, label)
+            if rung == "json":
+                sentence = _json_string(wording)
+                part = _json_string(labels.written_part(wording, label))[1:-1]
             rationale = rationale.strip()
             if rung == "phrase":
                 rationale = _explanation(prompt, record, rationale)
@@ -275,6 +275,11 @@ def _field(value: dict[str, Any], names: tuple[str, ...]) -> str:
     if isinstance(item, list) and len(item) == 1:
         item = item[0]
     return str(item) if isinstance(item, str | int | float) else ""
+
+
+def _json_string(text: str) -> str:
+    """The text in quotes, as most models write it in an object."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _explanation(prompt: Prompt, record: Record, block: str) -> str:

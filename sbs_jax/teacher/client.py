@@ -132,6 +132,8 @@ class Client:
             except Unreadable as error:
                 problem, attempts = f"the server's answer is not a completion ({error})", 1
                 continue
+            except Failed as error:
+                raise Failed(str(error), usage) from None
             usage = _sum(usage, reply.usage)
             attempts += reply.attempts
             answers = tuple(choice for choice in reply.choices if not choice.problem)

@@ -17,14 +17,15 @@ def of(tokens: Sequence[tuple[str, float]], sentence: str, wording: str) -> floa
     """The probability of `wording`, the label as it is written at the end of `sentence`.
 
     The product over the tokens that hold a part of it. None without tokens, or where the sentence
-    is not in their text.
+    is not in their text or the wording not in the sentence.
     """
-    text = "".join(token for token, _ in tokens)
+    text, part = "".join(token for token, _ in tokens), wording.strip()
     start = text.find(sentence) if sentence else -1
-    if start < 0 or not wording.strip():
+    offset = sentence.rfind(part)
+    if min(start, offset) < 0 or not part:
         return None
-    begin = start + sentence.rindex(wording.strip())
-    end, position, total = begin + len(wording.strip()), 0, 0.0
+    begin = start + offset
+    end, position, total = begin + len(part), 0, 0.0
     for token, value in tokens:
         if position < end and position + len(token) > begin:
             total += value

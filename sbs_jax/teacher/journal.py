@@ -7,8 +7,9 @@ One line per completion::
      "finish_reason": "stop", "usage": {"prompt_tokens": 412, "completion_tokens": 48},
      "response_id": "...", "attempts": 1, "time": "2026-11-21T06:45:00+00:00"}
 
-A failed call leaves no line, so the next run asks again; a line that holds no answer (an empty
-text, a filtered one; earlier versions kept such) counts as none. Lines are added with one
+A line that holds no answer (an empty text, a filtered one) counts as none, so the next run asks
+again: a failed call that was paid for leaves one, with its ``problem`` and the hash of the request
+alone as ``key``; earlier versions kept others. Lines are added with one
 unbuffered write each: a killed process loses nothing it had received, and what a crash of the
 machine may lose is at most the last `SYNC_EVERY` lines. `usage` is that of the whole call, on the
 first of its completions only: the sum over lines is what was paid. ``usage_estimated`` marks a
@@ -180,6 +181,13 @@ def _locked(path: Path) -> Iterator[None]:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+def holds_answers(folder: Path) -> bool:
+    """Whether a folder's journals hold one answer at least."""
+    lines = (line for path in folder.glob("journal*.jsonl") for _, line in _lines(path))
+    rows = (row for row in map(parse_row, lines) if row is not None)
+    return any(not replies.problem_of(row) for row in rows)
 
 
 def parse_row(line: bytes) -> Row | None:

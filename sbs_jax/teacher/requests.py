@@ -24,13 +24,23 @@ CHARACTERS_PER_TOKEN = 4  # English text under common vocabularies; an estimate,
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt to send: `body` holds everything but the number of samples."""
+    """One prompt to send: `body` holds everything but the number of samples.
+
+    Attributes:
+        input: the record's question; ids alone may be equal in two splits.
+    """
 
     id: str
     sha: str
     body: dict[str, Any]
     prompt_sha: str
     prompt_tokens: int
+    input: str = ""
+
+    @property
+    def record(self) -> tuple[str, str]:
+        """(Id, question) of the record, the same in every pass."""
+        return self.id, self.input
 
     def key(self, sample: int) -> str:
         """The journal's key of one sample's answer."""
@@ -78,6 +88,7 @@ class Recipe:
             body=body,
             prompt_sha=prompt_sha,
             prompt_tokens=len(text) // CHARACTERS_PER_TOKEN + 1,
+            input=record.input,
         )
 
     def parameters(self) -> dict[str, Any]:

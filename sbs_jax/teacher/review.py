@@ -7,7 +7,7 @@ from typing import Any
 
 from sbs_jax.datasets.records import read_jsonl, write_jsonl
 from sbs_jax.errors import UserError
-from sbs_jax.teacher import edits, labels
+from sbs_jax.teacher import edits, labels, selection
 from sbs_jax.teacher.outputs import RATIONALES, REPORT_CARD
 from sbs_jax.utils import jsonl, paths
 from sbs_jax.utils.files import atomic_writer, write_lines
@@ -55,6 +55,9 @@ def take(folder: Path, source: Path) -> int:
         edited = ((decided.get((split, record.id)), record) for record in held)
         written = (edit.of(record) if edit else record for edit, record in edited)
         write_jsonl(folder / f"{split}.jsonl", written)
+    chosen = selection.load(folder)
+    if chosen:
+        selection.write_arms(folder, chosen, records)
     return count
 
 

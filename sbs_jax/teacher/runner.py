@@ -5,7 +5,7 @@ The rules of a run:
 1. a fixed number of workers take requests in order, until there are none;
 2. an answer is in the journal before the next call of its worker begins, so a kill can cost at most
    one paid call per worker;
-3. a failed call leaves no trace but its count: the next run asks again;
+3. a failed call leaves no answer, only the tokens it was paid with: the next run asks again;
 4. `MOST_FAILURES` failed calls in a row, without one success between them, end the run;
 5. an interrupt stops new calls and waits for those in flight; a second one drops them.
 """
@@ -15,7 +15,8 @@ import contextlib
 import dataclasses
 import datetime
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from sbs_jax.teacher import usage
 from sbs_jax.teacher.budget import Budget
@@ -35,15 +36,15 @@ class Outcome:
     """How a run went.
 
     Attributes:
-        failures: record id -> why, for what a later run will ask again.
-        too_long: record id -> the server's words.
+        failures: (record id, question) -> why, for what a later run will ask again.
+        too_long: (record id, question) -> the server's words.
         stopped: why the run ended early; empty if it did not.
         budget: the limit of tokens or money that ended it; empty if none did.
         interrupted: whether a person (or the machine's shutdown) ended it.
     """
 
-    failures: dict[str, str] = dataclasses.field(default_factory=dict)
-    too_long: dict[str, str] = dataclasses.field(default_factory=dict)
+    failures: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    too_long: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     stopped: str = ""
     budget: str = ""
     interrupted: bool = False
@@ -133,7 +134,7 @@ class Asker:
                 self._judge(request, reply)
             progress.done += 1
         except TooLong as error:
-            outcome.too_long[request.id] = str(error)
+            outcome.too_long[request.record] = str(error)
             progress.too_long += 1
         except Stop as error:
             self._stop(str(error))
@@ -141,9 +142,11 @@ class Asker:
             self._stopping = True
             outcome.budget = self._budget.spent() if self._budget else ""
         except Failed as error:
-            outcome.failures[request.id] = str(error)
+            outcome.failures[request.record] = str(error)
             progress.failed += 1
             progress.lost(error.usage)
+            if error.usage:
+                self._journal.add([paid_row(request, error)])
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= MOST_FAILURES:
                 self._stop(f"{MOST_FAILURES} calls failed in a row, the last with: {error}")
@@ -225,14 +228,10 @@ def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row
     # The messages are rebuilt from settings.json and the input; their hash proves which they were.
     sent = request.body if reply.sent is None else reply.sent
     tokens = usage.of(reply, request)
-    common = {
-        "prompt_sha": request.prompt_sha,
-        "model": request.body["model"],
+    common = _as_sent(request, sent) | {
         "model_answered": reply.model,
-        "params": {k: v for k, v in sent.items() if k not in ("model", "messages", "prompt")},
         "response_id": reply.response_id,
         "attempts": reply.attempts,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     if tokens.estimated:
         common["usage_estimated"] = True
@@ -242,6 +241,24 @@ def journal_rows(request: Request, samples: list[int], reply: Reply) -> list[Row
         row = {"key": request.key(sample), "id": request.id, "sample": sample, **common}
         rows.append(row | _completion(choice) | {"usage": counts})
     return rows
+
+
+def paid_row(request: Request, failure: Failed) -> Row:
+    """The journal's line for what a call without a usable answer took."""
+    about = {"id": request.id, **_as_sent(request, request.body), "problem": str(failure)}
+    # An empty text is no answer, to earlier versions too; and no sample has this key.
+    empty = {"text": "", "finish_reason": None, "usage": dict(failure.usage)}
+    return {"key": request.sha, **about, **empty}
+
+
+def _as_sent(request: Request, sent: Mapping[str, Any]) -> Row:
+    """What the line of any call says of its request."""
+    return {
+        "prompt_sha": request.prompt_sha,
+        "model": request.body["model"],
+        "params": {k: v for k, v in sent.items() if k not in ("model", "messages", "prompt")},
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _completion(choice: Choice) -> Row:

@@ -79,32 +79,46 @@ def _hash(key: Key) -> str:
     return hashlib.sha256(json.dumps([_SEED, *key]).encode()).hexdigest()
 
 
-def kept(folder: Path, student: str, budget: int, make: Callable[[], Selection]) -> Selection:
-    """The folder's selection; makes and writes it if the folder has none.
+def kept(
+    folder: Path, student: str, budget: int, make: Callable[[], Selection], write: bool = True
+) -> Selection:
+    """The folder's selection; makes it, and writes it on request, if the folder has none.
 
     Raises UserError where it was made with another student or budget.
     """
+    selection = load(folder)
+    if selection is None:
+        selection = make()
+        if write:
+            _write(folder, selection)
+    for name, now in (("student", student), ("budget", budget)):
+        before = selection.made_of[name]
+        if before != now:
+            raise UserError(
+                f"{folder / NAME}: --{name} was {before}, now {now}; choose another --out"
+            )
+    return selection
+
+
+def load(folder: Path) -> Selection | None:
+    """The folder's selection, or None where it has none."""
     path = folder / NAME
-    if path.is_file():
-        fields = jsonl.parse_object(path.read_text(encoding="utf-8"), str(path))
-        before = fields["made_of"]
-        for name, now in (("student", student), ("budget", budget)):
-            if before[name] != now:
-                raise UserError(
-                    f"{path}: --{name} was {before[name]}, now {now}; choose another --out"
-                )
-        arms = {
-            arm: {(split, name): sure for split, name, sure in rows}
-            for arm, rows in fields["arms"].items()
-        }
-        return Selection(before, arms)
-    selection = make()
+    if not path.is_file():
+        return None
+    fields = jsonl.parse_object(path.read_text(encoding="utf-8"), str(path))
+    arms = {
+        arm: {(split, name): sure for split, name, sure in rows}
+        for arm, rows in fields["arms"].items()
+    }
+    return Selection(fields["made_of"], arms)
+
+
+def _write(folder: Path, selection: Selection) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = {
         arm: [[*key, sure] for key, sure in keys.items()] for arm, keys in selection.arms.items()
     }
-    write_lines(path, [json.dumps({"made_of": selection.made_of, "arms": rows}) + "\n"])
-    return selection
+    write_lines(folder / NAME, [json.dumps({"made_of": selection.made_of, "arms": rows}) + "\n"])
 
 
 def write_arms(folder: Path, selection: Selection, splits: Iterable[str]) -> list[Path]:

@@ -1,5 +1,6 @@
 """`sbs annotate` from the command line against a scripted server."""
 
+import dataclasses
 import json
 import os
 import re
@@ -208,6 +209,30 @@ def test_what_fails_is_named_and_asked_again(annotate, stub, tmp_path, capsys):
     assert annotate() == 0
     assert len(stub.calls) == calls + 1
     assert rows(out / "rationales.jsonl")[0]["label"] is not None
+
+
+@pytest.mark.parametrize("refused", ["oops", "maximum context length is 10 tokens"])
+def test_equal_ids_of_two_splits_are_two_records(stub, tmp_path, capsys, refused):
+    files = [tmp_path / "train.jsonl", tmp_path / "test.jsonl"]
+    for path, record in zip(files, demo.questions("train")[:2], strict=True):
+        write_jsonl(path, [dataclasses.replace(record, id="1")])
+    stub.script = lambda call, sample: error(400, refused)
+    flags = ["--task=demo", f"--out={tmp_path / 'out'}", "--model=m", "--max_retries=0"]
+    inputs = [f"--input={path}" for path in files]
+    status = main(["annotate", *flags, *inputs, f"--base_url={stub.base_url}"])
+    assert status == (1 if refused == "oops" else 0)
+    said = capsys.readouterr().err
+    assert "2 records failed, first 1: 400 oops" in said or said.count("record 1: too long") == 2
+
+
+def test_a_record_that_fails_in_two_passes_is_one(annotate, stub, tmp_path, capsys):
+    assert annotate() == 0
+    stub.script = lambda call, sample: error(400, "oops")
+    wrong = {
+        r.input for r in read_jsonl(tmp_path / "out" / "train.jsonl") if r.label != r.llm_label
+    }
+    assert annotate(retry_wrong=1, rationalize=True) == 1
+    assert f"{len(wrong)} records failed, first " in capsys.readouterr().err
 
 
 def test_a_long_prompt_is_skipped_and_reported(annotate, stub, tmp_path, capsys):

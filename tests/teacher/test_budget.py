@@ -1,11 +1,15 @@
 """Budgets: no call starts that may not fit, over all runs of a folder."""
 
 import asyncio
+import json
 
 import pytest
 from helpers import annotate_cli
 from helpers.annotate_cli import rows
+from helpers.stub_server import Raw, completion
 
+from sbs_jax.cli import main
+from sbs_jax.datasets.records import read_jsonl
 from sbs_jax.teacher.budget import Budget
 from sbs_jax.teacher.progress import Prices, money
 from sbs_jax.teacher.usage import Usage
@@ -98,3 +102,58 @@ def test_a_budget_counts_every_bound_and_needs_one(stub, tmp_path, capsys):
         in capsys.readouterr().err
     )
     assert not stub.calls
+
+
+def withheld(call, sample):
+    """A completion that the server's filter withholds, and that is paid for."""
+    body = completion(call, [""], "r")
+    body["choices"][0]["finish_reason"] = "content_filter"
+    return Raw(200, json.dumps(body).encode())
+
+
+def test_calls_without_a_usable_answer_count_in_later_runs(stub, tmp_path, capsys):
+    stub.script = withheld
+    flags = {"limit": 3, "max_retries": 0}
+    assert annotate_cli.run(stub, tmp_path, **flags) == 1
+    used = 3 * 10 + sum(len(call.text) // 4 for call in stub.calls)
+    assert len(stub.calls) == 3 and spent(tmp_path) == used
+    assert annotate_cli.run(stub, tmp_path, **flags, max_tokens_total=used) == 1
+    assert len(stub.calls) == 3
+    assert f"(spent: {used:,} tokens)" in capsys.readouterr().err
+    # Without an answer there is nothing to write, and nothing that binds to these settings.
+    assert not (tmp_path / "out" / "rationales.jsonl").exists()
+    assert annotate_cli.run(stub, tmp_path, **flags, model="other") == 1
+
+
+def test_readers_of_answers_pass_over_calls_without_one(stub, tmp_path, capsys):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert annotate_cli.run(stub, tmp_path, out=whole) == 0
+    asked = next(read_jsonl(tmp_path / "train.jsonl")).input
+    stub.script = lambda call, sample: (
+        withheld(call, sample)
+        if call.text.endswith(f"{asked}\nA:")
+        else annotate_cli.oracle(call, sample)
+    )
+    assert annotate_cli.run(stub, tmp_path) == 1
+    capsys.readouterr()
+    journal = rows(out / "journal.jsonl")
+    assert ["withheld" in row.get("problem", "") for row in journal].count(True) == 1
+    report = json.loads((out / "parse_report.json").read_text())
+    assert (report["completions"], report["unanswered"], report["unreadable_lines"]) == (10, 2, 0)
+    assert json.loads((out / "report_card.json").read_text())["train"]["accuracy"]["n"] == 10
+    merge = ["annotate", "--task=demo", f"--input={tmp_path / 'train.jsonl'}", f"--merge={whole}"]
+    assert main([*merge, f"--merge={out}", f"--out={tmp_path / 'merged'}"]) == 0
+    assert [row["votes"] for row in rows(tmp_path / "merged" / "rationales.jsonl")][:2] == [1, 2]
+    assert main(["review", str(out)]) == 0
+    # What was withheld may still come, in a batch or directly.
+    assert annotate_cli.run(stub, tmp_path, batch_export=True) == 0
+    (request,) = rows(out / "batch" / "requests-001.jsonl")
+    body = {"id": "b", "choices": [{"message": {"content": "m . So the answer is yes."}}]}
+    result = {"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}}
+    (tmp_path / "results.jsonl").write_text(json.dumps(result) + "\n")
+    capsys.readouterr()
+    assert annotate_cli.run(stub, tmp_path, batch_import=tmp_path / "results.jsonl") == 0
+    assert "1 answers added, 0 known already" in capsys.readouterr().out
+    assert rows(out / "rationales.jsonl")[0]["label"] == "yes"
+    for name in ("train.jsonl", "rationales.jsonl"):
+        assert rows(out / name)[1:10] == rows(whole / name)[1:10]

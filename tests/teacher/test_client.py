@@ -217,6 +217,15 @@ def test_a_failure_counts_the_tokens_that_were_paid(stub):
     assert raised.value.usage == {"prompt_tokens": 14, "completion_tokens": 6}
 
 
+def test_tokens_paid_before_an_error_count_too(stub):
+    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    withheld = body(choice("half", "content_filter"), usage=usage)
+    stub.script = lambda call, sample: withheld if len(stub.calls) == 1 else error(500, "oops")
+    with pytest.raises(Failed, match=r"^500 oops$") as raised:
+        complete(stub)
+    assert raised.value.usage == usage
+
+
 def test_a_prompt_that_is_repeated_is_no_part_of_the_answer(stub):
     stub.script = lambda call, sample: call.text + " yes"
     assert complete(stub, PLAIN)[0].choices == (Choice(" yes"),)

@@ -1,5 +1,6 @@
 """How sure a model is of its label: from tokens in any shape to filter and report card."""
 
+import dataclasses
 import json
 import math
 
@@ -8,7 +9,8 @@ from helpers import annotate_cli
 from helpers.annotate_cli import rows
 from helpers.stub_server import Raw, completion
 
-from sbs_jax.teacher import confidence, replies
+from sbs_jax.datasets.records import Record
+from sbs_jax.teacher import answer_parser, confidence, prompts, replies
 
 pytest.importorskip("openai")
 
@@ -22,6 +24,7 @@ PARTS = [
     ("So the answer is (b) sea.", "b", 0.8),
     ("So the answer is (b) sea.", "", None),
     ("another text", "text", None),
+    ("So the answer is (b) sea.", "lake", None),
 ]
 
 
@@ -31,6 +34,27 @@ def test_the_probability_of_the_label(sentence, wording, value):
         None if value is None else pytest.approx(value)
     )
     assert confidence.of([], sentence, wording) is None
+
+
+WRITTEN = [
+    ('say "hi" now', r"say \"hi\" now"),
+    ("C:\\temp", r"C:\\temp"),
+    ("two\nlines", "two"),  # the label ends with its line
+    ("two\n lines", "two"),
+    ("café", "café"),
+]
+
+
+@pytest.mark.parametrize(("label", "written"), WRITTEN)
+def test_a_label_that_json_escapes(label, written):
+    prompt = dataclasses.replace(prompts.load("cqa"), answer="text", labels=())
+    text = json.dumps({"rationale": "He greets.", "answer": label}, ensure_ascii=False)
+    reading = answer_parser.read(prompt, Record("1", "q", "x"), text)
+    assert reading.outcome == "json"
+    part = range(start := text.index(written), start + len(written))
+    tokens = [(letter, -0.01 if i in part else -1.0) for i, letter in enumerate(text)]
+    sure = confidence.of(tokens, reading.sentence, reading.wording)
+    assert sure == pytest.approx(math.exp(-0.01 * len(written)))
 
 
 CHAT = {"content": [{"token": t, "logprob": p, "top_logprobs": []} for t, p in TOKENS]}

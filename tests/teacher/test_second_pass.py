@@ -82,12 +82,27 @@ def test_samples_at_a_higher_temperature_come_first(stub, gold, tmp_path):
     assert again and all(call.body["n"] == 3 for call in again)
 
 
-def test_the_budget_covers_all_passes(stub, tmp_path):
-    annotate_cli.run(stub, tmp_path)
-    spent = sum(sum(r["usage"].values()) for r in rows(tmp_path / "out" / "journal.jsonl"))
-    calls = len(stub.calls)
-    assert annotate_cli.run(stub, tmp_path, rationalize=True, max_tokens_total=spent) == 1
+def spent(folder):
+    """The tokens of all passes."""
+    journals = (folder / "out").rglob("journal.jsonl")
+    return sum(sum(row["usage"].values()) for path in journals for row in rows(path))
+
+
+EARLIER = [
+    ({}, {"rationalize": True}),
+    ({"limit": 5, "rationalize": True}, {}),
+    ({"limit": 5, "retry_wrong": 1}, {}),
+    ({"rationalize": True}, {"retry_wrong": 1, "rationalize": True}),
+]
+
+
+@pytest.mark.parametrize(("earlier", "now"), EARLIER)
+def test_the_budget_covers_all_passes_of_all_runs(stub, tmp_path, capsys, earlier, now):
+    assert annotate_cli.run(stub, tmp_path, **earlier) == 0
+    calls, used = len(stub.calls), spent(tmp_path)
+    assert annotate_cli.run(stub, tmp_path, **now, max_tokens_total=used) == 1
     assert len(stub.calls) == calls
+    assert f"(spent: {used:,} tokens)" in capsys.readouterr().err
 
 
 def test_records_without_gold_labels_are_not_asked_again(stub, tmp_path):

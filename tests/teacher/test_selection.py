@@ -61,6 +61,32 @@ def test_only_both_arms_are_asked_and_written(annotate, tmp_path, capsys):
     assert "--budget was 6, now 7; choose another --out" in capsys.readouterr().err
 
 
+def test_a_dry_run_keeps_no_choice(annotate, tmp_path, capsys):
+    run, stub = annotate
+    assert run(budget=5, dry_run=True) == 0
+    assert "arm uncertain: 5 questions" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run(budget=6) == 0
+    calls = len(stub.calls)
+    assert run(budget=6, dry_run=True) == 0 and len(stub.calls) == calls
+    assert "requests to send: 0" in capsys.readouterr().out
+    assert run(budget=5, dry_run=True) == 2
+
+
+def test_a_persons_decisions_reach_both_arms(annotate, tmp_path):
+    run, _ = annotate
+    assert run(budget=6) == 0
+    out = tmp_path / "out"
+    first = {arm: next(read_jsonl(out / arm / "train.jsonl")).id for arm in ("uncertain", "random")}
+    row = {"split": "train", "action": "edit", "rationale": "better .", "label": "no"}
+    edits = [json.dumps(row | {"id": record}) + "\n" for record in set(first.values())]
+    (tmp_path / "edits.jsonl").write_text("".join(edits))
+    assert main(["review", str(out), f"--edits={tmp_path / 'edits.jsonl'}"]) == 0
+    for arm, record in first.items():
+        held = {r.id: r for r in read_jsonl(out / arm / "train.jsonl")}
+        assert (held[record].rationale, held[record].llm_label) == ("better .", "no")
+
+
 def test_a_flag_alone_is_refused(annotate, capsys):
     run, stub = annotate
     assert run() == 2 and not stub.calls

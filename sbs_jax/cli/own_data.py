@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from sbs_jax.errors import UserError
+
 if TYPE_CHECKING:
     from sbs_jax.datasets.records import Record
     from sbs_jax.input_pipeline.vocabularies import Vocabulary
@@ -69,6 +71,8 @@ def records(
     from sbs_jax.datasets import own_data
 
     files = own_data.split_files(paths)
+    if values["fraction"].present and len(files) == len(paths):
+        raise UserError("--fraction: has an effect only where a split is drawn; drop it")
     if unused := own_data.unused_splits(str(paths["train"])):
         names = ", ".join(unused)
         say(f"{paths['train']}: not read: {names}; a flag of its split takes such a folder")

@@ -263,6 +263,15 @@ def test_saved_datasets(folder: Path) -> None:
             for fraction in ("0.0", "1.0", "nan", "-1.0")
         ),
         (
+            [
+                *(f"--{name}=reviews.csv" for name in ("records", "validation_records")),
+                "--eval_records=reviews.csv",
+                "--fraction=0.5",
+                *COLUMNS,
+            ],
+            "--fraction: has an effect only where a split is drawn; drop it",
+        ),
+        (
             ["--records=reviews.csv", *COLUMNS, "--gin.MODEL_DIR='x'"],
             "--gin.MODEL_DIR: with --records, give --model_dir instead",
         ),

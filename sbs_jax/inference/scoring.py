@@ -7,14 +7,16 @@ from typing import cast, get_args
 from sbs_jax.input_pipeline.label_check import written
 from sbs_jax.input_pipeline.vocabularies import Vocabulary
 from sbs_jax.metrics.accuracy import Accuracy, Name, score
-from sbs_jax.runs.reader import read_run
+from sbs_jax.runs import layout
+from sbs_jax.runs.reader import read_results
 from sbs_jax.utils import jsonl
 from sbs_jax.utils.buckets import place
 
 
 def metric_of(model_dir: str | os.PathLike[str]) -> str:
     """The metric that a run was scored by; before it has finished, text."""
-    return (read_run(place(model_dir)).results or {}).get("metric", "text")
+    path = place(model_dir) / layout.RESULTS
+    return read_results(path).get("metric", "text") if path.is_file() else "text"
 
 
 def summary(answers: Path, metric: str, vocabulary: Vocabulary) -> str | None:

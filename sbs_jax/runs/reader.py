@@ -72,12 +72,13 @@ def read_run(folder: Path, name: str = "") -> Run:
     return Run(
         name=name or resolved(folder).name,
         folder=folder,
-        results=_read_results(results) if results.exists() else None,
+        results=read_results(results) if results.exists() else None,
         metrics=[fields for _, fields in logged],
     )
 
 
-def _read_results(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of results.json. Raises UserError where it is not whole."""
     fields = jsonl.parse_object(path.read_text(encoding="utf-8"), str(path))
     for name in ("mixture", "step", "results"):
         if name not in fields:

@@ -91,14 +91,12 @@ def test_the_latest_state_comes_back_bit_for_bit(saved):
     assert extra == {"seed": 31}
 
 
-def test_one_step_and_the_best_come_back(saved):
+def test_steps_are_listed_and_ranked(saved):
     with CheckpointManager(saved, metric="accuracy", read_only=True) as store:
         assert (store.steps(), store.latest_step(), store.best_step()) == ([10, 20, 30], 30, 20)
         assert store.score(20) == (0.75, None)
-        assert int(store.restore(store.best_step(), make_state())[0].step) == 20
-        assert int(store.restore(10, make_state())[0].step) == 10
         with pytest.raises(UserError, match=r"no usable checkpoint of step 11; has 10, 20, 30"):
-            store.restore(11, make_state())
+            store.restore_params(11, make_state().params)
 
 
 def test_a_state_is_restored_onto_another_mesh(saved):
@@ -121,7 +119,7 @@ def test_parameters_alone_are_restored_in_the_dtype_asked_for(saved):
         make_state().params,
     )
     with CheckpointManager(saved, metric="accuracy", read_only=True) as store:
-        best, latest = store.restore_params(None, wanted), store.restore_params(30, wanted)
+        best, latest = (store.restore_params(step, wanted) for step in (20, 30))
     for params, step in ((best, 20), (latest, 30)):
         expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), make_state(step).params)
         assert_equal(params, expected)
@@ -203,12 +201,14 @@ def test_a_checkpoint_without_checksums_is_used_if_it_reads(copy):
         assert_equal(store.restore_latest(make_state())[0], make_state(30))
 
 
-def test_a_damaged_best_gives_way_to_the_next_best(copy):
+def test_a_damaged_best_is_named_and_ranks_no_more(copy):
     truncate(data_file(copy, 20))
     with CheckpointManager(copy, metric="accuracy", read_only=True) as store:
-        params = store.restore_params(None, make_state().params)
-        assert store.best_step() == 10
-    assert_equal(params, make_state(10).params)
+        assert store.ranked_steps() == [20, 10, 30]
+        with pytest.raises(UserError, match=r"checkpoints/20: damaged \(.* bytes instead of "):
+            store.restore_params(20, make_state().params)
+        assert store.ranked_steps() == [10, 30]
+        assert_equal(store.restore_params(10, make_state().params), make_state(10).params)
 
 
 def test_nothing_usable_is_an_error(copy, tmp_path):
@@ -272,7 +272,7 @@ def test_parameters_of_another_model_are_refused(saved):
     message = r"params/encoder/kernel is \[64, 64\] in the checkpoint and \[64, 32\]"
     store = CheckpointManager(saved, read_only=True)
     with store, pytest.raises(UserError, match=message):
-        store.restore_params(None, make_state(width=32).params)
+        store.restore_params(20, make_state(width=32).params)
 
 
 @contextlib.contextmanager

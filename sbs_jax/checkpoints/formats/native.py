@@ -42,7 +42,7 @@ def read(path: str, step: int | None = None) -> Checkpoint:
     if integrity.recorded(folder):
         damage = integrity.damage(folder)
         if damage:
-            raise UserError(f"{folder}: damaged ({damage}); copy it again")
+            raise UserError(f"{folder}: damaged ({damage}); copy it again{_intact_beside(folder)}")
     state = OrbaxFolder(folder / orbax_setup.STATE)
     params = {
         name.removeprefix(_PARAMS): as_float32(array, name, str(folder))
@@ -74,6 +74,15 @@ def _step_folder(path: AnyPath, step: int | None) -> AnyPath:
     if step is None:
         raise UserError(f"{checkpoints}: holds no checkpoint")
     return absolute(checkpoints) / str(step)
+
+
+def _intact_beside(folder: AnyPath) -> str:
+    """What names the newest intact checkpoint of the same run; empty without one."""
+    others = (other for other in folder.parent.iterdir() if other.name.isdigit())
+    for other in sorted(others, key=lambda other: int(other.name), reverse=True):
+        if integrity.recorded(other) and not integrity.damage(other):
+            return f", or take {other}, which is intact (--step={other.name})"
+    return ""
 
 
 def _described(model_dir: AnyPath) -> tuple[dict, str | None]:

@@ -8,7 +8,6 @@ falling back where a checkpoint is damaged, and one-line errors; `retention` dec
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import time
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 
 from sbs_jax.checkpoints import integrity, orbax_setup, scores
-from sbs_jax.checkpoints.orbax_setup import EXTRA, STATE
+from sbs_jax.checkpoints.orbax_setup import STATE
 from sbs_jax.checkpoints.retention import Retention
 from sbs_jax.checkpoints.scores import Score
 from sbs_jax.checkpoints.state_reader import Damaged, StateReader
@@ -128,19 +127,11 @@ class CheckpointManager:
 
     # Saving
 
-    def save(
-        self,
-        step: int,
-        state: Any,
-        extra: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Saves a state unless this step is already there; older checkpoints go once it is safe.
 
         Args:
             state: pytree of jax or numpy arrays; may be donated as soon as this returns.
-            extra: JSON values that come back from `restore_latest`.
-            metrics: of this state; without a finite value of the store's metric it is never best.
 
         Raises:
             UserError: this or the previous checkpoint could not be written (disk full, quota,
@@ -151,15 +142,9 @@ class CheckpointManager:
         self.wait()
         if step in self.steps():
             return
-        finite = {k: float(v) for k, v in (metrics or {}).items() if math.isfinite(v)}
-        note = {"step": step, "extra": dict(extra), "metrics": finite}
-        arguments = ocp.args.Composite(
-            **{STATE: ocp.args.PyTreeSave(state), EXTRA: ocp.args.JsonSave(note)}
-        )
+        arguments = ocp.args.Composite(**{STATE: ocp.args.PyTreeSave(state)})
         self._saving = step
         self._retention.scores.pop(step, None)
-        if self._metric in finite:
-            self._retention.scores[step] = Score(finite[self._metric])
         try:
             if step in self._retention.damaged:
                 self._manager.delete(step)
@@ -267,8 +252,8 @@ class CheckpointManager:
 
     # Restoring
 
-    def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """(state, extra) of the newest checkpoint that is intact.
+    def restore_latest(self, abstract_state: Any) -> Any:
+        """The state of the newest checkpoint that is intact.
 
         A damaged one is reported in one line and skipped; the previous one is tried.
 

@@ -94,7 +94,7 @@ def train(
                         metrics_of_steps.check()
                         state = named_state(state)
                         log.flush()
-                        store.save(done, state, {})
+                        store.save(done, state)
 
                     # 3. Stop: after Ctrl-C or preemption; the next start evaluates if it is due.
                     if stopping:
@@ -158,7 +158,7 @@ def _restore(
     config = run.config
     if store.steps():
         shapes = step.abstract_state(config.model, optimizer, run.partitioner)
-        state, _ = store.restore_latest(shapes)
+        state = store.restore_latest(shapes)
         say(f"continues from step {int(state.step)} of {config.model_dir}")
         return owned(state, run.partitioner)
     origin = config.initial_checkpoint_path if run.initial_params else "random parameters"

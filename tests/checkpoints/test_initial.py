@@ -53,7 +53,8 @@ def model_dir(tmp_path):
         for step, accuracy in ((10, 0.9), (20, 0.1)):
             params = init_params(made.UNTIED, jax.random.key(step))
             state = {"step": step, "params": params, "opt_state": optax.adamw(1.0).init(params)}
-            store.save(step, jax.tree.map(jax.numpy.asarray, state), {}, {"accuracy": accuracy})
+            store.save(step, jax.tree.map(jax.numpy.asarray, state))
+            store.note({step: accuracy}, None)
     return tmp_path / "run"
 
 

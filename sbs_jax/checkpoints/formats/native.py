@@ -115,7 +115,7 @@ def write(folder: AnyPath, checkpoint: Checkpoint, model_dir: AnyPath | None = N
     _register_lazy_arrays()
     folder.mkdir(parents=True)
     with CheckpointManager(folder / CHECKPOINTS, asynchronous=False) as store:
-        store.save(checkpoint.step, {"params": nested(checkpoint.params)}, {})
+        store.save(checkpoint.step, {"params": nested(checkpoint.params)})
     model_dir = model_dir or folder
     vocabulary = checkpoint.vocabulary or ""
     if vocabulary and vocabulary not in vocabularies.NAMES:

@@ -84,6 +84,19 @@ def test_a_finished_run_is_not_done_again(whole, capsys):
     assert "already complete" in capsys.readouterr().err
 
 
+def test_rationales_asked_for_later_are_written(whole, tmp_path, capsys):
+    run = shutil.copytree(whole, tmp_path / "run")
+    step = json.loads((run / "results.json").read_text())["step"]
+    explained = config_of(run, output_rationale=True)
+    trainer.train(explained)
+    assert "no rationales were written; scoring again" in capsys.readouterr().err
+    path = run / f"predictions-demo_label-test-{step}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all(isinstance(row["rationale"], str) for row in rows)
+    trainer.train(explained)
+    assert "already complete" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(tmp_path, capsys):
     """Of steps 4, 8 and 12, ranked in this order, the first two get damaged."""

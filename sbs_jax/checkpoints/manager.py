@@ -8,11 +8,10 @@ falling back where a checkpoint is damaged, and one-line errors; `retention` dec
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 
 from sbs_jax.checkpoints import integrity, orbax_setup, scores
-from sbs_jax.checkpoints.orbax_setup import EXTRA, STATE
+from sbs_jax.checkpoints.orbax_setup import STATE
 from sbs_jax.checkpoints.retention import Retention
 from sbs_jax.checkpoints.scores import Score
 from sbs_jax.checkpoints.state_reader import Damaged, StateReader
@@ -109,9 +108,13 @@ class CheckpointManager:
         """The newest of `steps`."""
         return max(self.steps(), default=None)
 
+    def ranked_steps(self) -> list[int]:
+        """The measured ones of `steps`, best first (ties: the later one)."""
+        return self._retention.ranked(self.steps())
+
     def best_step(self) -> int | None:
-        """The best of `steps` by the metric (ties: the later one); None if none was measured."""
-        return next(iter(self._retention.ranked(self.steps())), None)
+        """The first of `ranked_steps`; None if none was measured."""
+        return next(iter(self.ranked_steps()), None)
 
     @property
     def fingerprint(self) -> str | None:
@@ -124,19 +127,11 @@ class CheckpointManager:
 
     # Saving
 
-    def save(
-        self,
-        step: int,
-        state: Any,
-        extra: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Saves a state unless this step is already there; older checkpoints go once it is safe.
 
         Args:
             state: pytree of jax or numpy arrays; may be donated as soon as this returns.
-            extra: JSON values that come back from `restore_latest`.
-            metrics: of this state; without a finite value of the store's metric it is never best.
 
         Raises:
             UserError: this or the previous checkpoint could not be written (disk full, quota,
@@ -147,15 +142,9 @@ class CheckpointManager:
         self.wait()
         if step in self.steps():
             return
-        finite = {k: float(v) for k, v in (metrics or {}).items() if math.isfinite(v)}
-        note = {"step": step, "extra": dict(extra), "metrics": finite}
-        arguments = ocp.args.Composite(
-            **{STATE: ocp.args.PyTreeSave(state), EXTRA: ocp.args.JsonSave(note)}
-        )
+        arguments = ocp.args.Composite(**{STATE: ocp.args.PyTreeSave(state)})
         self._saving = step
         self._retention.scores.pop(step, None)
-        if self._metric in finite:
-            self._retention.scores[step] = Score(finite[self._metric])
         try:
             if step in self._retention.damaged:
                 self._manager.delete(step)
@@ -263,8 +252,8 @@ class CheckpointManager:
 
     # Restoring
 
-    def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """(state, extra) of the newest checkpoint that is intact.
+    def restore_latest(self, abstract_state: Any) -> Any:
+        """The state of the newest checkpoint that is intact.
 
         A damaged one is reported in one line and skipped; the previous one is tried.
 
@@ -275,45 +264,11 @@ class CheckpointManager:
             UserError: no usable checkpoint; or one of another model, naming the first parameter
                 that differs and both shapes.
         """
-        return self._first_intact(
-            self.steps()[::-1], lambda step: self._reader.state(step, abstract_state)
-        )
-
-    def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """As `restore_latest`, of this very step; UserError if it is missing or damaged."""
-        self.require(step)
-        return self._first_intact([step], lambda step: self._reader.state(step, abstract_state))
-
-    def restore_params(self, step: int | None, abstract_params: Any) -> Any:
-        """Only the entry `params` of a state, cast to the given dtypes.
-
-        Args:
-            step: None takes the best checkpoint by the metric, else the newest, if intact.
-            abstract_params: arrays or ShapeDtypeStructs with the shardings wanted.
-        """
-        if step is None:
-            order = self._retention.ranked(self.steps())
-            order += [step for step in self.steps()[::-1] if step not in order]
-        else:
-            self.require(step)
-            order = [step]
-        return self._first_intact(order, lambda step: self._reader.params(step, abstract_params))
-
-    def require(self, step: int) -> None:
-        """Raises UserError, naming the steps there are, unless `step` is one of them."""
-        if step not in self.steps():
-            known = ", ".join(map(str, self.steps())) or "none"
-            raise UserError(f"{self._directory}: no usable checkpoint of step {step}; has {known}")
-
-    def _first_intact(self, steps: Sequence[int], read: Callable[[int], T]) -> T:
-        """What `read` returns for the first of these steps that turns out intact."""
         self.wait()
-        for step in steps:
+        for step in self.steps()[::-1]:
             try:
-                self._verify(step)
-                return read(step)
+                return self._intact(step, self._reader.state, abstract_state)
             except Damaged as error:
-                self._retention.damaged.add(step)
                 _log.warning(
                     "%s: the checkpoint of step %d is damaged (%s); trying the previous one",
                     self._directory,
@@ -325,6 +280,39 @@ class CheckpointManager:
             + (f", {len(self._retention.damaged)} damaged" if self._retention.damaged else "")
             + "; train from the start in another MODEL_DIR, or restore the files from a backup"
         )
+
+    def restore_params(self, step: int, abstract_params: Any) -> Any:
+        """Only the entry `params` of a step's state, cast to the given dtypes.
+
+        Args:
+            abstract_params: arrays or ShapeDtypeStructs with the shardings wanted.
+
+        Raises:
+            UserError: the checkpoint is missing, damaged, or of another model.
+        """
+        self.wait()
+        self.require(step)
+        try:
+            return self._intact(step, self._reader.params, abstract_params)
+        except Damaged as error:
+            raise UserError(
+                f"{self._directory}/{step}: damaged ({error}); restore it from a backup"
+            ) from error
+
+    def require(self, step: int) -> None:
+        """Raises UserError, naming the steps there are, unless `step` is one of them."""
+        if step not in self.steps():
+            known = ", ".join(map(str, self.steps())) or "none"
+            raise UserError(f"{self._directory}: no usable checkpoint of step {step}; has {known}")
+
+    def _intact(self, step: int, read: Callable[[int, Any], T], abstract: Any) -> T:
+        """What `read` returns for a step. Raises Damaged, and notes the step as such."""
+        try:
+            self._verify(step)
+            return read(step, abstract)
+        except Damaged:
+            self._retention.damaged.add(step)
+            raise
 
     def _verify(self, step: int) -> None:
         """Raises Damaged, on every host alike, if the files are not what was written."""

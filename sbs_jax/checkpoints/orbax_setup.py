@@ -12,8 +12,7 @@ from typing import Any
 
 from sbs_jax.errors import os_reason
 
-# The two items of a checkpoint: arrays, and a JSON note.
-STATE, EXTRA = "state", "extra"
+STATE = "state"  # the item of a checkpoint that holds its arrays
 
 
 def open_manager(
@@ -39,19 +38,14 @@ def open_manager(
         create=not read_only,
         cleanup_tmp_directories=not read_only,
         preservation_policy=preservation_policy,
-        # Metrics travel in our own note: Orbax would not start over a damaged metrics file.
+        # Scores are in our own file: Orbax would not start over a damaged metrics file.
         lightweight_initialize=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=before_commit),
     )
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    arrays, note = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
-    for item, kind, handler in (
-        (STATE, ocp.args.PyTreeSave, arrays),
-        (STATE, ocp.args.PyTreeRestore, arrays),
-        (EXTRA, ocp.args.JsonSave, note),
-        (EXTRA, ocp.args.JsonRestore, note),
-    ):
-        registry.add(item, kind, handler)
+    arrays = ocp.PyTreeCheckpointHandler()
+    for kind in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
+        registry.add(STATE, kind, arrays)
     make = functools.partial(
         ocp.CheckpointManager, directory, options=options, handler_registry=registry
     )

@@ -8,7 +8,6 @@ import json
 import math
 from typing import NamedTuple
 
-from sbs_jax.checkpoints.orbax_setup import EXTRA
 from sbs_jax.utils.buckets import place
 from sbs_jax.utils.files import write_lines
 
@@ -45,7 +44,7 @@ def write(directory: str, metric: str, scores: dict[int, Score]) -> None:
 
 def saved_inside(directory: str, step: int, metric: str | None) -> Score | None:
     """The score an earlier version saved with the checkpoint; None without one."""
-    path = place(directory) / str(step) / EXTRA / "metadata"
+    path = place(directory) / str(step) / "extra" / "metadata"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))["metrics"].get(metric)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

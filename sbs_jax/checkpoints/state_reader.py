@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sbs_jax.checkpoints import orbax_setup, trees
-from sbs_jax.checkpoints.orbax_setup import EXTRA, STATE
+from sbs_jax.checkpoints.orbax_setup import STATE
 from sbs_jax.errors import UserError
 
 
@@ -26,8 +26,8 @@ class StateReader:
     def __init__(self, manager: Any, directory: str, verified: Callable[[int], bool]) -> None:
         self._manager, self._directory, self._verified = manager, directory, verified
 
-    def state(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """(state, extra) of a step.
+    def state(self, step: int, abstract_state: Any) -> Any:
+        """The state of a step.
 
         Raises:
             Damaged: the files cannot be read.
@@ -40,8 +40,7 @@ class StateReader:
         arguments = ocp.args.PyTreeRestore(
             item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract)
         )
-        restored = self._restore(step, {STATE: arguments, EXTRA: ocp.args.JsonRestore()})
-        return restored[STATE], restored[EXTRA]["extra"]
+        return self._restore(step, arguments)
 
     def params(self, step: int, abstract_params: Any) -> Any:
         """The entry `params` of a step's state, cast to the given dtypes; raises as `state`."""
@@ -54,13 +53,14 @@ class StateReader:
             restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
             partial_restore=True,
         )
-        return self._restore(step, {STATE: arguments})[STATE]["params"]
+        return self._restore(step, arguments)["params"]
 
-    def _restore(self, step: int, items: dict[str, Any]) -> Any:
+    def _restore(self, step: int, arguments: Any) -> Any:
         import orbax.checkpoint as ocp
 
         with self._blaming_files(step):
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            args = ocp.args.Composite(**{STATE: arguments})
+            return self._manager.restore(step, args=args)[STATE]
 
     def _check_tree(self, step: int, expected: dict[str, Any], *, params_only: bool) -> None:
         """Raises UserError for the first array that the checkpoint lacks, adds or has otherwise."""

@@ -86,6 +86,11 @@ class Evaluator:
         """Maximum number of new tokens of an answer."""
         return self._config.max_decode_length or self._config.task_feature_lengths["targets"]
 
+    @property
+    def explains(self) -> bool:
+        """Whether final predictions hold rationales: the run asks for them, its student has any."""
+        return self._config.output_rationale and bool(self._source.selection.method.rationale_view)
+
     def open_splits(self) -> None:
         """Reads and tokenises the splits that a run scores.
 

@@ -55,27 +55,34 @@ def _say_longer(task: str, table: TokenTable, max_decode_length: int) -> None:
 
 
 def truncated(config: TrainConfig, source: Source) -> Truncated:
-    """Sequences longer than TASK_FEATURE_LENGTHS, by split and task, counted in whole files.
+    """Sequences longer than TASK_FEATURE_LENGTHS among a split's records, by split and task.
 
     The splits scored have the task that asks for the label alone; `targets` there are gold labels
     that the decoding length cannot hold.
     """
-    train = {
-        view.name: _counts(source.table(registry.TRAIN, view)) for view in source.selection.views
-    }
+    file_split, rows = source.rows(registry.TRAIN, config)
+    train = {}
+    for view in source.selection.views:
+        table = source.table(file_split, view)
+        train[view.name] = _counts(table, rows, table.truncated["targets"])
     counts = {registry.TRAIN: train}
+    view = source.selection.eval_view
     for split in (registry.VALIDATION, registry.TEST):
-        dataset = source.selection.dataset
-        file_split, rows = dataset.rows(split, config.data_fraction, config.random_seed)
-        table = source.table(file_split, source.selection.eval_view)
-        longer = int(np.sum(table.target_lengths[rows] > (config.max_decode_length or 0)))
-        one = {**_counts(table), "examples": len(rows), "targets": longer}
-        counts[split] = {source.selection.eval_view.name: one}
+        file_split, rows = source.scored_rows(split, config)
+        table = source.table(file_split, view)
+        # One that was truncated has at least a token more.
+        at_least = table.target_lengths + table.truncated["targets"]
+        longer = at_least > (config.max_decode_length or 0)
+        counts[split] = {view.name: _counts(table, rows, longer)}
     return counts
 
 
-def _counts(table: TokenTable) -> dict[str, int]:
-    return {"examples": table.n, **table.truncated}
+def _counts(table: TokenTable, rows: np.ndarray, long_targets: np.ndarray) -> dict[str, int]:
+    return {
+        "examples": len(rows),
+        "inputs": int(np.sum(table.truncated["inputs"][rows])),
+        "targets": int(np.sum(long_targets[rows])),
+    }
 
 
 def say_truncated(counts: Truncated, config: TrainConfig) -> None:

@@ -34,13 +34,17 @@ def finished(config: TrainConfig, step: int, evaluator: Evaluator) -> dict[str, 
     """The content of results.json if it holds what scoring this checkpoint now would give.
 
     That is: the same step and TRAIN_STEPS, and for every split the same questions, gold labels,
-    metric, decoding length and teacher accuracy. Otherwise prints the reason and returns None.
+    metric, decoding length and teacher accuracy, and rationales if the run asks for them. Otherwise
+    prints the reason and returns None.
     """
     path = place(config.model_dir) / layout.RESULTS
     if not path.exists():
         return None
     summary = json.loads(path.read_text(encoding="utf-8"))
     if (summary["step"], summary["train_steps"]) != (step, config.train_steps):
+        return None
+    if evaluator.explains and not summary.get("output_rationale"):
+        say(f"{path}: no rationales were written; scoring again")
         return None
     by_split = {entry["split"]: entry for entry in summary["results"]}
     for name in (VALIDATION, TEST):
@@ -90,6 +94,7 @@ def write_report(
         "results": [result.to_json() for result in results],
         "truncated": truncated,
         "max_decode_length": evaluator.max_decode_length,
+        "output_rationale": evaluator.explains,
         "model": {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))},
         "versions": versions(),
     }

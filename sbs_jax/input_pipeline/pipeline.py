@@ -95,11 +95,20 @@ class Source:
             targets_needed=targets_needed,
         )
 
+    def rows(self, split: str, config: TrainConfig) -> tuple[str, np.ndarray]:
+        """(name of the file's split, row numbers) of a split of the run."""
+        # Validation too: where it is carved from the training rows, it is carved from the fraction.
+        return self.selection.dataset.rows(split, config.data_fraction, config.random_seed)
+
+    def scored_rows(self, split: str, config: TrainConfig) -> tuple[str, np.ndarray]:
+        """The first EVALUATOR_NUM_EXAMPLES of `rows`."""
+        file_split, rows = self.rows(split, config)
+        return file_split, rows[: config.eval_num_examples]
+
     def split(self, name: str, config: TrainConfig, with_rationales: bool) -> Split:
         """A split to be scored: its records and the tokens of its questions."""
         method = self.selection.method
-        file_split, rows = _rows(self, name, config)
-        rows = rows[: config.eval_num_examples]
+        file_split, rows = self.scored_rows(name, config)
         by_row = _records(self.selection, file_split, rows)
         rationale = methods.VIEWS[method.rationale_view] if method.rationale_view else None
         return Split(
@@ -111,11 +120,6 @@ class Source:
                 self.table(file_split, rationale) if with_rationales and rationale else None
             ),
         )
-
-
-def _rows(source: Source, split: str, config: TrainConfig) -> tuple[str, np.ndarray]:
-    # Validation too: where it is carved from the training rows, it is carved from the fraction.
-    return source.selection.dataset.rows(split, config.data_fraction, config.random_seed)
 
 
 def _records(selection: Selection, file_split: str, rows: np.ndarray) -> dict[int, Record]:
@@ -138,7 +142,7 @@ def training_batches(
         accelerator: compilation costs many updates there, so that fewer batch shapes pay off.
     """
     selection = source.selection
-    file_split, rows = _rows(source, registry.TRAIN, config)
+    file_split, rows = source.rows(registry.TRAIN, config)
     if config.data_fraction != 1:
         say(
             f"{selection.dataset.name}/train: DATA_FRACTION = {config.data_fraction:g} trains on "
@@ -185,7 +189,7 @@ def majority_baseline(source: Source, config: TrainConfig, split: Split) -> Accu
     dataset = source.selection.dataset
     if dataset.metric != "text":
         return None
-    file_split, rows = _rows(source, registry.TRAIN, config)
+    file_split, rows = source.rows(registry.TRAIN, config)
     train = _records(source.selection, file_split, rows)
     return accuracy.majority_baseline(
         [record.label for record in train.values()], [record.label for record in split.records]

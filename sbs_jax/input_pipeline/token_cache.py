@@ -6,7 +6,7 @@ of one, and of two processes that prepare the same at once the slower discards i
 
 Memory while preparing is bounded by one chunk of `_CHUNK` records, their text and ids, however long
 the file: 549,367 records of e-SNLI's lengths took 50 MB more than the process had before. A table
-that is read maps its tokens and ids and holds 32 bytes per record.
+that is read maps its tokens and ids and holds 34 bytes per record.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from sbs_jax.input_pipeline.vocabularies import Vocabulary, encode_texts
 from sbs_jax.utils.console import Progress, say
 from sbs_jax.utils.files import scratch_folder
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _CHUNK = 4096
 # A preparation that has not written for so long was killed.
 _STALE_SECONDS = 3600
@@ -45,7 +45,8 @@ class TokenTable:
         ids: record ids, as a sequence of str.
         input_lengths, target_lengths: int32 [n], EOS included. A record that has no target in
             this view has target length 0 (and its inputs all the same).
-        meta: what the table was made of; `truncated` and `missing` are counts out of it.
+        truncated: {"inputs": .., "targets": ..}: bool [n], sequences longer than their length.
+        meta: what the table was made of; `missing` is a count out of it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,6 +58,9 @@ class TokenTable:
         self.n = len(self.ids)
         self.input_lengths = self._inputs.lengths
         self.target_lengths = self._targets.lengths
+        self.truncated = {
+            name: np.load(folder / f"{name}.truncated.npy") for name in ("inputs", "targets")
+        }
 
     def inputs(self, row: int) -> Int[np.ndarray, " length"]:
         """int32 ids, EOS at the end; at most the inputs' length."""
@@ -76,11 +80,6 @@ class TokenTable:
         """The most rationales of any record, at least 1."""
         return self.meta.get("rationales", 1)
 
-    @property
-    def truncated(self) -> dict[str, int]:
-        """{"inputs": .., "targets": ..}: sequences that were longer than their length."""
-        return self.meta["cut"]
-
     def summary(self) -> str:
         """One line: records, those without a target, truncated sequences."""
         meta = self.meta
@@ -88,9 +87,9 @@ class TokenTable:
         if self.missing:
             parts.append(f"{self.missing:,} without a target are left out")
         parts += [
-            f"{count:,} {name} truncated to {meta['lengths'][name]} tokens"
-            for name, count in self.truncated.items()
-            if count
+            f"{np.sum(longer):,} {name} truncated to {meta['lengths'][name]} tokens"
+            for name, longer in self.truncated.items()
+            if longer.any()
         ]
         return ", ".join(parts)
 
@@ -191,30 +190,24 @@ def _write(
     lengths = identity["lengths"]
     dtype = np.uint16 if vocabulary.size <= 2**16 else np.int32
     counts = {"n": 0, "missing": 0, "rationales": 1}
-    truncated = {"inputs": 0, "targets": 0}
     name = f"{identity['dataset']}/{identity['file_split']} {view.name}"
     progress = Progress(name, unit="records tokenised", period=_PROGRESS_SECONDS)
     with (
-        _RaggedWriter(folder, "inputs", dtype) as inputs,
-        _RaggedWriter(folder, "targets", dtype) as targets,
+        _TokenWriter(folder, "inputs", dtype, lengths["inputs"]) as inputs,
+        _TokenWriter(folder, "targets", dtype, lengths["targets"]) as targets,
         _RaggedWriter(folder, "ids", np.uint8) as ids,
     ):
         for chunk in _chunks(records):
             texts = [view.texts(record, prefixes) for record in chunk]
-            for name, writer, column in (
-                ("inputs", inputs, [text for text, _ in texts]),
-                ("targets", targets, [text for _, text in texts]),
-            ):
-                sequences = encode_with_eos(vocabulary, column)
-                truncated[name] += sum(len(sequence) > lengths[name] for sequence in sequences)
-                writer.append([truncate(sequence, lengths[name]) for sequence in sequences])
+            inputs.append(encode_with_eos(vocabulary, [text for text, _ in texts]))
+            targets.append(encode_with_eos(vocabulary, [text for _, text in texts]))
             ids.append([record.id.encode() for record in chunk])
             counts["n"] += len(chunk)
             counts["missing"] += sum(text is None for _, text in texts)
             several = max(len(record.rationales) for record in chunk)
             counts["rationales"] = max(counts["rationales"], several)
             progress.update(counts["n"])
-    meta = {**identity, **counts, "cut": truncated, "vocabulary_spec": vocabulary.spec}
+    meta = {**identity, **counts, "vocabulary_spec": vocabulary.spec}
     (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
@@ -301,6 +294,24 @@ class _RaggedWriter:
         self._offsets.append(self._values.length + np.cumsum(lengths))
         flat = itertools.chain.from_iterable(sequences)
         self._values.append(np.fromiter(flat, self._values.dtype, int(lengths.sum())))
+
+
+class _TokenWriter(_RaggedWriter):
+    """Truncates sequences to `length`; a third file says which of them were longer."""
+
+    def __init__(self, folder: Path, name: str, dtype: type, length: int) -> None:
+        super().__init__(folder, name, dtype)
+        self._length = length
+        self._truncated = _ArrayWriter(folder / f"{name}.truncated.npy", bool)
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._truncated.close()
+
+    def append(self, sequences: Sequence[list[int]]) -> None:
+        longer = [len(sequence) > self._length for sequence in sequences]
+        self._truncated.append(np.array(longer))
+        super().append([truncate(sequence, self._length) for sequence in sequences])
 
 
 class _ArrayWriter:

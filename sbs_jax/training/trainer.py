@@ -94,7 +94,7 @@ def train(
                         metrics_of_steps.check()
                         state = named_state(state)
                         log.flush()
-                        store.save(done, state, {})
+                        store.save(done, state)
 
                     # 3. Stop: after Ctrl-C or preemption; the next start evaluates if it is due.
                     if stopping:
@@ -158,7 +158,7 @@ def _restore(
     config = run.config
     if store.steps():
         shapes = step.abstract_state(config.model, optimizer, run.partitioner)
-        state, _ = store.restore_latest(shapes)
+        state = store.restore_latest(shapes)
         say(f"continues from step {int(state.step)} of {config.model_dir}")
         return owned(state, run.partitioner)
     origin = config.initial_checkpoint_path if run.initial_params else "random parameters"
@@ -192,15 +192,16 @@ def _evaluate_restored(
 def _params_of(
     steps: Iterable[int], state: TrainState, store: CheckpointManager
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(step, parameters) of saved checkpoints, one at a time; damaged ones are left out."""
+    """(step, parameters) of saved checkpoints, one at a time; damaged ones are named, left out."""
     for done in steps:
         if done == int(state.step):
             yield done, state.params
             continue
         try:
             params = store.restore_params(done, state.params)
-        except UserError:
-            continue  # the store has printed which one is damaged
+        except UserError as error:
+            say(f"warning: {error}")
+            continue
         yield done, params
 
 
@@ -242,15 +243,18 @@ def _report(
 ) -> dict[str, Any]:
     """Scores the best checkpoint on validation and test, unless results.json holds it."""
     config = run.config
-    best = store.best_step()
-    if best is None:  # no finite score: the newest
-        best = int(state.step)
+    # The newest, which is in memory, where no score is finite or all better ones are damaged.
+    ranked = [*store.ranked_steps(), int(state.step)]
+    best = ranked[0]
     summary = results.finished(config, best, run.evaluator)
+    if not summary:
+        best, params = next(_params_of(ranked, state, store))
+        if best != ranked[0]:
+            say(f"warning: step {ranked[0]} is damaged; step {best}, the next best, takes its place")
+            summary = results.finished(config, best, run.evaluator)
     if summary:
         say(f"{config.model_dir}: already complete; keeping {layout.RESULTS}")
         return summary
-    same = best == int(state.step)
-    params = state.params if same else store.restore_params(best, state.params)
     scored = []
     for number, name in enumerate((VALIDATION, TEST), start=1):
         # Numbers after the last update: several processes agree on where to stop.

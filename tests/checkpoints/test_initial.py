@@ -53,7 +53,8 @@ def model_dir(tmp_path):
         for step, accuracy in ((10, 0.9), (20, 0.1)):
             params = init_params(made.UNTIED, jax.random.key(step))
             state = {"step": step, "params": params, "opt_state": optax.adamw(1.0).init(params)}
-            store.save(step, jax.tree.map(jax.numpy.asarray, state), {}, {"accuracy": accuracy})
+            store.save(step, jax.tree.map(jax.numpy.asarray, state))
+            store.note({step: accuracy}, None)
     return tmp_path / "run"
 
 
@@ -72,7 +73,8 @@ def test_a_damaged_checkpoint_of_ours_is_refused(model_dir):
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(bytes(data))
-    with pytest.raises(UserError, match="20: damaged"):
+    message = r"20: damaged \(.*\); copy it again, or take .*checkpoints/10, which is intact"
+    with pytest.raises(UserError, match=message):
         initial.load_params(str(model_dir / "checkpoints" / "20"), made.UNTIED)
 
 

@@ -75,7 +75,8 @@ def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "checkpoints"
     with CheckpointManager(directory, max_to_keep=3, metric="accuracy") as store:
         for step, accuracy in ((10, 0.5), (20, 0.75), (30, 0.25)):
-            store.save(step, make_state(step), {"seed": step + 1}, {"accuracy": accuracy})
+            store.save(step, make_state(step))
+            store.note({step: accuracy}, None)
     return directory
 
 
@@ -86,33 +87,28 @@ def copy(saved, tmp_path):
 
 def test_the_latest_state_comes_back_bit_for_bit(saved):
     with CheckpointManager(saved, read_only=True) as store:
-        state, extra = store.restore_latest(abstract(make_state()))
-    assert_equal(state, make_state(30))
-    assert extra == {"seed": 31}
+        assert_equal(store.restore_latest(abstract(make_state())), make_state(30))
 
 
-def test_one_step_and_the_best_come_back(saved):
+def test_steps_are_listed_and_ranked(saved):
     with CheckpointManager(saved, metric="accuracy", read_only=True) as store:
         assert (store.steps(), store.latest_step(), store.best_step()) == ([10, 20, 30], 30, 20)
         assert store.score(20) == (0.75, None)
-        assert int(store.restore(store.best_step(), make_state())[0].step) == 20
-        assert int(store.restore(10, make_state())[0].step) == 10
         with pytest.raises(UserError, match=r"no usable checkpoint of step 11; has 10, 20, 30"):
-            store.restore(11, make_state())
+            store.restore_params(11, make_state().params)
 
 
 def test_a_state_is_restored_onto_another_mesh(saved):
     wanted = make_state(30, devices=2, axes=("fsdp", "model"))
     with CheckpointManager(saved, read_only=True) as store:
-        assert_equal(store.restore_latest(abstract(wanted))[0], wanted)
+        assert_equal(store.restore_latest(abstract(wanted)), wanted)
 
 
 def test_numpy_arrays_are_saved_and_restored_to_the_first_device(tmp_path):
     state = {"params": {"w": np.arange(6.0, dtype=np.float32)}}
     with CheckpointManager(tmp_path / "c") as store:
-        store.save(1, state, {})
-        restored, extra = store.restore_latest(state)
-    assert restored["params"]["w"].tolist() == list(range(6)) and extra == {}
+        store.save(1, state)
+        assert store.restore_latest(state)["params"]["w"].tolist() == list(range(6))
 
 
 def test_parameters_alone_are_restored_in_the_dtype_asked_for(saved):
@@ -121,7 +117,7 @@ def test_parameters_alone_are_restored_in_the_dtype_asked_for(saved):
         make_state().params,
     )
     with CheckpointManager(saved, metric="accuracy", read_only=True) as store:
-        best, latest = store.restore_params(None, wanted), store.restore_params(30, wanted)
+        best, latest = (store.restore_params(step, wanted) for step in (20, 30))
     for params, step in ((best, 20), (latest, 30)):
         expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), make_state(step).params)
         assert_equal(params, expected)
@@ -131,19 +127,24 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     accuracies = {1: float("nan"), 2: 0.9, 3: 0.1, 4: None, 5: 0.9, 6: 0.2, 7: None}
     with CheckpointManager(tmp_path / "c", max_to_keep=2, metric="accuracy") as store:
         for step, accuracy in accuracies.items():
-            metrics = None if accuracy is None else {"accuracy": accuracy}
-            store.save(step, {"params": {"w": np.ones(3)}}, {}, metrics)
+            store.save(step, {"params": {"w": np.ones(3)}})
+            if accuracy is not None:
+                store.note({step: accuracy}, None)
         store.wait()
         assert store.steps() == [5, 6, 7]
         assert store.best_step() == 5
-    assert sorted(os.listdir(tmp_path / "c")) == ["5", "6", "7"]
+    assert folders(tmp_path / "c") == ["5", "6", "7"]
 
 
 def test_a_step_already_saved_is_not_written_again(copy):
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
     with CheckpointManager(copy, max_to_keep=3, metric="accuracy") as store:
-        store.save(30, make_state(1), {})
+        store.save(30, make_state(1))
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
+
+
+def folders(directory):
+    return sorted(path.name for path in directory.iterdir() if path.is_dir())
 
 
 def data_file(directory, step):
@@ -169,8 +170,6 @@ DAMAGES = {
     "data bit flipped": lambda d: flip_a_bit(data_file(d, 30)),
     "tree description truncated": lambda d: truncate(d / "30" / "state" / "_METADATA"),
     "tree description deleted": lambda d: (d / "30" / "state" / "_METADATA").unlink(),
-    "note truncated": lambda d: truncate(d / "30" / "extra" / "metadata"),
-    "note deleted": lambda d: (d / "30" / "extra" / "metadata").unlink(),
     "state deleted": lambda d: shutil.rmtree(d / "30" / "state"),
     "checksums truncated": lambda d: truncate(d / "30" / "checksums.json"),
 }
@@ -180,10 +179,8 @@ DAMAGES = {
 def test_a_damaged_newest_checkpoint_is_passed_over(copy, caplog, damage):
     damage(copy)
     with CheckpointManager(copy, metric="accuracy", read_only=True) as store:
-        state, extra = store.restore_latest(abstract(make_state()))
+        assert_equal(store.restore_latest(abstract(make_state())), make_state(20))
         assert store.latest_step() == 20
-    assert_equal(state, make_state(20))
-    assert extra == {"seed": 21}
     (line,) = caplog.messages
     assert f"{copy}: the checkpoint of step 30 is damaged" in line and "\n" not in line
 
@@ -193,22 +190,24 @@ def test_damage_is_found_without_checksums_too(copy, caplog):
     (copy / "30" / "checksums.json").unlink()
     truncate(data_file(copy, 30))
     with CheckpointManager(copy, read_only=True) as store:
-        assert int(store.restore_latest(make_state())[0].step) == 20
+        assert int(store.restore_latest(make_state()).step) == 20
     assert len(caplog.messages) == 1
 
 
 def test_a_checkpoint_without_checksums_is_used_if_it_reads(copy):
     (copy / "30" / "checksums.json").unlink()
     with CheckpointManager(copy, read_only=True) as store:
-        assert_equal(store.restore_latest(make_state())[0], make_state(30))
+        assert_equal(store.restore_latest(make_state()), make_state(30))
 
 
-def test_a_damaged_best_gives_way_to_the_next_best(copy):
+def test_a_damaged_best_is_named_and_ranks_no_more(copy):
     truncate(data_file(copy, 20))
     with CheckpointManager(copy, metric="accuracy", read_only=True) as store:
-        params = store.restore_params(None, make_state().params)
-        assert store.best_step() == 10
-    assert_equal(params, make_state(10).params)
+        assert store.ranked_steps() == [20, 10, 30]
+        with pytest.raises(UserError, match=r"checkpoints/20: damaged \(.* bytes instead of "):
+            store.restore_params(20, make_state().params)
+        assert store.ranked_steps() == [10, 30]
+        assert_equal(store.restore_params(10, make_state().params), make_state(10).params)
 
 
 def test_nothing_usable_is_an_error(copy, tmp_path):
@@ -228,17 +227,17 @@ def test_training_goes_on_over_a_damaged_checkpoint(copy):
     flip_a_bit(data_file(copy, 30))
     with CheckpointManager(copy, max_to_keep=2, metric="accuracy") as store:
         store.restore_latest(make_state())
-        store.save(25, make_state(25), {})
+        store.save(25, make_state(25))
         store.wait()
         assert store.steps() == [20, 25]
-        assert sorted(os.listdir(copy)) == ["20", "25"]
+        assert folders(copy) == ["20", "25"]
     with CheckpointManager(copy, max_to_keep=2, metric="accuracy") as store:
         flip_a_bit(data_file(copy, 25))
         store.restore_latest(make_state())
-        store.save(25, make_state(26), {})
+        store.save(25, make_state(26))
         store.wait()
         assert integrity.damage(copy / "25") is None
-        assert_equal(store.restore_latest(make_state())[0], make_state(26))
+        assert_equal(store.restore_latest(make_state()), make_state(26))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +271,7 @@ def test_parameters_of_another_model_are_refused(saved):
     message = r"params/encoder/kernel is \[64, 64\] in the checkpoint and \[64, 32\]"
     store = CheckpointManager(saved, read_only=True)
     with store, pytest.raises(UserError, match=message):
-        store.restore_params(None, make_state(width=32).params)
+        store.restore_params(20, make_state(width=32).params)
 
 
 @contextlib.contextmanager
@@ -293,17 +292,17 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(copy, caplog, size,
         copy, metric="accuracy", keep_best=0, asynchronous=asynchronous
     ) as store:
         with largest_file(size), pytest.raises(UserError) as caught:
-            store.save(40, make_state(40), {}, {"accuracy": 1.0})
+            store.save(40, make_state(40))
             store.wait()
         message = str(caught.value)
         assert f"{copy}: the checkpoint of step 40 could not be written" in message
         assert os.strerror(errno.EFBIG) in message and "\n" not in message
         assert "that of step 30 is intact" in message
-        assert sorted(os.listdir(copy)) == ["10", "20", "30"]
-        assert_equal(store.restore_latest(make_state())[0], make_state(30))
-        store.save(40, make_state(40), {}, {"accuracy": 1.0})
+        assert folders(copy) == ["10", "20", "30"]
+        assert_equal(store.restore_latest(make_state()), make_state(30))
+        store.save(40, make_state(40))
         store.wait()
-        assert os.listdir(copy) == ["40"]
+        assert folders(copy) == ["40"]
     gc.collect()
     assert not caplog.messages
 
@@ -317,11 +316,11 @@ def test_a_killed_save_never_counts(tmp_path):
         from sbs_jax.checkpoints.manager import CheckpointManager
 
         store = CheckpointManager(sys.argv[1])
-        store.save(1, {"params": {"w": np.ones(1000)}}, {})
+        store.save(1, {"params": {"w": np.ones(1000)}})
         store.wait()
         # All files are there by now, only the final name is missing.
         integrity.write = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
-        store.save(2, {"params": {"w": np.ones(1000)}}, {})
+        store.save(2, {"params": {"w": np.ones(1000)}})
         store.wait()
     """
     directory = tmp_path / "c"
@@ -338,7 +337,7 @@ def test_a_killed_save_never_counts(tmp_path):
         assert store.steps() == [1]
     assert left[0] in os.listdir(directory), "a reader removes nothing"
     with CheckpointManager(directory) as store:
-        store.save(3, {"params": {"w": np.zeros(1000)}}, {})
+        store.save(3, {"params": {"w": np.zeros(1000)}})
         store.wait()
         assert store.steps() == [3]
     assert os.listdir(directory) == ["3"]
@@ -365,9 +364,9 @@ def test_two_processes_save_shards_and_agree_on_damage(tmp_path):
         with CheckpointManager(directory, max_to_keep=2) as store:
             if not store.steps():
                 for step in (1, 2):
-                    store.save(step, state(step), {})
+                    store.save(step, state(step))
             else:
-                restored, _ = store.restore_latest(state(0))
+                restored = store.restore_latest(state(0))
                 values = {float(x) for s in restored["w"].addressable_shards for x in s.data[:, 0]}
                 assert values == {1.0}, values
         jax.distributed.shutdown()
@@ -416,15 +415,15 @@ def test_a_place_that_cannot_hold_checkpoints_is_named(tmp_path):
 
 def test_orbax_says_nothing(tmp_path, capfd):
     with CheckpointManager(tmp_path / "c") as store:
-        store.save(1, make_state(1), {})
+        store.save(1, make_state(1))
         store.wait()
         store.restore_latest(make_state())
     assert capfd.readouterr() == ("", "")
 
 
-def test_checksums_cover_the_arrays_and_the_note(saved):
+def test_checksums_cover_the_arrays(saved):
     sums = json.loads((saved / "30" / "checksums.json").read_text())
-    assert {name.split("/")[0] for name in sums} == {"state", "extra"}
+    assert {name.split("/")[0] for name in sums} == {"state"}
     assert str(data_file(saved, 30).relative_to(saved / "30")) in sums
 
 
@@ -432,7 +431,7 @@ def noted(directory, values, max_to_keep=1, keep_best=1):
     """A store of these (step, score, fingerprint), each saved first and scored afterwards."""
     with CheckpointManager(directory, max_to_keep, "accuracy", keep_best=keep_best) as store:
         for step, value, mark in values:
-            store.save(step, {"params": {"w": np.ones(3)}}, {})
+            store.save(step, {"params": {"w": np.ones(3)}})
             store.note({step: value}, mark)
         return store.steps(), store.best_step()
 
@@ -460,7 +459,7 @@ def test_a_score_competes_with_scores_of_the_same_questions_only(
 def test_several_steps_are_scored_again_before_any_is_removed(tmp_path):
     with CheckpointManager(tmp_path / "c", 1, "accuracy", keep_best=2) as store:
         for step, value in ((1, 0.9), (2, 0.8), (3, 0.1)):
-            store.save(step, {"params": {"w": np.ones(3)}}, {})
+            store.save(step, {"params": {"w": np.ones(3)}})
             store.note({step: value}, "before")
         assert store.steps() == [1, 2, 3]
         store.note({1: 0.1, 2: 0.7, 3: 0.2}, "now")
@@ -470,7 +469,12 @@ def test_several_steps_are_scored_again_before_any_is_removed(tmp_path):
 def test_checkpoints_of_earlier_versions_hold_their_score_inside(tmp_path):
     with CheckpointManager(tmp_path / "c", 2, "accuracy") as store:
         for step, accuracy in ((1, 0.75), (2, 0.5)):
-            store.save(step, {"params": {"w": np.ones(3)}}, {}, {"accuracy": accuracy})
+            store.save(step, {"params": {"w": np.ones(3)}})
+            store.wait()
+            note = {"step": step, "extra": {}, "metrics": {"accuracy": accuracy}}
+            (tmp_path / "c" / str(step) / "extra").mkdir()
+            path = tmp_path / "c" / str(step) / "extra" / "metadata"
+            path.write_text(json.dumps(note))
     assert not (tmp_path / "c" / "scores.json").exists()
     with CheckpointManager(tmp_path / "c", 2, "accuracy") as store:
         assert store.best_step() == 1 and store.score(1) == (0.75, None)

@@ -99,7 +99,7 @@ def params_of(model_dir: Path) -> list[np.ndarray]:
     optimizer = optimizers.optimizer_of(config.optimizer, rate)
     partitioner = Partitioner(devices=jax.devices()[:1])
     with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:
-        state, _ = store.restore_latest(
+        state = store.restore_latest(
             train_step.abstract_state(config.model, optimizer, partitioner)
         )
     return jax.tree.leaves(jax.device_get(state.params))

@@ -106,6 +106,34 @@ def test_truncated_sequences_are_counted_by_split_and_task(capsys):
     assert "warning" not in printed
 
 
+def test_each_split_counts_its_own_questions():
+    """A split carved from the training file, and the first questions alone, as they are scored."""
+    registry.add_dataset("carved", records=records, carve_validation=0.5)
+    config = config_of(
+        "finetune",
+        mixture_or_task_name="carved_finetune",
+        task_feature_lengths={"inputs": 20, "targets": 12},
+        max_decode_length=12,
+    )
+    dataset, longer = registry.get("carved"), {}
+    for split in ("train", "validation"):
+        rows = dataset.rows(split)[1]
+        # "question " once or twice fits, labels of 5 and 10 bytes do.
+        longer[split] = int(sum(rows > 1))
+        assert len(rows) == 2
+    try:
+        counts = lengths.truncated(config, Source.of(config))
+        config = dataclasses.replace(config, eval_num_examples=3)
+        few = lengths.truncated(config, Source.of(config))
+    finally:
+        registry.remove("carved")
+    for split in ("train", "validation"):
+        numbers = {"examples": 2, "inputs": longer[split], "targets": longer[split]}
+        assert counts[split] == {"finetune": numbers}
+    assert counts["test"] == {"finetune": {"examples": 4, "inputs": 2, "targets": 3}}
+    assert few["test"] == {"finetune": {"examples": 3, "inputs": 1, "targets": 2}}
+
+
 def test_most_inputs_truncated_is_a_warning(capsys):
     config = config_of("finetune", task_feature_lengths={"inputs": 16, "targets": 50})
     source = Source.of(config)

@@ -63,5 +63,5 @@ def final_params(model_dir: Path, model: T5Config = MODEL) -> list[np.ndarray]:
     optimizer = optimizers.create_optimizer("adamw", rate)
     shapes = train_step.abstract_state(model, optimizer, Partitioner())
     with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:
-        state, _ = store.restore_latest(shapes)
+        state = store.restore_latest(shapes)
     return jax.tree.leaves(jax.device_get(state.params))

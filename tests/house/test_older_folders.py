@@ -1,8 +1,8 @@
 """Folders written before the code moved into packages are still read.
 
-tests/data/before_packages.zip holds a MODEL_DIR (`run`), a study folder (`study`) and prepared
-tokens (`tokens`), written by `sbs train` and `sbs study` of the commit before the move with a model
-of 16 dimensions and 4 updates.
+tests/data/before_packages.zip holds a MODEL_DIR (`run`) and a study folder (`study`), written by
+`sbs train` and `sbs study` of the commit before the move with a model of 16 dimensions and 4
+updates.
 """
 
 import json
@@ -13,7 +13,6 @@ import pytest
 
 from sbs_jax.cli import main
 from sbs_jax.configs import gin_loader
-from sbs_jax.input_pipeline.token_cache import TokenTable
 
 pytestmark = pytest.mark.slow
 
@@ -59,10 +58,3 @@ def test_a_study_is_reported(folders: pathlib.Path, tmp_path: pathlib.Path) -> N
     assert main(["report", f"--runs={folders / 'study'}", f"--out={tmp_path}"]) == 0
     page = (tmp_path / "report.html").read_text()
     assert "step-by-step" in page
-
-
-def test_prepared_tokens_are_opened(folders: pathlib.Path) -> None:
-    (folder,) = (folders / "tokens").iterdir()
-    table = TokenTable(folder)
-    assert table.n == 800
-    assert len(table.inputs(0)) > 0

@@ -96,7 +96,7 @@ def final_state(model_dir: Path, steps: int) -> list[np.ndarray]:
     shapes = train_step.abstract_state(config.model, optimizer, partitioner)
     with CheckpointManager(model_dir / "checkpoints", read_only=True) as store:
         assert store.latest_step() == steps
-        return jax.tree.leaves(jax.device_get(store.restore(steps, shapes)[0]))
+        return jax.tree.leaves(jax.device_get(store.restore_latest(shapes)))
 
 
 def losses(model_dir: Path) -> list[tuple]:

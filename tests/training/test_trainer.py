@@ -84,6 +84,44 @@ def test_a_finished_run_is_not_done_again(whole, capsys):
     assert "already complete" in capsys.readouterr().err
 
 
+def test_rationales_asked_for_later_are_written(whole, tmp_path, capsys):
+    run = shutil.copytree(whole, tmp_path / "run")
+    step = json.loads((run / "results.json").read_text())["step"]
+    explained = config_of(run, output_rationale=True)
+    trainer.train(explained)
+    assert "no rationales were written; scoring again" in capsys.readouterr().err
+    path = run / f"predictions-demo_label-test-{step}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all(isinstance(row["rationale"], str) for row in rows)
+    trainer.train(explained)
+    assert "already complete" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(tmp_path, capsys):
+    """Of steps 4, 8 and 12, ranked in this order, the first two get damaged."""
+    config = config_of(tmp_path / "run", keep_latest=3)
+    trainer.train(config)
+    folder = tmp_path / "run" / "checkpoints"
+    scores = json.loads((folder / "scores.json").read_text())
+    for step, value in (("4", 0.9), ("8", 0.8), ("12", 0.7)):
+        scores[step]["accuracy"] = value
+    (folder / "scores.json").write_text(json.dumps(scores))
+    (tmp_path / "run" / "results.json").unlink()
+    for damaged, used in ((4, 8), (8, 12)):
+        largest = max((folder / str(damaged)).rglob("d/*"), key=lambda path: path.stat().st_size)
+        largest.write_bytes(b"")
+        capsys.readouterr()
+        assert trainer.train(config)["step"] == used
+        printed = capsys.readouterr().err
+        assert f"warning: {folder}/{damaged}: damaged (" in printed
+        assert f"step 4 is damaged; step {used}, the next best, takes its place" in printed
+    trainer.train(config)
+    assert "already complete" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"/4: damaged .*; copy it again, or take .*/12, which is intact \(--step=12\)"):
+        evaluate.evaluate_split(tmp_path / "run", "test", None, output_rationale=False)
+
+
 def test_a_stopped_run_continues_to_the_same_parameters(whole, tmp_path, monkeypatch):
     model_dir = tmp_path / "run"
     real, calls = trainer.iterate, []

@@ -42,7 +42,7 @@ def read(path: str, step: int | None = None) -> Checkpoint:
     if integrity.recorded(folder):
         damage = integrity.damage(folder)
         if damage:
-            raise UserError(f"{folder}: damaged ({damage}); copy it again")
+            raise UserError(f"{folder}: damaged ({damage}); copy it again{_intact_beside(folder)}")
     state = OrbaxFolder(folder / orbax_setup.STATE)
     params = {
         name.removeprefix(_PARAMS): as_float32(array, name, str(folder))
@@ -76,6 +76,15 @@ def _step_folder(path: AnyPath, step: int | None) -> AnyPath:
     return absolute(checkpoints) / str(step)
 
 
+def _intact_beside(folder: AnyPath) -> str:
+    """What names the newest intact checkpoint of the same run; empty without one."""
+    others = (other for other in folder.parent.iterdir() if other.name.isdigit())
+    for other in sorted(others, key=lambda other: int(other.name), reverse=True):
+        if integrity.recorded(other) and not integrity.damage(other):
+            return f", or take {other}, which is intact (--step={other.name})"
+    return ""
+
+
 def _described(model_dir: AnyPath) -> tuple[dict, str | None]:
     """The model and the vocabulary that the run, or else the conversion, wrote down.
 
@@ -106,7 +115,7 @@ def write(folder: AnyPath, checkpoint: Checkpoint, model_dir: AnyPath | None = N
     _register_lazy_arrays()
     folder.mkdir(parents=True)
     with CheckpointManager(folder / CHECKPOINTS, asynchronous=False) as store:
-        store.save(checkpoint.step, {"params": nested(checkpoint.params)}, {})
+        store.save(checkpoint.step, {"params": nested(checkpoint.params)})
     model_dir = model_dir or folder
     vocabulary = checkpoint.vocabulary or ""
     if vocabulary and vocabulary not in vocabularies.NAMES:

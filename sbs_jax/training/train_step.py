@@ -254,14 +254,14 @@ def _guarded(
 
 
 def _largest(params: dict) -> Float[Array, ""]:
-    """The largest absolute value of all parameters, NaN if one is not finite.
+    """The largest absolute value of all parameters, NaN if one, or the sum of any, is not finite.
 
-    The sum of zeros is there for NaN, which a maximum alone loses on a CPU in large or sharded
-    arrays (findings/jax_cpu_max_loses_nan.sh).
+    The sum is there for NaN, which a maximum alone loses on a CPU in large or sharded arrays
+    (findings/jax_cpu_max_loses_nan.sh).
     """
 
     def largest_of(leaf: Array) -> Float[Array, ""]:
-        return (jnp.max(jnp.abs(leaf)) + jnp.sum(leaf * 0)).astype(jnp.float32)
+        return (jnp.max(jnp.abs(leaf)) + 0 * jnp.sum(leaf)).astype(jnp.float32)
 
     return functools.reduce(jnp.maximum, map(largest_of, jax.tree.leaves(params)))
 

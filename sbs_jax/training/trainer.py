@@ -251,7 +251,9 @@ def _report(
     if not summary:
         best, params = next(_params_of(ranked, state, store))
         if best != ranked[0]:
-            say(f"warning: step {ranked[0]} is damaged; step {best}, the next best, takes its place")
+            say(
+                f"warning: step {ranked[0]} is damaged; step {best}, the next best, takes its place"
+            )
             summary = results.finished(config, best, run.evaluator)
     if summary:
         say(f"{config.model_dir}: already complete; keeping {layout.RESULTS}")

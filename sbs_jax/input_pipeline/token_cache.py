@@ -304,6 +304,9 @@ class _TokenWriter(_RaggedWriter):
         self._length = length
         self._truncated = _ArrayWriter(folder / f"{name}.truncated.npy", bool)
 
+    def __enter__(self) -> "_TokenWriter":
+        return self
+
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._truncated.close()

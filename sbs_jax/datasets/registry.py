@@ -138,6 +138,10 @@ class Dataset:
         """D_METHOD for every method: what one trains on."""
         return [f"{self.name}_{method}" for method in METHODS]
 
+    def all_names(self) -> set[str]:
+        """Those of tasks and mixtures."""
+        return {*self.task_names(), *self.mixture_names()}
+
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
@@ -207,7 +211,8 @@ def add_dataset(
         vocabulary: default for `sbs tasks` and for SeqIO.
 
     Raises:
-        UserError: a name that is taken or not a name, or arguments that exclude each other.
+        UserError: a name that is taken, gives a task of another dataset's name or is not a name, or
+            arguments that exclude each other.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise UserError(f"add_dataset({name!r}): use letters, digits and underscores")
@@ -230,6 +235,7 @@ def add_dataset(
         vocabulary=vocabulary,
         augmentation=_annotated(get(augment_with)) if augment_with else None,
     )
+    _refuse_shared_names(dataset)
     _registry[name] = dataset
     for listener in _listeners:
         listener(dataset)
@@ -245,6 +251,17 @@ def _checked_split_by(name: str, split_by: str) -> SplitBy:
     if split_by not in get_args(SplitBy):
         raise UserError(f"add_dataset({name!r}): split_by is {split_by!r}; use question or row")
     return cast(SplitBy, split_by)
+
+
+def _refuse_shared_names(dataset: Dataset) -> None:
+    """Raises UserError where another dataset has a task of the same name: foo and foo_llm do."""
+    for other in _registry.values():
+        shared = sorted(dataset.all_names() & other.all_names())
+        if shared:
+            raise UserError(
+                f"add_dataset({dataset.name!r}): {shared[0]} is a task of {other.name} too; choose "
+                "another name"
+            )
 
 
 def subscribe(listener: Callable[[Dataset], None]) -> None:
@@ -351,7 +368,7 @@ def resolve(name: str) -> Selection:
     if name in _registry:
         names = ", ".join(_registry[name].mixture_names())
         raise UserError(f"{name}: a dataset, not a task or mixture; train on one of {names}")
-    known = {n for d in _registry.values() for n in (*d.task_names(), *d.mixture_names())}
+    known = set().union(*(dataset.all_names() for dataset in _registry.values()))
     raise UserError(
         f"{name}: no such task or mixture{nearest(name, known)}; `sbs tasks` lists them, and "
         "sbs_jax.integrations.plain_tasks.add takes in SeqIO's"

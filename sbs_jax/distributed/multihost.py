@@ -172,11 +172,15 @@ def process_allgather(numbers: Sequence[int]) -> list[list[int]]:
 
 @contextlib.contextmanager
 def all_or_none(what: str) -> Iterator[None]:
-    """Waits for all processes at its end; a UserError on one is raised on all."""
-    error = None
+    """Waits for all processes at its end; what fails on one raises UserError on the others.
+
+    Raises:
+        UserError, OSError: this process's own, or a UserError that names the process that failed.
+    """
+    error: UserError | OSError | None = None
     try:
         yield
-    except UserError as caught:
+    except (UserError, OSError) as caught:
         error = caught
     failed = [bad for (bad,) in process_allgather([int(error is not None)])]
     if error:

@@ -82,7 +82,11 @@ class ClosedSet(NamedTuple):
         """Raises UserError for a label that the vocabulary cannot write."""
         if not labels:
             return cls.none()
-        sequences = token_cache.encode_with_eos(vocabulary, list(labels))
+        # An output ends at its first EOS, which a label may hold inside: "yes</s>no".
+        sequences = [
+            ids[: ids.index(vocabulary.eos_id) + 1]
+            for ids in token_cache.encode_with_eos(vocabulary, list(labels))
+        ]
         for label, ids in zip(labels, sequences, strict=True):
             if vocabulary.unk_id in ids or not vocabulary.decode(ids):
                 raise UserError(

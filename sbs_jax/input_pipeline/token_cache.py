@@ -199,8 +199,8 @@ def _write(
     ):
         for chunk in _chunks(records):
             texts = [view.texts(record, prefixes) for record in chunk]
-            inputs.append(encode_with_eos(vocabulary, [text for text, _ in texts]))
-            targets.append(encode_with_eos(vocabulary, [text for _, text in texts]))
+            inputs.append_tokens(encode_with_eos(vocabulary, [text for text, _ in texts]))
+            targets.append_tokens(encode_with_eos(vocabulary, [text for _, text in texts]))
             ids.append([record.id.encode() for record in chunk])
             counts["n"] += len(chunk)
             counts["missing"] += sum(text is None for _, text in texts)
@@ -304,14 +304,17 @@ class _TokenWriter(_RaggedWriter):
         self._length = length
         self._truncated = _ArrayWriter(folder / f"{name}.truncated.npy", bool)
 
+    def __enter__(self) -> "_TokenWriter":
+        return self
+
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._truncated.close()
 
-    def append(self, sequences: Sequence[list[int]]) -> None:
+    def append_tokens(self, sequences: Sequence[list[int]]) -> None:
         longer = [len(sequence) > self._length for sequence in sequences]
         self._truncated.append(np.array(longer))
-        super().append([truncate(sequence, self._length) for sequence in sequences])
+        self.append([truncate(sequence, self._length) for sequence in sequences])
 
 
 class _ArrayWriter:

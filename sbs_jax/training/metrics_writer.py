@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -18,6 +18,8 @@ from sbs_jax.utils import console
 from sbs_jax.utils.buckets import place
 from sbs_jax.utils.console import duration, say
 from sbs_jax.utils.files import GrowingFile, write_lines
+
+VALIDATION_ACCURACY = "validation/accuracy"
 
 # Ten in a row are a broken run rather than a bad batch, even where single ones are skipped.
 _MAX_SKIPPED = 10
@@ -139,7 +141,8 @@ class MetricsLog:
     """Appends one JSON object per logged step, and gives the same scalars to trackers.
 
     Only process 0 writes. A run that continues from `start_step` first drops the lines of later
-    steps, whose updates are repeated: a scalar of a step is in the file once.
+    steps, whose updates are repeated, and `drop_scores` what is measured again: a scalar of a step
+    is in the file once.
     """
 
     def __init__(self, config: TrainConfig, start_step: int, tracker: str = "tensorboard") -> None:
@@ -151,11 +154,20 @@ class MetricsLog:
         self._trackers: list[trackers.Tracker] = []
         self._logged: set[str] = set()
         if console.is_primary():
-            self._lines = GrowingFile(self.path, self._drop_after(start_step))
+            self.drop_scores(())
             self._trackers = trackers.create(tracker, config, start_step)
 
-    def _drop_after(self, step: int) -> list[str]:
-        """Rewrites the file without the lines of later steps; returns those that stay."""
+    def drop_scores(self, steps: Container[int]) -> None:
+        """Removes validation scores of these steps, and all of steps after the start, if any.
+
+        Call it before the first `write`.
+        """
+        if console.is_primary():
+            self._lines = GrowingFile(self.path, self._kept_lines(steps))
+
+    def _kept_lines(self, rescored: Container[int]) -> list[str]:
+        """Rewrites the file without what is written again; returns the lines that stay."""
+        self._logged.clear()
         if not self.path.exists():
             return []
         kept = []
@@ -165,9 +177,10 @@ class MetricsLog:
                 logged = row["step"]
             except (ValueError, KeyError, TypeError):
                 continue  # the torn last line of a killed run
-            if logged <= step:
-                kept.append(line + "\n")
-            if logged == step:
+            if logged > self._start_step or (VALIDATION_ACCURACY in row and logged in rescored):
+                continue
+            kept.append(line + "\n")
+            if logged == self._start_step:
                 self._logged |= row.keys()
         write_lines(self.path, kept)
         return kept

@@ -18,7 +18,7 @@ from sbs_jax.input_pipeline.batches import iterate
 from sbs_jax.runs import layout, run_dir
 from sbs_jax.training import devices, losses, optimizers, run_summary, schedules
 from sbs_jax.training import train_step as step
-from sbs_jax.training.metrics_writer import MetricsLog, StepMetrics
+from sbs_jax.training.metrics_writer import VALIDATION_ACCURACY, MetricsLog, StepMetrics
 from sbs_jax.training.phases import Phases, Profiler
 from sbs_jax.training.preparation import Run, prepare
 from sbs_jax.training.train_state import TrainState, named_state, owned, stacked_state
@@ -177,6 +177,7 @@ def _evaluate_restored(
     kept = {step: score for step in store.steps() if (score := store.score(step))}
     outdated = [step for step, score in kept.items() if score.fingerprint != fingerprint]
     if outdated:
+        log.drop_scores(outdated)
         known = any(kept[step].fingerprint for step in outdated)
         say(
             "validation: the questions, gold labels, metric or decoding length changed"
@@ -224,7 +225,7 @@ def _evaluate(
             store.wait()
             raise
         say(f"step {done}  validation accuracy {result.accuracy}")
-        log.write(done, {"validation/accuracy": result.accuracy.value})
+        log.write(done, {VALIDATION_ACCURACY: result.accuracy.value})
         scores[done] = result.accuracy.value
     if scores:
         log.flush()
@@ -250,7 +251,9 @@ def _report(
     if not summary:
         best, params = next(_params_of(ranked, state, store))
         if best != ranked[0]:
-            say(f"warning: step {ranked[0]} is damaged; step {best}, the next best, takes its place")
+            say(
+                f"warning: step {ranked[0]} is damaged; step {best}, the next best, takes its place"
+            )
             summary = results.finished(config, best, run.evaluator)
     if summary:
         say(f"{config.model_dir}: already complete; keeping {layout.RESULTS}")

@@ -409,6 +409,16 @@ def test_mistakes_in_add_dataset(name: str, arguments: dict, message: str) -> No
     assert "mine" not in registry.names()
 
 
+@pytest.mark.parametrize("names", [("foo", "foo_llm"), ("foo_llm", "foo")])
+def test_datasets_that_share_a_name_of_a_task_are_refused(add: Callable, names: tuple) -> None:
+    first, second = names
+    add(first, records=lambda split: [])
+    message = rf"add_dataset\('{second}'\): foo_llm_label is a task of {first} too; choose another"
+    with pytest.raises(UserError, match=message):
+        add(second, records=lambda split: [])
+    assert second not in registry.names()
+
+
 def test_a_metric_of_ones_own(add: object) -> None:
     from sbs_jax.metrics import accuracy
 

@@ -241,6 +241,33 @@ def test_what_one_process_lacks_ends_both(tmp_path):
     assert "process 0: preparation failed on process 1" in told[0] or "is gone" in told[0]
 
 
+FULL_DISK = """
+import errno, sys
+from sbs_jax.distributed import multihost
+
+index = int(sys.argv[2])
+with multihost.joined(sys.argv[1], 2, index):
+    with multihost.all_or_none("preparation"):
+        if index:
+            raise OSError(errno.ENOSPC, "No space left on device", "tokens")
+"""
+
+
+@pytest.mark.slow
+def test_what_the_system_refuses_one_process_ends_both():
+    address, pipe = free_address(), subprocess.PIPE
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", FULL_DISK, address, str(index)], stderr=pipe, text=True
+        )
+        for index in (0, 1)
+    ]
+    told = [child.communicate(timeout=60)[1] for child in children]
+    assert [child.returncode for child in children] == [2, 2], told
+    assert "process 1: tokens: No space left on device" in told[1]
+    assert "process 0: preparation failed on process 1; its log says why" in told[0]
+
+
 @pytest.mark.slow
 def test_under_slurm_two_processes_are_one_run(tmp_path):
     port = free_address().rpartition(":")[2]

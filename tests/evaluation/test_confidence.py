@@ -9,9 +9,10 @@ from helpers.runs import config_of
 
 from sbs_jax.distributed.partitioning import Partitioner
 from sbs_jax.evaluation import confidence
+from sbs_jax.evaluation.confidence import ClosedSet
 from sbs_jax.evaluation.evaluator import Evaluator
 from sbs_jax.inference import student
-from sbs_jax.input_pipeline import pipeline
+from sbs_jax.input_pipeline import pipeline, vocabularies
 from sbs_jax.training import trainer
 
 
@@ -71,6 +72,13 @@ def test_a_label_longer_than_the_decoding_length_is_no_choice(run):
     assert [r["label"] for r in final.predictions] == [r["label"] for r in plain.predictions]
     assert final.truncated_answers == plain.truncated_answers
     assert "label_probabilities" not in final.predictions[0]
+
+
+def test_a_label_ends_at_its_first_eos():
+    """As a student's output does: the second one could never be told from the first."""
+    vocabulary = vocabularies.load("demo")
+    choices = ClosedSet.of(["no", "yes", "yes</s>no"], vocabulary)
+    assert choices.labels == ["no", "yes"]
 
 
 def test_the_pace_of_decoding_is_logged_with_the_final_scores(run):

@@ -111,6 +111,19 @@ def test_a_split_that_cannot_be_scored_is_refused_before_the_first_update(
 
 
 @pytest.mark.slow
+def test_new_scores_replace_the_old_ones_in_the_log(tmp_path):
+    run(tmp_path / "run", keep_latest=2)
+    DATA["validation"] = questions("validation", 5)
+    refresh()
+    run(tmp_path / "run", keep_latest=2)
+    rows = list(map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()))
+    logged = {r["step"]: r["validation/accuracy"] for r in rows if "validation/accuracy" in r}
+    assert sum("validation/accuracy" in row for row in rows) == len(logged) == 2
+    kept = json.loads((tmp_path / "run" / "checkpoints" / "scores.json").read_text())
+    assert logged == {int(step): score["accuracy"] for step, score in kept.items()}
+
+
+@pytest.mark.slow
 def test_another_validation_split_is_scored_again(tmp_path, capsys):
     """Also what results.json holds depends on what is scored, and on nothing else."""
     first = run(tmp_path / "run")

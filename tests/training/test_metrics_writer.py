@@ -19,6 +19,7 @@ from sbs_jax.input_pipeline import pipeline
 from sbs_jax.input_pipeline.batches import Batches
 from sbs_jax.training import losses, optimizers, schedules, trainer
 from sbs_jax.training import train_step as step
+from sbs_jax.training.metrics_writer import VALIDATION_ACCURACY, MetricsLog
 
 BAD = 5  # index of the batch that is made to fail; update 6
 
@@ -55,6 +56,32 @@ def config(tmp_path, monkeypatch) -> TrainConfig:
 def checkpoints(model_dir: str) -> list[int]:
     names = [path.name for path in (Path(model_dir) / "checkpoints").iterdir()]
     return sorted(int(name) for name in names if name.isdigit())
+
+
+def test_scores_that_are_measured_again_replace_the_old_ones(tmp_path):
+    config = config_of(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "metrics.jsonl"
+    first = MetricsLog(config, 0)
+    for number in (1, 2, 3):
+        first.write(number, {"loss": 0.5})
+        first.write(number, {VALIDATION_ACCURACY: 0.25})
+    first.close()
+    again = MetricsLog(config, 3)
+    again.drop_scores([1, 3])
+    for number in (1, 3):
+        again.write(number, {VALIDATION_ACCURACY: 0.75})
+    again.write(3, {"loss": 9.0})  # logged before
+    again.close()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["step"], row.get("loss"), row.get(VALIDATION_ACCURACY)) for row in rows] == [
+        (1, 0.5, None),
+        (2, 0.5, None),
+        (2, None, 0.25),
+        (3, 0.5, None),
+        (1, None, 0.75),
+        (3, None, 0.75),
+    ]
 
 
 @pytest.mark.slow

@@ -118,7 +118,10 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(tmp_path, capsys):
         assert f"step 4 is damaged; step {used}, the next best, takes its place" in printed
     trainer.train(config)
     assert "already complete" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"/4: damaged .*; copy it again, or take .*/12, which is intact \(--step=12\)"):
+    with pytest.raises(
+        UserError,
+        match=r"/4: damaged .*; copy it again, or take .*/12, which is intact \(--step=12\)",
+    ):
         evaluate.evaluate_split(tmp_path / "run", "test", None, output_rationale=False)
 
 

@@ -190,7 +190,7 @@ MOMENTS = (
     r"PUT \S+/run.json",
     r"PUT \S+/checkpoints/2/state/\S+",  # in the middle of a save
     r"PUT \S+/checkpoints/4/commit_success.txt",  # at its very end
-    r"PUT \S+/checkpoints/6/extra/\S+",
+    r"PUT \S+/checkpoints/6/state/_METADATA",
     r"DELETE \S+/checkpoints/4/state/\S+",  # while an old checkpoint goes
     r"PUT \S+/metrics.jsonl",
     r"PUT \S+/checkpoints/12/commit_success.txt",

@@ -16,7 +16,7 @@ from outlines.types.dsl import python_types_to_terms, to_regex
 from outlines_core import Guide, Index, Vocabulary
 print("outlines", version("outlines"), "outlines-core", version("outlines-core"))
 letters = "abcdefghijklmnopqrstuvwxyz0123456789.- "
-pieces = sorted(set(letters) | {" sure", "not", "no", "entail", "ment", "10"})
+pieces = sorted(set(letters) | {" sure", "not", "no", "entail", "entailment"[6:], "10"})
 end = len(pieces)
 def said(pattern, answer):
     """Can the answer be written token by token, whichever way it is cut, and end there?"""
